@@ -1,0 +1,39 @@
+# Everything is installed into .venv from requirements.lock at first use; a target takes its arguments as ARGS="…".
+# Nothing here reads a home folder: pip, the jars and the local stack fall back to what an empty one gives.
+
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/installed
+PYTHON ?= $(shell .ci/python)
+ARGS   ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test bench check clean
+
+help: ## what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+install: $(STAMP) ## the environment in .venv
+
+demo: $(STAMP) ## 6,000 Discord members end to end, on servers of its own
+	@$(BIN)/lovelace demo $(ARGS)
+
+test: $(STAMP) ## all tests, on real servers
+	@$(BIN)/python -m pytest $(ARGS)
+
+bench: $(STAMP) ## rows a second, beside the database's own limit
+	@$(BIN)/python -m benchmarks.members $(ARGS)
+
+check: $(STAMP) ## format, lint, types, structure
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest -q tests/unit/test_structure.py
+
+clean: ## the environment and what tools left; the local stack's data stays
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+
+# .ci/install writes the stamp last: an installation that was killed half-way begins anew.
+$(STAMP): requirements.lock
+	@test -n "$(PYTHON)" # .ci/python has said what is missing
+	@"$(PYTHON)" .ci/install

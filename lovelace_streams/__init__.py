@@ -1,0 +1,69 @@
+"""Bytewax operators for ingestion that can be trusted, in the order in which a record meets them.
+
+kafka_source  1  Kafka → Envelope[bytes]                        source.py
+decode        2  bytes → items, each by itself                  decode.py   (json.py, avro.py)
+normalize     3  items → rows                                   normalize.py (rows.py, mapping.py)
+batch         4  rows → batches of 100                          batch.py
+upsert        5  batches → the database, isolating what it refuses   upsert.py (writers/, resilience.py)
+dead_letter   ✕  any step's failures → one exit                 dead_letter.py
+progress      6  what is durable → reports and commits          progress.py (offsets.py)
+commit        6  the same for a flow without jobs               progress.py
+"""
+
+from lovelace_streams.batch import batch
+from lovelace_streams.dead_letter import dead_letter
+from lovelace_streams.decode import decode
+from lovelace_streams.errors import DeploymentFault, DestinationFault, LovelaceError, RecordFault
+from lovelace_streams.json import Events, Items, JsonDecoder
+from lovelace_streams.normalize import normalize
+from lovelace_streams.progress import JobState, commit, progress
+from lovelace_streams.records import Batch, DeadLetter, Envelope, Outcome, Reason, Record, Settled, SkipReason
+from lovelace_streams.rows import UNSET, Before, Epoch, From, FromKafka, Lenient, Pii, Row, Skip
+from lovelace_streams.settings import BatchPolicy, KafkaSettings, PostgresSettings, ProgressSettings, Settings
+from lovelace_streams.source import KafkaSource, kafka_source
+from lovelace_streams.submit import Outgoing, Source
+from lovelace_streams.upsert import upsert
+
+__all__ = [
+    "UNSET",
+    "Batch",
+    "BatchPolicy",
+    "Before",
+    "DeadLetter",
+    "DeploymentFault",
+    "DestinationFault",
+    "Envelope",
+    "Epoch",
+    "Events",
+    "From",
+    "FromKafka",
+    "Items",
+    "JobState",
+    "JsonDecoder",
+    "KafkaSettings",
+    "KafkaSource",
+    "Lenient",
+    "LovelaceError",
+    "Outcome",
+    "Outgoing",
+    "Pii",
+    "PostgresSettings",
+    "ProgressSettings",
+    "Reason",
+    "Record",
+    "RecordFault",
+    "Row",
+    "Settings",
+    "Settled",
+    "Skip",
+    "SkipReason",
+    "Source",
+    "batch",
+    "commit",
+    "dead_letter",
+    "decode",
+    "kafka_source",
+    "normalize",
+    "progress",
+    "upsert",
+]

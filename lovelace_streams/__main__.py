@@ -1,0 +1,5 @@
+"""`python -m lovelace_streams` is `lovelace`."""
+
+from lovelace_streams.cli import main
+
+main()

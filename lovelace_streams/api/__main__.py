@@ -1,0 +1,52 @@
+"""`python -m lovelace_streams.api`: the progress service on API_HOST and API_PORT."""
+
+import socket
+import sys
+
+import uvicorn
+
+from lovelace_streams.api import ApiSettings, create_app
+from lovelace_streams.errors import EXIT_DEPLOYMENT, DeploymentFault
+from lovelace_streams.settings import Settings
+
+
+class Server(uvicorn.Server):
+    """Ends its event streams before it waits for connections to end: they would not end by themselves."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.config.loaded_app.app.state.service.events.end()
+        await super().shutdown(sockets)
+
+
+def serve(settings: ApiSettings) -> None:
+    """Serve until SIGTERM or SIGINT. Raises `DeploymentFault`."""
+    Server(config(settings)).run()
+
+
+def config(settings: ApiSettings) -> uvicorn.Config:
+    """No access log: paths hold job ids, and a worker reports ten times a second."""
+    app = create_app(settings)
+    return uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        access_log=False,
+        ws="none",
+        lifespan="on",
+        server_header=False,
+        timeout_graceful_shutdown=10,
+    )
+
+
+def main() -> int:
+    """Exit code 78 and one line where the deployment is wrong."""
+    try:
+        serve(ApiSettings.from_settings(Settings()))
+    except DeploymentFault as fault:
+        print(fault, file=sys.stderr)  # noqa: T201 - the one line
+        return EXIT_DEPLOYMENT
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,323 @@
+"""The progress service: what workers report, whoever waits is told. Endpoints are in DESIGN's order, one idea each.
+
+Errors say which field, never which value. A database that is away, frozen or being migrated is 503 with Retry-After;
+the service starts without it and serves as soon as it is there.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Annotated
+
+import psycopg
+import structlog
+from fastapi import APIRouter, Depends, FastAPI, Header, Path, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from fastapi.security import HTTPBearer
+from prometheus_client import CONTENT_TYPE_LATEST
+from psycopg import AsyncConnection
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
+
+from lovelace_streams.api import gauges
+from lovelace_streams.api.config import ApiSettings
+from lovelace_streams.api.database import migrate
+from lovelace_streams.api.events import Events, stream
+from lovelace_streams.api.guard import Guard
+from lovelace_streams.api.ledger import Conflict, UnknownJob
+from lovelace_streams.api.models import (
+    JOB_ID,
+    TEXT,
+    CloseJob,
+    Cover,
+    InputReceived,
+    Job,
+    JobDetail,
+    JobPage,
+    JobState,
+    OpenJob,
+    ProgressAnswer,
+    ProgressRequest,
+    Status,
+)
+from lovelace_streams.api.signals import Outbox, Signaller, TemporalSignaller, resend
+from lovelace_streams.api.store import Store
+
+log = structlog.get_logger(__name__)
+
+RETRY_AFTER = "2"
+ERRORS_MAX = 20
+"""Faults named in one 422: a body can hold a hundred thousand of them."""
+
+JobIdPath = Annotated[str, Path(pattern=JOB_ID)]
+TextPath = Annotated[str, Path(min_length=1, max_length=255, pattern=TEXT)]
+TextQuery = Annotated[str | None, Query(min_length=1, max_length=255, pattern=TEXT)]
+IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255, pattern=TEXT)]
+
+
+class Service:
+    """What runs beside the requests: pool, migrations, listener, sender, sweeper. Started and ended by the app."""
+
+    def __init__(self, settings: ApiSettings, signaller: Signaller | None) -> None:
+        self.settings = settings
+        self.pool: AsyncConnectionPool[AsyncConnection[DictRow]] = AsyncConnectionPool(
+            settings.dsn,
+            connection_class=AsyncConnection[DictRow],
+            kwargs={"autocommit": True, "row_factory": dict_row, "connect_timeout": 5},
+            min_size=1,
+            max_size=settings.pool_max,
+            timeout=settings.request_seconds / 2,
+            open=False,
+            name="progress",
+        )
+        self.store = Store(settings, self.pool)
+        self.events = Events(self.store)
+        self.outbox = Outbox(self.store, signaller) if signaller is not None else None
+        if self.outbox is not None:
+            self.events.on_change = self.outbox.wake.set
+        self.ready = False
+        self.running: asyncio.Task[None] | None = None
+
+    async def run(self) -> None:
+        """Migrate, then listen, send and sweep until cancelled."""
+        await self._until_there(self._migrate)
+        self.ready = True
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.events.run())
+            tasks.create_task(self._sweep())
+            if self.outbox is not None:
+                tasks.create_task(self.outbox.run())
+
+    async def _migrate(self) -> None:
+        async with self.pool.connection() as conn:
+            for name in await migrate(conn, self.settings):
+                log.info("migrated", migration=name)
+
+    async def _sweep(self) -> None:
+        while True:
+            await self._until_there(self._sweep_once)
+            await asyncio.sleep(self.settings.sweep_seconds)
+
+    async def _sweep_once(self) -> None:
+        for job_id in await self.store.stall():
+            log.warning("job is stalled: nothing changed", job_id=job_id, seconds=self.settings.job_stall_seconds)
+        await self.store.prune()
+
+    async def _until_there(self, work: Callable[[], Awaitable[None]]) -> None:
+        """The database's faults wait; anything else is a bug and ends the service."""
+        while True:
+            try:
+                await work()
+            except (psycopg.Error, PoolTimeout, TimeoutError) as error:
+                log.warning("the database is not there", code=getattr(error, "sqlstate", None))
+                await asyncio.sleep(1.0)
+            else:
+                return
+
+
+def create_app(settings: ApiSettings, signaller: Signaller | None = None) -> FastAPI:
+    """The service as an ASGI app; building it opens no connection. `signaller` stands in for Temporal in a test.
+
+    Raises `DeploymentFault` where signals should go to Temporal and its client is not installed.
+    """
+    if signaller is None and settings.temporal_address is not None:
+        signaller = TemporalSignaller(settings.temporal_address, settings.temporal_namespace)
+    service = Service(settings, signaller)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        await service.pool.open()
+        service.running = running = asyncio.create_task(service.run())
+        try:
+            yield
+        finally:
+            service.events.end()
+            running.cancel()
+            with suppress(asyncio.CancelledError):
+                await running
+            await service.pool.close()
+
+    app = FastAPI(
+        title="Lovelace progress",
+        description="Exact, idempotent progress of jobs, and the one signal when all of a job's items are in.",
+        version="1",
+        lifespan=lifespan,
+        docs_url=None,  # its page loads scripts from elsewhere
+        redoc_url=None,
+    )
+    app.state.service = service
+    app.add_middleware(
+        Guard,
+        token=settings.token,
+        body_max=settings.body_max,
+        is_open=({"/healthz", "/readyz"} | ({"/metrics"} if settings.metrics_open else set())).__contains__,
+    )
+    _errors(app)
+    _health(app, service)
+    _jobs(app, service)
+    _progress(app, service)
+    _events(app, service)
+    return app
+
+
+def _errors(app: FastAPI) -> None:
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
+        # FastAPI's own handler echoes the input: a record's value may be in it (law 10).
+        named = [{name: fault[name] for name in ("loc", "msg", "type")} for fault in error.errors()[:ERRORS_MAX]]
+        return JSONResponse({"detail": named}, 422)
+
+    @app.exception_handler(psycopg.DataError)
+    async def out_of_range(_request: Request, error: psycopg.DataError) -> JSONResponse:
+        fault = {"loc": ["body"], "msg": "counts add up to more than 64 bits", "type": error.sqlstate or "data"}
+        return JSONResponse({"detail": [fault]}, 422)
+
+    @app.exception_handler(Conflict)
+    async def conflict(_request: Request, error: Conflict) -> JSONResponse:
+        return JSONResponse({"detail": str(error)}, 409)
+
+    @app.exception_handler(UnknownJob)
+    async def unknown(_request: Request, _error: UnknownJob) -> JSONResponse:
+        return JSONResponse({"detail": "no such job"}, 404)
+
+    async def away(_request: Request, error: Exception) -> JSONResponse:
+        log.warning("database unavailable", code=getattr(error, "sqlstate", None), error=type(error).__name__)
+        return JSONResponse({"detail": "the database is not available"}, 503, {"Retry-After": RETRY_AFTER})
+
+    for fault in (psycopg.Error, PoolTimeout, PoolClosed, TimeoutError):
+        app.add_exception_handler(fault, away)
+
+
+def _health(app: FastAPI, service: Service) -> None:
+    @app.get("/healthz", responses={503: {}})
+    async def healthz(response: Response) -> dict[str, str]:
+        """The process lives, and what runs beside the requests: without it nobody is signalled."""
+        if service.running is None or service.running.done():
+            response.status_code = 503
+            return {"status": "the background work has ended: restart"}
+        return {"status": "ok"}
+
+    @app.get("/readyz", responses={503: {}})
+    async def readyz(response: Response) -> dict[str, str]:
+        """The database answers and is migrated."""
+        if not service.ready:
+            response.status_code = 503
+            response.headers["Retry-After"] = RETRY_AFTER
+            return {"status": "the database is not migrated yet"}
+        await service.store.query("ping")
+        return {"status": "ok"}
+
+    @app.get("/metrics", response_class=PlainTextResponse, responses={401: {}, 503: {}})
+    async def metrics() -> Response:
+        """Jobs, items, signals and unknown jobs, for Prometheus."""
+        return Response(gauges.render(await service.store.query("gauges")), media_type=CONTENT_TYPE_LATEST)
+
+
+def _jobs(app: FastAPI, service: Service) -> None:
+    store = service.store
+    router = _router()
+
+    @router.post("/jobs", response_model=JobState, responses={201: {"model": JobState}, 409: {}})
+    async def open_job(wanted: OpenJob, response: Response, idempotency_key: IdempotencyKey = None) -> Job:
+        """Open a job (201), or say more about one (200); `restart` opens a new attempt, once per Idempotency-Key."""
+        job, is_new = await store.open(wanted, idempotency_key)
+        response.status_code = 201 if is_new else 200
+        return job
+
+    @router.get("/jobs")
+    async def jobs(
+        status: Status | None = None,
+        source: TextQuery = None,
+        limit: Annotated[int, Query(ge=1, le=500)] = 50,
+        before: Annotated[str | None, Query(pattern=JOB_ID)] = None,
+    ) -> JobPage:
+        """Jobs, the newest first; `before` takes the last job of the page before."""
+        return await store.page(status, source, limit, before)
+
+    @router.get("/jobs/{job_id}", responses={404: {}})
+    async def job(job_id: JobIdPath) -> JobDetail:
+        """One job, with the state of its signal."""
+        return await store.detail(job_id)
+
+    @router.post("/jobs/{job_id}/input-received", response_model=JobState, responses={404: {}})
+    async def input_received(job_id: JobIdPath, received: InputReceived) -> Job:
+        """A form, or another input that does not stream: the same completion, the same signal."""
+        return await store.receive(job_id, received)
+
+    @router.post("/jobs/{job_id}/close", response_model=JobState, responses={404: {}, 409: {}})
+    async def close(job_id: JobIdPath, body: CloseJob) -> Job:
+        """End a job by hand, and signal."""
+        return await store.close(job_id, body.reason)
+
+    @router.post("/jobs/{job_id}/signal", responses={404: {}, 409: {}})
+    async def signal(job_id: JobIdPath) -> JobDetail:
+        """Send an undeliverable signal again."""
+        return await resend(store, job_id)
+
+    app.include_router(router)
+
+
+def _progress(app: FastAPI, service: Service) -> None:
+    store = service.store
+    router = _router()
+
+    @router.post("/progress")
+    async def progress(request: ProgressRequest) -> ProgressAnswer:
+        """Count what is not counted yet. Repeating a report changes nothing."""
+        return await store.report(request)
+
+    @router.get("/progress/{pipeline}/{topic_id}")
+    async def cover(pipeline: TextPath, topic_id: TextPath) -> Cover:
+        """What is settled, for a start without committed offsets."""
+        return await store.cover(pipeline, topic_id)
+
+    app.include_router(router)
+
+
+def _events(app: FastAPI, service: Service) -> None:
+    store, events, heartbeat = service.store, service.events, service.settings.heartbeat
+    router = _router()
+
+    @router.get("/jobs/{job_id}/events", response_class=EventStream, responses={404: {}})
+    async def job_events(job_id: JobIdPath) -> Response:
+        """The job's states from now on, the present one first; ends when the job has."""
+        await store.detail(job_id)
+
+        async def states() -> AsyncIterator[str]:
+            with events.subscribe(job_id) as subscription:
+                for state in await store.states([job_id]):  # after subscribing: nothing is missed in between
+                    subscription.put(state)
+                async for text in stream(subscription, heartbeat):
+                    yield text
+
+        return EventStream(states())
+
+    @router.get("/events", response_class=EventStream)
+    async def all_events() -> Response:
+        """All jobs' states as they change."""
+
+        async def states() -> AsyncIterator[str]:
+            with events.subscribe() as subscription:
+                yield ": listening\n\n"
+                async for text in stream(subscription, heartbeat):
+                    yield text
+
+        return EventStream(states())
+
+    app.include_router(router)
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events; proxies are told to neither keep nor gather them."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, content: AsyncIterator[str], status_code: int = 200) -> None:
+        super().__init__(content, status_code, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+
+
+def _router() -> APIRouter:
+    """Endpoints behind the token. `Guard` asks for it; named here so that the OpenAPI document says so."""
+    token = Depends(HTTPBearer(auto_error=False, description="PROGRESS_API_TOKEN"))
+    return APIRouter(dependencies=[token], responses={401: {}, 413: {}, 503: {}})

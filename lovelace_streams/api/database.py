@@ -1,0 +1,59 @@
+"""The service's tables and named queries: SQL lies in `.sql` files, table names are filled in as identifiers."""
+
+import re
+from importlib.resources import files
+from typing import Any
+
+from psycopg import AsyncConnection, sql
+
+from lovelace_streams.api.config import ApiSettings
+
+TABLES = ("settled_offsets", "heard", "counters", "failed_items", "inputs", "idempotency_keys", "outbox")
+
+
+class Queries:
+    """`queries["judge"]`: a query of `queries.sql` by its name."""
+
+    def __init__(self, settings: ApiSettings) -> None:
+        text = (files(__package__) / "queries.sql").read_text()
+        parts = re.split(r"^-- (\w+) --$", text, flags=re.MULTILINE)[1:]
+        names = identifiers(settings)
+        self._queries = {
+            name: sql.SQL(body).format(**names) for name, body in zip(parts[::2], parts[1::2], strict=True)
+        }
+        self.channel = f"{settings.schema}_jobs"
+
+    def __getitem__(self, name: str) -> sql.Composed:
+        return self._queries[name]
+
+
+def identifiers(settings: ApiSettings) -> dict[str, sql.Identifier]:
+    """What stands in braces in a `.sql` file."""
+    tables = {table: sql.Identifier(settings.schema, table) for table in TABLES}
+    return {**tables, "jobs": sql.Identifier(settings.schema, settings.jobs_table)}
+
+
+async def migrate(conn: AsyncConnection[Any], settings: ApiSettings) -> list[str]:
+    """Bring the schema up to date, each migration in one transaction; the names of those applied now.
+
+    Several services may start at once: they take turns. A migration is applied once, a restart goes on after the last.
+    """
+    schema = sql.Identifier(settings.schema)
+    applied = sql.Identifier(settings.schema, "migrations")
+    done: list[str] = []
+    for script in sorted(files(__package__).joinpath("migrations").iterdir(), key=lambda path: path.name):
+        if not script.name.endswith(".sql"):
+            continue
+        async with conn.transaction():
+            await conn.execute("select pg_advisory_xact_lock(hashtext(%s))", (f"migrate {settings.schema}",))
+            await conn.execute(sql.SQL("create schema if not exists {}").format(schema))
+            await conn.execute(
+                sql.SQL(
+                    "create table if not exists {} (name text primary key, applied_at timestamptz default now())"
+                ).format(applied)
+            )
+            claim = sql.SQL("insert into {} (name) values (%s) on conflict do nothing").format(applied)
+            if (await conn.execute(claim, (script.name,))).rowcount:
+                await conn.execute(sql.SQL(script.read_text()).format(**identifiers(settings)))
+                done.append(script.name)
+    return done

@@ -1,0 +1,126 @@
+"""Server-sent events: one LISTEN connection, any number of streams, each handed the latest state of its jobs.
+
+States are absolute and versioned, so a slow reader gets fewer of them, never a backlog: one state a job is held
+for it. A stream of one job ends with the state that ends the job.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+from psycopg import AsyncConnection, Error, sql
+from psycopg.rows import dict_row
+from psycopg_pool import PoolTimeout
+
+from lovelace_streams.api.models import JobState
+from lovelace_streams.api.store import Store
+
+log = structlog.get_logger(__name__)
+
+MISSED = timedelta(seconds=5)
+"""How far before a lost connection's last sign of life changes are read again."""
+IDLE = 15.0
+"""Seconds without a notification after which the connection is asked whether it lives."""
+
+
+class Subscription:
+    """What one reader has not read yet."""
+
+    def __init__(self, job_id: str | None) -> None:
+        self.job_id = job_id
+        self.ended = False
+        self._latest: dict[str, JobState] = {}
+        self._versions: dict[str, int] = {}
+        self._changed = asyncio.Event()
+
+    def put(self, state: JobState) -> None:
+        """Keep the newest state of a job; one that is not newer than what was read is dropped."""
+        if self.job_id in (None, state.job_id) and state.version > self._versions.get(state.job_id, 0):
+            self._versions[state.job_id] = state.version
+            self._latest[state.job_id] = state
+            self._changed.set()
+
+    def end(self) -> None:
+        """Nothing more will come: the service stops."""
+        self.ended = True
+        self._changed.set()
+
+    async def take(self, timeout: float) -> list[JobState]:  # noqa: ASYNC109 - the heartbeat is the caller's
+        """What changed since the last call; empty when nothing did for `timeout` seconds."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._changed.wait(), timeout)
+        self._changed.clear()
+        states, self._latest = list(self._latest.values()), {}
+        return states
+
+
+class Events:
+    """Reads what the ledger's transactions notify and hands it to whoever subscribed."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._subscriptions: set[Subscription] = set()
+        self.on_change: Callable[[], None] = lambda: None
+
+    @contextmanager
+    def subscribe(self, job_id: str | None = None) -> Iterator[Subscription]:
+        """States of one job, or of all."""
+        subscription = Subscription(job_id)
+        self._subscriptions.add(subscription)
+        try:
+            yield subscription
+        finally:
+            self._subscriptions.discard(subscription)
+
+    def end(self) -> None:
+        """End all streams, so that the service can stop."""
+        for subscription in self._subscriptions:
+            subscription.end()
+
+    async def run(self) -> None:
+        """Until cancelled. After a lost connection, what changed meanwhile is read again."""
+        since: datetime | None = None
+        while True:
+            try:
+                async with await AsyncConnection.connect(
+                    self._store.settings.dsn, autocommit=True, row_factory=dict_row, connect_timeout=5
+                ) as conn:
+                    await conn.execute(sql.SQL("listen {}").format(sql.Identifier(self._store.queries.channel)))
+                    if since is not None:
+                        self._publish(await self._store.changed_since(since - MISSED))
+                    async for since in self._listen(conn):  # noqa: B007 - the last one is where to go on from
+                        pass
+            except (Error, PoolTimeout, OSError) as error:
+                log.warning("event streams wait for the database", code=getattr(error, "sqlstate", None))
+                await asyncio.sleep(0.5)
+
+    async def _listen(self, conn: AsyncConnection[dict[str, Any]]) -> AsyncIterator[datetime]:
+        """The database's time after each batch of notifications, which is also how a dead connection is found."""
+        while True:
+            changed = {notify.payload async for notify in conn.notifies(timeout=IDLE, stop_after=1)}
+            if changed:
+                self.on_change()
+                self._publish(await self._store.states(sorted(changed)) if self._subscriptions else ())
+            row = await (await conn.execute("select now() as now")).fetchone()
+            if row is not None:
+                yield row["now"]
+
+    def _publish(self, states: Iterable[JobState]) -> None:
+        for state in states:
+            for subscription in self._subscriptions:
+                subscription.put(state)
+
+
+async def stream(subscription: Subscription, heartbeat: float) -> AsyncIterator[str]:
+    """The text of an event stream; a comment every `heartbeat` seconds tells proxies that it lives."""
+    while not subscription.ended:
+        states = await subscription.take(heartbeat)
+        for state in states:
+            yield f"id: {state.version}\nevent: job\ndata: {state.model_dump_json()}\n\n"
+            if subscription.job_id is not None and state.status.ended:
+                return
+        if not states and not subscription.ended:
+            yield ": still here\n\n"

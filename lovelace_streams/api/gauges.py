@@ -1,0 +1,23 @@
+"""The service's metrics: read from the tables when asked, so that any number of services say the same."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+
+GAUGES = {
+    "jobs": ("lovelace_jobs", "Jobs, by status.", ["status"]),
+    "signals": ("lovelace_signals", "Signals of the outbox, by state.", ["state"]),
+    "items": ("lovelace_job_items", "Items of the jobs that are not ended, by state.", ["state"]),
+    "unknown_jobs": ("lovelace_unknown_jobs", "Jobs that were reported and never opened.", []),
+}
+
+
+def render(rows: Iterable[dict[str, Any]]) -> bytes:
+    """`{gauge, label, value}` rows in Prometheus' text format."""
+    registry = CollectorRegistry()
+    gauges = {name: Gauge(*described, registry=registry) for name, described in GAUGES.items()}
+    for row in rows:
+        gauge = gauges[row["gauge"]]
+        (gauge.labels(row["label"]) if row["label"] else gauge).set(float(row["value"]))
+    return generate_latest(registry)

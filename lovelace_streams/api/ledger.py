@@ -1,0 +1,323 @@
+"""The ledger as plain Python: progress is a set of offsets, so it can't count twice (docs/decisions/0003-ledger.md).
+
+`Ledger` is what the SQL of `store` is held to (tests/properties/test_ledger_sql.py); what a request does to one job
+(`opened`, `closed`) is decided here for both. Nothing here knows a clock, a database or HTTP.
+
+    report ─▶ offsets not covered yet ─▶ counters by (job, attempt, pipeline) ─▶ job ─▶ judged ─▶ one signal an attempt
+                        └─▶ failed items by name ◀─ resolved by replayed letters
+"""
+
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from lovelace_streams.api.models import (
+    Cover,
+    InputReceived,
+    Job,
+    JobState,
+    OpenJob,
+    ProgressAnswer,
+    ProgressRequest,
+    Range,
+    Report,
+    Resolved,
+    Status,
+)
+
+INPUTS = ""
+"""The pipeline of inputs that do not stream: no reporter can be named so, and every job counts it."""
+
+
+class Conflict(Exception):  # noqa: N818 - named for what the caller gets: 409
+    """The request contradicts what is decided already."""
+
+
+class UnknownJob(Exception):  # noqa: N818 - 404
+    """No such job was opened."""
+
+
+class Intervals:
+    """A set of integers as sorted, disjoint, non-adjacent half-open intervals."""
+
+    __slots__ = ("_ends", "_starts")
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+
+    def __iter__(self) -> Any:
+        """(first, last) of each interval, inclusive, ascending."""
+        return ((start, end - 1) for start, end in zip(self._starts, self._ends, strict=True))
+
+    def add(self, first: int, last: int) -> int:
+        """Add first … last, both inclusive; how many of them were new."""
+        start, end = first, last + 1
+        low, high = bisect_left(self._ends, start), bisect_right(self._starts, end)
+        known = sum(max(0, min(end, self._ends[at]) - max(start, self._starts[at])) for at in range(low, high))
+        if low < high:
+            start, end = min(start, self._starts[low]), max(end, self._ends[high - 1])
+        self._starts[low:high], self._ends[low:high] = [start], [end]
+        return last - first + 1 - known
+
+
+class Counts(NamedTuple):
+    """Items by how they ended."""
+
+    succeeded: int = 0
+    failed: int = 0
+    skipped: int = 0
+
+    def plus(self, other: "Counts", times: int = 1) -> "Counts":
+        """Item by item."""
+        return Counts(*(mine + times * theirs for mine, theirs in zip(self, other, strict=True)))
+
+
+class Partition(NamedTuple):
+    """Where a cover is kept: a topic that is deleted and made again is another topic (H12)."""
+
+    pipeline: str
+    topic_id: str
+    partition: int
+
+
+class Counter(NamedTuple):
+    """What counts are kept by, also before a job is opened."""
+
+    job_id: str
+    attempt: int
+    pipeline: str
+
+
+class Item(NamedTuple):
+    """An item by where it was first read."""
+
+    pipeline: str
+    topic_id: str
+    partition: int
+    offset: int
+    item: int
+
+
+@dataclass
+class Failed:
+    """A failed item, and whether a replayed letter has mended it."""
+
+    job_id: str | None
+    attempt: int
+    reason: str
+    resolved: bool = False
+
+
+@dataclass
+class Ledger:
+    """Covers, counters, failed items, jobs and the signals they queue."""
+
+    covers: dict[Partition, Intervals] = field(default_factory=dict)
+    counters: dict[Counter, Counts] = field(default_factory=dict)
+    """In the order of first report, which decides who counts for a job that names no pipelines."""
+    failed_items: dict[Item, Failed] = field(default_factory=dict)
+    jobs: dict[str, Job] = field(default_factory=dict)
+    keys: dict[tuple[str, str], int] = field(default_factory=dict)
+    """(job, Idempotency-Key) → the attempt that it opened."""
+    inputs: set[tuple[str, int, str]] = field(default_factory=set)
+    signals: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
+    """The outbox: one payload a (job, attempt)."""
+
+    def report(self, request: ProgressRequest, now: datetime) -> ProgressAnswer:
+        """Count what is not covered yet, then let replayed letters resolve; known offsets are accepted."""
+        named: set[str] = set()
+        known = 0
+        for report in request.reports:
+            cover = self.covers.setdefault(Partition(request.pipeline, report.topic_id, report.partition), Intervals())
+            for part in report.ranges:
+                new = cover.add(part.first, part.last)
+                known += part.length - new
+                if part.job_id is not None:
+                    named.add(part.job_id)
+                if new:
+                    self._count(request.pipeline, report, part, new)
+        for resolved in (
+            resolved for report in request.reports for part in report.ranges for resolved in part.resolves
+        ):
+            named |= self._resolve(request.pipeline, resolved)
+        return ProgressAnswer(
+            jobs=[self._judge(job_id, now) for job_id in sorted(named & self.jobs.keys())], known=known
+        )
+
+    def open(self, wanted: OpenJob, key: str | None, now: datetime) -> tuple[Job, bool]:
+        """Open a job or a new attempt (then True), or say more about one. Raises `Conflict`."""
+        keyed = None if key is None else self.keys.get((wanted.job_id, key))
+        job, is_new = opened(self.jobs.get(wanted.job_id), wanted, keyed, now)
+        self.jobs[job.job_id] = job
+        if is_new and key is not None:
+            self.keys[job.job_id, key] = job.attempt
+        return self._judge(job.job_id, now), is_new
+
+    def receive(self, job_id: str, received: InputReceived, now: datetime) -> Job:
+        """Count an input that does not stream, once by its id. Raises `UnknownJob`."""
+        job = self._known(job_id)
+        if (job_id, job.attempt, received.input_id) not in self.inputs:
+            self.inputs.add((job_id, job.attempt, received.input_id))
+            self._add(Counter(job_id, job.attempt, INPUTS), _counts(received))
+        job = self._judge(job_id, now)
+        self.jobs[job_id] = job_with_total = all_received(job)
+        return self._judge(job_id, now) if job_with_total is not job else job
+
+    def close(self, job_id: str, reason: str, now: datetime) -> Job:
+        """End a job by hand and signal. Raises `UnknownJob`, and `Conflict` for a completed one."""
+        job = self._known(job_id)
+        self.jobs[job_id] = ended = closed(job, reason, now)
+        if ended is not job:
+            self._signal(ended)
+        return ended
+
+    def stall(self, before: datetime) -> list[str]:
+        """Mark open jobs that did not change since `before`."""
+        quiet = [job for job in self.jobs.values() if job.status is Status.OPEN and job.changed_at < before]
+        for job in quiet:
+            self.jobs[job.job_id] = job.model_copy(update={"status": Status.STALLED, "version": job.version + 1})
+        return [job.job_id for job in quiet]
+
+    def cover(self, pipeline: str, topic_id: str) -> Cover:
+        """What is settled of one topic."""
+        mine = {key: offsets for key, offsets in self.covers.items() if key[:2] == (pipeline, topic_id)}
+        return Cover(partitions={str(key.partition): list(offsets) for key, offsets in sorted(mine.items())})
+
+    def _known(self, job_id: str) -> Job:
+        if job_id not in self.jobs:
+            raise UnknownJob(job_id)
+        return self.jobs[job_id]
+
+    def _count(self, pipeline: str, report: Report, part: Range, new: int) -> None:
+        if part.job_id is not None:
+            self._add(Counter(part.job_id, part.attempt, pipeline), _counts(part), new)
+        for items in part.failed_items:
+            for item in range(items.first, items.last + 1):
+                at = Item(pipeline, report.topic_id, report.partition, part.first, item)
+                self.failed_items[at] = Failed(part.job_id, part.attempt, items.reason)
+
+    def _resolve(self, pipeline: str, resolved: Resolved) -> set[str]:
+        """Move one count; the job it moved for. An item that did not fail, or is resolved already, moves nothing."""
+        at = Item(pipeline, resolved.topic_id, resolved.partition, resolved.offset, resolved.item)
+        item = self.failed_items.get(at)
+        if item is None or item.job_id is None:
+            if item is not None:
+                item.resolved = True
+            return set()
+        if not item.resolved:
+            item.resolved = True
+            self._add(Counter(item.job_id, item.attempt, pipeline), Counts(succeeded=1, failed=-1))
+        return {item.job_id}
+
+    def _add(self, counter: Counter, counts: Counts, times: int = 1) -> None:
+        self.counters[counter] = self.counters.get(counter, Counts()).plus(counts, times)
+
+    def _counted(self, job: Job) -> Counts:
+        mine = {c.pipeline: counts for c, counts in self.counters.items() if c[:2] == (job.job_id, job.attempt)}
+        pipelines = job.pipelines or [pipeline for pipeline in mine if pipeline != INPUTS][:1]
+        total = Counts()
+        for pipeline in (INPUTS, *pipelines):
+            total = total.plus(mine.get(pipeline, Counts()))
+        return total
+
+    def _judge(self, job_id: str, now: datetime) -> Job:
+        """In every transaction that changes a job (H20): bring its counts up to date, decide whether it is complete."""
+        job = self.jobs[job_id]
+        counts = self._counted(job)
+        completes = not job.status.ended and job.total_items is not None and sum(counts) >= job.total_items
+        if completes or counts != Counts(job.succeeded, job.failed, job.skipped):
+            changes = {**counts._asdict(), "status": _status(job, completes), "completed_at": job.completed_at}
+            job = _changed(job, changes | ({"completed_at": now} if completes else {}), now)
+            self.jobs[job_id] = job
+        if completes:
+            self._signal(job)
+        return job
+
+    def _signal(self, job: Job) -> None:
+        if job.workflow_id is not None:
+            self.signals.setdefault((job.job_id, job.attempt), payload(job))
+
+
+def opened(job: Job | None, wanted: OpenJob, keyed: int | None, now: datetime) -> tuple[Job, bool]:
+    """What `POST /jobs` makes of a job, before it is judged: the job, and whether an attempt was opened.
+
+    `keyed` is the attempt that the request's Idempotency-Key opened before. Source and pipelines are fixed for an
+    attempt; the total and the workflow may change until it ends. Raises `Conflict`.
+    """
+    if keyed is not None and job is not None and keyed != job.attempt:
+        raise Conflict("the attempt that this Idempotency-Key opened was superseded by a later one")
+    if job is None or (wanted.restart and keyed is None):
+        return _attempt(job, wanted, now), True
+    given = wanted.model_dump(exclude={"job_id", "restart"}, exclude_none=True)
+    changes = {name: value for name, value in given.items() if getattr(job, name) != value}
+    for name in sorted(changes):
+        if job.status.ended:
+            raise Conflict(f"the job is {job.status}: {name} can't change; restart opens a new attempt")
+        if name in {"source", "pipelines"}:
+            raise Conflict(f"{name} is fixed for an attempt; restart opens a new one")
+    return (_changed(job, changes | {"status": Status.OPEN}, now) if changes else job), False
+
+
+def closed(job: Job, reason: str, now: datetime) -> Job:
+    """A job ended by hand; closing it again changes nothing. Raises `Conflict` for a completed one."""
+    if job.status is Status.COMPLETED:
+        raise Conflict("the job is completed: there is nothing to close")
+    if job.status is Status.CLOSED:
+        return job
+    return _changed(job, {"status": Status.CLOSED, "closed_reason": reason, "completed_at": now}, now)
+
+
+def all_received(job: Job) -> Job:
+    """A job without a total that got an input (a form): what came is all."""
+    if job.total_items is not None or job.status.ended:
+        return job
+    return job.model_copy(update={"total_items": job.processed, "version": job.version + 1})
+
+
+def payload(job: JobState) -> dict[str, Any]:
+    """The one signal of all inputs; `signal_id` makes its effect once, however often it is delivered."""
+    return {
+        "signal_id": f"{job.job_id}#{job.attempt}",
+        "job_id": job.job_id,
+        "source": job.source,
+        "succeeded": job.succeeded,
+        "failed": job.failed,
+        "skipped": job.skipped,
+    }
+
+
+def _attempt(job: Job | None, wanted: OpenJob, now: datetime) -> Job:
+    """The first attempt, or the next, from zero; who waits and who counts stay unless the request names others."""
+    return Job(
+        job_id=wanted.job_id,
+        attempt=job.attempt + 1 if job else 1,
+        version=job.version + 1 if job else 1,
+        source=wanted.source,
+        workflow_id=wanted.workflow_id or (job.workflow_id if job else None),
+        total_items=wanted.total_items,
+        succeeded=0,
+        failed=0,
+        skipped=0,
+        status=Status.OPEN,
+        created_at=job.created_at if job else now,
+        completed_at=None,
+        signalled_at=None,
+        pipelines=wanted.pipelines or (job.pipelines if job else None),
+        changed_at=now,
+    )
+
+
+def _changed(job: Job, changes: dict[str, Any], now: datetime) -> Job:
+    return job.model_copy(update={**changes, "version": job.version + 1, "changed_at": now})
+
+
+def _status(job: Job, completes: bool) -> Status:
+    if completes:
+        return Status.COMPLETED
+    return Status.OPEN if job.status is Status.STALLED else job.status
+
+
+def _counts(of: Range | InputReceived) -> Counts:
+    return Counts(of.succeeded, of.failed, of.skipped)

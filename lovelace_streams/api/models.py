@@ -1,0 +1,242 @@
+"""What the progress service takes and answers. Everything that can be wrong about a request is decided here (H24).
+
+Counts are *per offset*, offsets are inclusive: a range can be cut anywhere and means the same. A range that breaks a
+rule is refused as a whole request with 422, which a worker takes for a bug: it stops with the range named.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from enum import StrEnum
+from itertools import pairwise
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from lovelace_streams.records import Reason
+
+SPAN_MAX = 1_000_000
+"""Offsets in a range that counts something; a range of zeros (offsets that the broker skipped) may be longer (S12)."""
+COUNT_MAX = 100_000
+"""Items of one message."""
+OFFSET_MAX = 2**63 - 2
+"""The end of a range is exclusive in Postgres, hence one less than a bigint holds."""
+INT_MAX = 2**31 - 2
+
+JOB_ID = r"^[A-Za-z0-9._:-]{1,128}$"
+TEXT = r"^[^\x00-\x1f\x7f]+$"
+
+JobId = Annotated[str, StringConstraints(pattern=JOB_ID)]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=TEXT)]
+Attempt = Annotated[int, Field(ge=1, le=INT_MAX)]
+Offset = Annotated[int, Field(ge=0, le=OFFSET_MAX)]
+Number = Annotated[int, Field(ge=0, le=INT_MAX)]
+Count = Annotated[int, Field(ge=0, le=COUNT_MAX)]
+Total = Annotated[int, Field(ge=0, le=2**53 - 1)]
+
+
+class Status(StrEnum):
+    """Where a job stands. `stalled` is a view of `open`: any change ends it."""
+
+    OPEN = "open"
+    COMPLETED = "completed"
+    STALLED = "stalled"
+    CLOSED = "closed"
+
+    @property
+    def ended(self) -> bool:
+        """Completed or closed: counts may still move, the status never."""
+        return self in (Status.COMPLETED, Status.CLOSED)
+
+
+class Body(BaseModel):
+    """A request: no guessing of types, no field that nobody reads."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class FailedItems(Body):
+    """Items `first` to `last` of one message, which failed for one reason (an undecodable chunk: all of them)."""
+
+    first: Number
+    last: Number
+    reason: Annotated[Reason, Field(strict=False)]
+
+    @model_validator(mode="after")
+    def _ascends(self) -> Self:
+        if self.last < self.first:
+            raise ValueError("last is before first")
+        return self
+
+    @property
+    def length(self) -> int:
+        """How many items."""
+        return self.last - self.first + 1
+
+
+class Resolved(Body):
+    """A failed item, by its origin, that a replayed letter has written."""
+
+    topic_id: Text
+    partition: Number
+    offset: Offset
+    item: Number
+
+
+class Range(Body):
+    """Consecutive offsets with one outcome."""
+
+    job_id: JobId | None = None
+    attempt: Attempt = 1
+    first: Offset
+    last: Offset
+    succeeded: Count = 0
+    failed: Count = 0
+    skipped: Count = 0
+    failed_items: list[FailedItems] = []
+    resolves: list[Resolved] = []
+
+    @property
+    def length(self) -> int:
+        """How many offsets."""
+        return self.last - self.first + 1
+
+    @model_validator(mode="after")
+    def _holds(self) -> Self:
+        length = self.last - self.first + 1
+        if length < 1:
+            raise ValueError("last is before first")
+        counts = self.succeeded or self.failed or self.skipped
+        if counts and length > SPAN_MAX:
+            raise ValueError(f"a range that counts something spans at most {SPAN_MAX} offsets")
+        if self.resolves and self.job_id is not None and counts:
+            raise ValueError("a range that resolves adds nothing to a job by itself: its counts are zeros")
+        if self.failed or self.failed_items:
+            self._names_what_failed(length)
+        return self
+
+    def _names_what_failed(self, length: int) -> None:
+        if length > 1:
+            raise ValueError("a range with failed items has length 1")
+        if sum(items.length for items in self.failed_items) != self.failed:
+            raise ValueError("failed_items names exactly as many items as failed says")
+        named = sorted((items.first, items.last) for items in self.failed_items)
+        if any(after[0] <= before[1] for before, after in pairwise(named)):
+            raise ValueError("failed_items names an item twice")
+
+
+class Report(Body):
+    """What is settled in one partition of one topic, ranges ascending."""
+
+    topic: Text
+    topic_id: Text
+    partition: Number
+    ranges: list[Range]
+
+    @model_validator(mode="after")
+    def _ascends(self) -> Self:
+        for index, (before, after) in enumerate(pairwise(self.ranges), start=1):
+            if after.first <= before.last:
+                raise ValueError(
+                    f"ranges are disjoint and ascending: ranges[{index}] starts before the end of the last"
+                )
+        return self
+
+
+class ProgressRequest(Body):
+    """One report of one pipeline: several partitions, each once."""
+
+    pipeline: Text
+    reports: list[Report]
+
+    @model_validator(mode="after")
+    def _names_each_partition_once(self) -> Self:
+        if len({(report.topic_id, report.partition) for report in self.reports}) < len(self.reports):
+            raise ValueError("reports: a partition is named twice")
+        return self
+
+
+class OpenJob(Body):
+    """Open a job, or say more about it. What is not mentioned stays."""
+
+    job_id: JobId
+    source: Text
+    workflow_id: Text | None = None
+    total_items: Total | None = None
+    pipelines: Annotated[list[Text], Field(min_length=1, max_length=100)] | None = None
+    """The pipelines that count; without them the first that reports."""
+    restart: bool = False
+    """Open a new attempt, from zero."""
+
+
+class InputReceived(Body):
+    """An input that does not stream. Absolute: the first with an `input_id` decides. Without a total it is all."""
+
+    input_id: Text = "input"
+    succeeded: Count = 1
+    failed: Count = 0
+    skipped: Count = 0
+
+
+class CloseJob(Body):
+    """Why a job is ended by hand."""
+
+    reason: Text
+
+
+class JobState(BaseModel):
+    """A job as it stands: absolute and versioned, so that of two states the one with the higher version is true."""
+
+    model_config = ConfigDict(frozen=True)
+
+    job_id: str
+    attempt: int
+    version: int
+    source: str
+    workflow_id: str | None
+    total_items: int | None
+    succeeded: int
+    failed: int
+    skipped: int
+    status: Status
+    created_at: datetime
+    completed_at: datetime | None
+    signalled_at: datetime | None
+
+    @property
+    def processed(self) -> int:
+        """What is compared with the total."""
+        return self.succeeded + self.failed + self.skipped
+
+
+class Job(JobState):
+    """A job with what only the service needs."""
+
+    pipelines: list[str] | None = None
+    closed_reason: str | None = None
+    changed_at: datetime
+
+
+class JobDetail(Job):
+    """A job with the state of its attempt's signal: `pending`, `sent`, `undeliverable`, or None before and without."""
+
+    signal: str | None = None
+
+
+class ProgressAnswer(BaseModel):
+    """The states of the jobs concerned that are open or ended, and how many offsets were known already (accepted)."""
+
+    jobs: Sequence[JobState]
+    known: int
+
+
+class JobPage(BaseModel):
+    """Jobs, the newest first; `next` is what `before` takes for the page after."""
+
+    jobs: list[JobState]
+    next: str | None
+
+
+class Cover(BaseModel):
+    """What is settled, by partition: inclusive first and last offsets."""
+
+    partitions: dict[str, list[tuple[int, int]]]

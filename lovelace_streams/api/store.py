@@ -1,0 +1,303 @@
+"""The ledger in Postgres: each request is one transaction that locks partitions, then jobs, in order.
+
+What a request does to one job is decided in `ledger`; counting is one statement over all ranges of a report. Equal to
+`ledger.Ledger` for any sequence of requests (tests/properties/test_ledger_sql.py).
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from typing import Any, TypeVar
+
+from psycopg import AsyncConnection, errors
+from psycopg.rows import DictRow
+from psycopg.types.json import Jsonb
+from psycopg_pool import AsyncConnectionPool
+
+from lovelace_streams.api.config import ApiSettings
+from lovelace_streams.api.database import Queries
+from lovelace_streams.api.ledger import UnknownJob, all_received, closed, opened, payload
+from lovelace_streams.api.models import (
+    Cover,
+    InputReceived,
+    Job,
+    JobDetail,
+    JobPage,
+    JobState,
+    OpenJob,
+    ProgressAnswer,
+    ProgressRequest,
+    Status,
+)
+
+Connection = AsyncConnection[DictRow]
+Pool = AsyncConnectionPool[Connection]
+T = TypeVar("T")
+"""What a transaction answers."""
+
+
+class _PartitionsMissing(Exception):  # noqa: N818 - never leaves this module
+    """A partition reports for the first time: its row is made ahead of the transaction that locks it."""
+
+
+AT_ONCE = 3
+"""Deadlocks and serialization failures are tried again at once, thrice (law 5)."""
+PRUNE_UNKNOWN = 100
+"""Unknown jobs go after this many times `job_stall_seconds` without an opening (S19)."""
+
+
+class Store:
+    """What the endpoints ask of the database. Raises psycopg's errors; who answers 503 is `app`."""
+
+    def __init__(self, settings: ApiSettings, pool: Pool) -> None:
+        self.settings = settings
+        self.queries = Queries(settings)
+        self._pool = pool
+        self._running: set[asyncio.Task[Any]] = set()
+
+    async def report(self, request: ProgressRequest) -> ProgressAnswer:
+        """Count what is not covered yet; the states of the jobs it names, and how many offsets were known."""
+        reported = _reported(request)
+        resolves = _resolves(request)
+
+        async def work(conn: Connection) -> ProgressAnswer:
+            await self._lock_partitions(conn, reported, resolves)
+            jobs = {job_id for job_id in reported["jobs"] if job_id is not None}
+            if resolves["items"]:
+                jobs |= {row["job_id"] for row in await self._all(conn, "jobs_of_items", resolves)}
+            if jobs:
+                await self._all(conn, "lock_jobs", {"jobs": sorted(jobs)})
+            [counted] = await self._all(conn, "count_ranges", reported)
+            if resolves["items"]:
+                # Items that failed in this very request have no row, hence no job, before they are counted.
+                jobs |= {row["job_id"] for row in await self._all(conn, "jobs_of_items", resolves)}
+                await self._run(conn, "resolve_items", resolves)
+            return ProgressAnswer(jobs=await self._judge(conn, sorted(jobs)), known=int(counted["known"]))
+
+        try:
+            return await self._transaction(work)
+        except _PartitionsMissing:
+            await self.query("make_partitions", _partitions(reported))
+            return await self._transaction(work)
+
+    async def open(self, wanted: OpenJob, key: str | None) -> tuple[Job, bool]:
+        """Open a job or a new attempt (then True), or say more about one. Raises `Conflict`."""
+
+        async def work(conn: Connection) -> tuple[Job, bool]:
+            now = await self._lock_job(conn, wanted.job_id)
+            keyed = None
+            if key is not None:
+                found = await self._all(conn, "find_key", {"job_id": wanted.job_id, "key": key})
+                keyed = found[0]["attempt"] if found else None
+            before = await self._job(conn, wanted.job_id)
+            job, is_new = opened(before, wanted, keyed, now)
+            if job is not before:
+                await self._save(conn, job)
+            if is_new and key is not None:
+                await self._run(conn, "keep_key", {"job_id": job.job_id, "key": key, "attempt": job.attempt})
+            return (await self._judge(conn, [job.job_id]))[0], is_new
+
+        return await self._transaction(work)
+
+    async def receive(self, job_id: str, received: InputReceived) -> Job:
+        """Count an input that does not stream, once by its id. Raises `UnknownJob`."""
+
+        async def work(conn: Connection) -> Job:
+            job, _now = await self._locked(conn, job_id)
+            await self._run(conn, "receive_input", {**received.model_dump(), "job_id": job_id, "attempt": job.attempt})
+            [job] = await self._judge(conn, [job_id])
+            with_total = all_received(job)
+            if with_total is not job:
+                await self._save(conn, with_total)
+                [job] = await self._judge(conn, [job_id])
+            return job
+
+        return await self._transaction(work)
+
+    async def close(self, job_id: str, reason: str) -> Job:
+        """End a job by hand and queue its signal. Raises `UnknownJob`, and `Conflict` for a completed one."""
+
+        async def work(conn: Connection) -> Job:
+            job, now = await self._locked(conn, job_id)
+            ended = closed(job, reason, now)
+            if ended is not job:
+                await self._save(conn, ended)
+                if ended.workflow_id is not None:
+                    signal = {"job_id": job_id, "attempt": ended.attempt, "workflow_id": ended.workflow_id}
+                    await self._run(conn, "queue_signal", {**signal, "payload": Jsonb(payload(ended))})
+            return ended
+
+        return await self._transaction(work)
+
+    async def detail(self, job_id: str) -> JobDetail:
+        """One job with its signal. Raises `UnknownJob`."""
+        rows = await self.query("detail", {"job_id": job_id})
+        if not rows:
+            raise UnknownJob(job_id)
+        return JobDetail.model_validate(rows[0])
+
+    async def page(self, status: Status | None, source: str | None, limit: int, before: str | None) -> JobPage:
+        """Jobs, the newest first."""
+        wanted = {"status": status and status.value, "source": source, "limit": limit + 1, "before": before}
+        rows = await self.query("page", wanted)
+        jobs = [JobState.model_validate(row) for row in rows[:limit]]
+        return JobPage(jobs=jobs, next=jobs[-1].job_id if len(rows) > limit else None)
+
+    async def states(self, jobs: Sequence[str]) -> list[JobState]:
+        """The jobs of these that are open or ended."""
+        return [JobState.model_validate(row) for row in await self.query("states", {"jobs": list(jobs)})]
+
+    async def changed_since(self, since: datetime) -> list[JobState]:
+        """What an event stream may have missed."""
+        return [JobState.model_validate(row) for row in await self.query("changed_since", {"since": since})]
+
+    async def cover(self, pipeline: str, topic_id: str) -> Cover:
+        """What is settled of one topic: where a worker without committed offsets starts."""
+        rows = await self.query("cover", {"pipeline": pipeline, "topic_id": topic_id})
+        return Cover(partitions={str(row["partition"]): row["ranges"] for row in rows})
+
+    async def stall(self) -> list[str]:
+        """Mark the open jobs that did not change for `job_stall_seconds`."""
+        return [row["job_id"] for row in await self.query("stall", {"seconds": self.settings.job_stall_seconds})]
+
+    async def prune(self) -> None:
+        """Forget unknown jobs and old failed items; the cover never."""
+        await self.query("prune_unknown", {"seconds": PRUNE_UNKNOWN * self.settings.job_stall_seconds})
+        await self.query("prune_failed_items", {"seconds": self.settings.keep_failed_seconds})
+
+    async def query(self, name: str, arguments: dict[str, Any] | None = None) -> list[DictRow]:
+        """One named statement, in a transaction of its own."""
+
+        async def work(conn: Connection) -> list[DictRow]:
+            return await self._all(conn, name, arguments or {})
+
+        return await self._transaction(work)
+
+    async def _transaction(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        for _ in range(AT_ONCE):
+            try:
+                return await self._once(work)
+            except (errors.DeadlockDetected, errors.SerializationFailure):
+                continue
+        return await self._once(work)
+
+    async def _once(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """Under a deadline of our own, past which nobody waits for the connection to be given up.
+
+        A frozen server answers nothing: psycopg's own cancelling waits five seconds more for it.
+        """
+        running = asyncio.create_task(self._within_transaction(work))
+        self._running.add(running)
+        running.add_done_callback(self._forget)
+        try:
+            done, _ = await asyncio.wait({running}, timeout=self.settings.request_seconds)
+        except asyncio.CancelledError:
+            running.cancel()
+            raise
+        if not done:
+            running.cancel()
+            raise TimeoutError
+        return running.result()
+
+    async def _within_transaction(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        async with self._pool.connection() as conn, conn.transaction():
+            return await work(conn)
+
+    def _forget(self, done: asyncio.Task[Any]) -> None:
+        self._running.discard(done)
+        if not done.cancelled():
+            done.exception()  # whoever waited has it; past the deadline nobody does
+
+    async def _lock_partitions(self, conn: Connection, reported: dict[str, Any], resolves: dict[str, Any]) -> None:
+        """All partitions that the request touches, those of the items that it resolves too, in order."""
+        mine, others = _partitions(reported), _partitions(resolves)
+        locked = await self._all(
+            conn,
+            "lock_partitions",
+            {
+                "pipeline": reported["pipeline"],
+                "topic_ids": mine["topic_ids"] + others["topic_ids"],
+                "partitions": mine["partitions"] + others["partitions"],
+            },
+        )
+        found = {(row["topic_id"], row["partition"]) for row in locked}
+        if not found.issuperset(zip(mine["topic_ids"], mine["partitions"], strict=True)):
+            raise _PartitionsMissing
+
+    async def _lock_job(self, conn: Connection, job_id: str) -> datetime:
+        """The time of the transaction: every timestamp of the ledger is the database's."""
+        now: datetime = (await self._all(conn, "lock_jobs", {"jobs": [job_id]}))[0]["now"]
+        return now
+
+    async def _locked(self, conn: Connection, job_id: str) -> tuple[Job, datetime]:
+        if not await self._all(conn, "states", {"jobs": [job_id]}):
+            raise UnknownJob(job_id)  # before the lock, which would make a row of an id that nobody opened
+        now = await self._lock_job(conn, job_id)
+        job = await self._job(conn, job_id)
+        if job is None:
+            raise UnknownJob(job_id)
+        return job, now
+
+    async def _job(self, conn: Connection, job_id: str) -> Job | None:
+        rows = await self._all(conn, "lock_state", {"job_id": job_id})
+        return Job.model_validate(rows[0]) if rows else None
+
+    async def _save(self, conn: Connection, job: Job) -> None:
+        await self._run(conn, "save", {**job.model_dump(), "status": job.status.value})
+
+    async def _judge(self, conn: Connection, jobs: list[str]) -> list[Job]:
+        if not jobs:
+            return []
+        await self._run(conn, "judge", {"jobs": jobs})
+        return [Job.model_validate(row) for row in await self._all(conn, "states", {"jobs": jobs})]
+
+    async def _all(self, conn: Connection, name: str, arguments: dict[str, Any]) -> list[DictRow]:
+        cursor = await conn.execute(self.queries[name], {"channel": self.queries.channel, **arguments})
+        return await cursor.fetchall() if cursor.description else []
+
+    async def _run(self, conn: Connection, name: str, arguments: dict[str, Any]) -> None:
+        await conn.execute(self.queries[name], {"channel": self.queries.channel, **arguments})
+
+
+def _reported(request: ProgressRequest) -> dict[str, Any]:
+    """The ranges of a request as arrays, and the failed items by the number of their range, counted from 1."""
+    ranges = [(report, part) for report in request.reports for part in report.ranges]
+    failed = [(n, items) for n, (_, part) in enumerate(ranges, start=1) for items in part.failed_items]
+    return {
+        "pipeline": request.pipeline,
+        "topic_ids": [report.topic_id for report, _ in ranges],
+        "partitions": [report.partition for report, _ in ranges],
+        "jobs": [part.job_id for _, part in ranges],
+        "attempts": [part.attempt for _, part in ranges],
+        "firsts": [part.first for _, part in ranges],
+        "lasts": [part.last for _, part in ranges],
+        "succeeded": [part.succeeded for _, part in ranges],
+        "failed": [part.failed for _, part in ranges],
+        "skipped": [part.skipped for _, part in ranges],
+        "item_ranges": [n for n, _ in failed],
+        "item_firsts": [items.first for _, items in failed],
+        "item_lasts": [items.last for _, items in failed],
+        "item_reasons": [items.reason.value for _, items in failed],
+    }
+
+
+def _resolves(request: ProgressRequest) -> dict[str, Any]:
+    """The items that a request resolves, as arrays."""
+    items = [item for report in request.reports for part in report.ranges for item in part.resolves]
+    return {
+        "pipeline": request.pipeline,
+        "topic_ids": [item.topic_id for item in items],
+        "partitions": [item.partition for item in items],
+        "offsets": [item.offset for item in items],
+        "items": [item.item for item in items],
+    }
+
+
+def _partitions(of: dict[str, Any]) -> dict[str, Any]:
+    """The distinct partitions of `_reported` or `_resolves`."""
+    distinct = sorted(set(zip(of["topic_ids"], of["partitions"], strict=True)))
+    return {
+        "pipeline": of["pipeline"],
+        "topic_ids": [topic_id for topic_id, _ in distinct],
+        "partitions": [partition for _, partition in distinct],
+    }

@@ -1,0 +1,375 @@
+"""✕ Any step's failures → one exit: the dead-letter topic, one letter a message, naming the items that failed.
+
+A letter waits for three things: until every item of its message has an outcome (law 7), until `FailFast` lets it go
+(law 5), and until the broker has acknowledged it; only then are its items settled (law 2). All of it goes on in
+`serve`, because a letter must go out although its topic falls silent (S2).
+"""
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import bytewax.operators as op
+import msgspec
+import structlog
+from bytewax.dataflow import Stream, operator
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
+
+from lovelace_streams import metrics
+from lovelace_streams.errors import DeploymentFault
+from lovelace_streams.offsets import failed_items
+from lovelace_streams.records import DeadLetter, Envelope, Outcome, Reason, Record, Settled
+from lovelace_streams.resilience import HELD_BYTES, ROW, FailFast
+from lovelace_streams.source import KafkaSource, common_config
+from lovelace_streams.topics import REQUEST_SECONDS
+
+log = structlog.get_logger(__name__)
+
+ROOM = 64 * 1024
+"""What a letter's headers may add to the source's largest message."""
+NAMES_MAX = 32 * 1024
+"""The longest list of failed items in a header, in bytes; the progress service has all of them."""
+MORE = len(", …100000 more".encode())
+STEPS = ("decode", "normalize", "upsert")
+FORBIDDEN = {KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED}
+FINAL = FORBIDDEN | {KafkaError.POLICY_VIOLATION, KafkaError.INVALID_CONFIG, KafkaError.TOPIC_EXCEPTION}
+"""Answers to making a topic that waiting does not change; all others come while brokers start."""
+MESSAGE_MAX = 1_000_000_000
+"""librdkafka's own bound of `message.max.bytes`."""
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What the broker has acknowledged, as dead-lettered items."""
+
+    settled: Stream[Settled]
+
+
+@operator
+def dead_letter(step_id: str, source: KafkaSource, *errs: Stream[DeadLetter]) -> Sent:
+    """Send what failed to the dead-letter topic (`DEAD_LETTER_TOPIC`, default `<pipeline>.dlq`).
+
+    Gives `Settled` (dead-lettered) for what the broker has acknowledged. A restart may send a letter again: letters are
+    counted and replayed by their origin, so one that came twice is one. A thousand items in a row refused for one
+    cause stop the worker with none of them dead-lettered.
+    """
+    office = PostOffice(source)
+    source.register(office)
+    merged = op.merge("errs", *errs) if len(errs) > 1 else errs[0]
+    return Sent(settled=op.flat_map_batch("send", merged, office.take))
+
+
+class Letter(msgspec.Struct):
+    """All that failed of one message."""
+
+    record: Record
+    failures: dict[int, Reason]
+    first: DeadLetter
+
+    @property
+    def items(self) -> int:
+        """How many items failed."""
+        return len(self.failures)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every other item of the message has come to its end."""
+        return self.record.succeeded + self.record.skipped + self.items >= self.record.items
+
+
+class PostOffice:
+    """Collects, holds, sends and settles letters; served by the source."""
+
+    def __init__(self, source: KafkaSource, destination_steps: frozenset[str] = frozenset({"upsert"})) -> None:
+        self._source = source
+        self._fail_fast: FailFast[DeadLetter] = FailFast(destination_steps, source.settings.accept_refusals)
+        self._arrived: list[DeadLetter] = []
+        self._reached: set[str] = set()
+        self._letters: dict[tuple[int, int], Letter] = {}
+        self._to_send: list[Letter] = []
+        self._under_way: dict[int, Letter] = {}
+        self._settled: list[Settled] = []
+        self._producer: Producer | None = None
+        self._topic = ""
+        self._passed_before = 0
+        self._topic_gone = False
+
+    def take(self, letters: list[DeadLetter]) -> list[Settled]:
+        """Take what failed; give what has been acknowledged meanwhile."""
+        self._arrived += letters
+        settled, self._settled = self._settled, []
+        return settled
+
+    # -- what the source serves -----------------------------------------------------------------------------------
+
+    def serve(self, *, idle: bool, between: bool) -> None:
+        """Send what may go, settle what was acknowledged."""
+        if self._producer is None and not self._open():
+            return
+        assert self._producer is not None
+        if self._topic_gone:
+            self._topic_gone = self._ready_topic() is None
+        if between:
+            self._judge(idle=idle)
+        if between and not self._topic_gone:
+            self._send()
+        self._producer.poll(0)
+
+    def unfinished(self) -> bool:
+        """Letters that are held or not acknowledged yet."""
+        return bool(self._arrived or self._letters or self._to_send or self._under_way)
+
+    def revoke(self, seconds: float) -> None:
+        """Have what is under way acknowledged; held letters are dropped, the next owner meets their records again."""
+        if self._producer is not None and self._under_way:
+            self._producer.flush(seconds)
+
+    def full(self) -> bool:
+        """Whether the broker owes us acknowledgements of a thousand letters, or of 64 MiB."""
+        waiting = [*self._to_send, *self._under_way.values()]
+        return len(waiting) > ROW or sum(len(letter.record.value or b"") for letter in waiting) > HELD_BYTES
+
+    def close(self) -> None:
+        """A last chance for what is under way."""
+        if self._producer is not None:
+            self._producer.flush(1.0)
+
+    # -- hold ------------------------------------------------------------------------------------------------------
+
+    def _judge(self, *, idle: bool) -> None:
+        """A window has been through every step: what may go, and is the deployment wrong?"""
+        arrived, self._arrived = [*self._arrived, *self._source.take_failed()], []
+        passed = self._passed(arrived)
+        for step in passed:
+            self._fail_fast.passed(step)
+        self._fail_fast.drop(lambda letter: not self._source.is_current(letter.record))
+        for letter in arrived:
+            if not self._source.is_current(letter.record):
+                continue
+            if letter.step in passed:
+                self._collect(letter)
+            elif tripped := self._hold(letter):
+                self._source.note(_wrong_deployment(tripped))
+                return
+        if idle or self._source.draining_since is not None:
+            self._fail_fast.idle()
+        for letter in self._fail_fast.take():
+            self._collect(letter)
+        self._close_letters()
+
+    def _passed(self, arrived: list[DeadLetter]) -> set[str]:
+        """Steps that an item of the last window passed: all if it was written, the earlier if a later refused it."""
+        totals = self._source.in_hand.totals
+        through = totals[Outcome.WRITTEN] + totals[Outcome.SUPERSEDED]
+        passed = set(STEPS) if through > self._passed_before else set()
+        self._passed_before = through
+        for step in {letter.step for letter in arrived} & set(STEPS):
+            passed.update(STEPS[: STEPS.index(step)])
+        return passed
+
+    def _hold(self, letter: DeadLetter) -> tuple[str, ...] | None:
+        record = letter.record
+        return self._fail_fast.refused(
+            letter,
+            step=letter.step,
+            cause=(letter.reason, letter.code, letter.detail),
+            message=(record.assignment, record.offset),
+            job=record.job,
+            items=letter.count,
+            size=len(record.value or b"") // max(1, record.items),
+        )
+
+    def _collect(self, failed: DeadLetter) -> None:
+        key = (failed.record.assignment, failed.record.offset)
+        letter = self._letters.setdefault(key, Letter(failed.record, {}, failed))
+        items = failed.record.origin.items if failed.record.origin and failed.count > 1 else None
+        for item in items or range(failed.item, failed.item + failed.count):
+            letter.failures[item] = failed.reason
+
+    def _close_letters(self) -> None:
+        for key, letter in list(self._letters.items()):
+            if not self._source.is_current(letter.record):
+                del self._letters[key]
+            elif letter.complete:
+                del self._letters[key]
+                self._to_send.append(letter)
+
+    # -- send ------------------------------------------------------------------------------------------------------
+
+    def _send(self) -> None:
+        waiting, self._to_send = self._to_send, []
+        for at, letter in enumerate(waiting):
+            if not self._source.is_current(letter.record):
+                continue
+            try:
+                self._produce(letter, letter.record.value)
+            except BufferError:  # the local queue is full: the rest goes with the next call
+                self._to_send = waiting[at:]
+                return
+
+    def _produce(self, letter: Letter, value: bytes | None) -> None:
+        assert self._producer is not None
+
+        def delivered(error: KafkaError | None, _message: Message) -> None:
+            del self._under_way[id(letter)]
+            if error is None:
+                self._settle(letter)
+            elif error.code() == KafkaError.MSG_SIZE_TOO_LARGE and value is not None:
+                self._produce(letter, None)
+            else:
+                if error.code() in FORBIDDEN:
+                    self._source.note(_forbidden(self._topic, error))
+                log.warning("a dead letter was not taken; trying again", error=error.name())
+                self._to_send.append(letter)
+
+        headers = letter_headers(letter, self._source, truncated=value is None and letter.record.value is not None)
+        try:
+            self._producer.produce(
+                self._topic, value, letter.record.key, headers=cast("Any", headers), on_delivery=delivered
+            )
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.MSG_SIZE_TOO_LARGE and value is not None:
+                self._produce(letter, None)
+            else:  # the topic was deleted under us: it is made again
+                log.warning("a dead letter was not taken; trying again", error=error.args[0].name())
+                self._to_send.append(letter)
+                self._topic_gone = True
+        else:
+            self._under_way[id(letter)] = letter
+
+    def _settle(self, letter: Letter) -> None:
+        """The broker has it: its items are settled, here and at once, whether or not any step runs again."""
+        failures: dict[int, str] = {item: str(reason) for item, reason in letter.failures.items()}
+        metrics.failures(self._source.pipeline, failures.values())
+        self._source.in_hand.fail(letter.record, failures)
+        envelope: Envelope[Any] = Envelope(letter.record, letter.first.item, None, letter.items)
+        self._settled = [*self._settled[-1000:], Settled(Outcome.DEAD_LETTERED, [envelope])]
+
+    # -- the topic -------------------------------------------------------------------------------------------------
+
+    def _open(self) -> bool:
+        settings = self._source.settings
+        self._topic = settings.dead_letter_topic or f"{self._source.pipeline}.dlq"
+        largest = self._ready_topic()
+        if largest is None:
+            return False
+        self._producer = Producer(
+            common_config(
+                settings,
+                **{
+                    "message.max.bytes": min(largest, MESSAGE_MAX),
+                    "enable.idempotence": True,
+                    "acks": "all",
+                    "linger.ms": 5,
+                    "compression.type": "lz4",
+                    "delivery.timeout.ms": 120_000,
+                },
+            )
+        )
+        return True
+
+    def _ready_topic(self) -> int | None:
+        """See to it that the topic is there; answers its largest message, None while the broker can't say."""
+        settings = self._source.settings
+        try:
+            return self._make_topic(AdminClient(common_config(settings)))
+        except KafkaException as error:
+            if error.args[0].code() not in FINAL:
+                log.warning("waiting for the broker to make the dead-letter topic", error=error.args[0].name())
+                return None
+            self._source.note(
+                DeploymentFault(
+                    f"the dead-letter topic {self._topic!r} can't be made on {settings.brokers} "
+                    f"({error.args[0].name()}): create it with retention.ms=-1, "
+                    f"or set DEAD_LETTER_TOPIC to one that exists"
+                )
+            )
+            return None
+
+    def _make_topic(self, admin: AdminClient) -> int:
+        """Make the topic unless it is there; answers the largest message that it takes."""
+        largest = max((self._largest(admin, topic) for topic in self._source.topics), default=1_048_588) + ROOM
+        if self._topic in admin.list_topics(timeout=REQUEST_SECONDS).topics:
+            return max(largest, self._largest(admin, self._topic))
+        config = {"retention.ms": "-1", "retention.bytes": "-1", "max.message.bytes": str(largest)}
+        try:
+            admin.create_topics([NewTopic(self._topic, num_partitions=1, config=config)])[self._topic].result(
+                REQUEST_SECONDS
+            )
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise
+        return largest
+
+    @staticmethod
+    def _largest(admin: AdminClient, topic: str) -> int:
+        resource = ConfigResource(ResourceType.TOPIC, topic)
+        try:
+            described = admin.describe_configs([resource])[resource].result(REQUEST_SECONDS)
+            return int(described["max.message.bytes"].value)
+        except KafkaException as error:
+            if error.args[0].code() not in FORBIDDEN:
+                raise
+            return 1_048_588  # not allowed to ask: the broker's default
+
+
+def _forbidden(topic: str, error: KafkaError) -> DeploymentFault:
+    return DeploymentFault(f"we may not write to the dead-letter topic {topic!r} ({error.name()}): allow it")
+
+
+def _wrong_deployment(tripped: tuple[str, ...]) -> DeploymentFault:
+    step, reason, code, rule = tripped
+    cause = ", ".join(filter(None, (reason, code, rule)))
+    return DeploymentFault(
+        f"a thousand items in a row were refused by {step!r} for one cause ({cause}): that looks like a wrong "
+        f"deployment, so none of them was dead-lettered. Mend it and start again; if they are to be dead-lettered, "
+        f"start with "
+        f"ACCEPT_REFUSALS={reason}",
+        code,
+    )
+
+
+def letter_headers(letter: Letter, source: KafkaSource, *, truncated: bool = False) -> list[tuple[str, bytes | None]]:
+    """The original headers, Kafka Connect's names, and ours (docs/operators/dead_letter.md); no value, no key."""
+    record = letter.record
+    origin = record.origin
+    if origin is not None:
+        at = f"{origin.topic_id}/{origin.topic}/{origin.partition}/{origin.offset}"
+        timestamp = origin.timestamp
+    else:
+        at = f"{source.topic_id(record.topic)}/{record.topic}/{record.partition}/{record.offset}"
+        timestamp = record.timestamp
+    ours: dict[str, str] = {
+        "__connect.errors.topic": record.topic,
+        "__connect.errors.partition": str(record.partition),
+        "__connect.errors.offset": str(record.offset),
+        "__connect.errors.stage": letter.first.step,
+        "__connect.errors.exception.class.name": f"lovelace_streams.errors.RecordFault.{letter.first.reason}",
+        "lovelace-origin": at,
+        "lovelace-origin-timestamp": str(timestamp),
+        "lovelace-failed-items": _names(letter.failures),
+        "lovelace-reason": str(letter.first.reason),
+        "lovelace-detail": letter.first.detail[:1000],
+        "lovelace-step": letter.first.step,
+        "lovelace-replays": str(_replays(record)),
+    }
+    if truncated:
+        ours["lovelace-truncated"] = str(len(record.value or b""))
+    kept = [(name, value) for name, value in record.headers if name not in ours]
+    return [*kept, *((name, value.encode()) for name, value in ours.items())]
+
+
+def _names(failures: dict[int, Reason]) -> str:
+    runs = failed_items({item: str(reason) for item, reason in failures.items()})
+    text = ""
+    for at, run in enumerate(runs):
+        part = f"{', ' if text else ''}{run.first}-{run.last}:{run.reason}"
+        if len(text) + len(part) > NAMES_MAX - MORE:
+            return f"{text}, …{len(runs) - at} more"
+        text += part
+    return text
+
+
+def _replays(record: Record) -> int:
+    text = next((v for name, v in reversed(record.headers) if name == "lovelace-replays"), None) or b"0"
+    return int(text) + (record.origin is not None) if text.isdigit() else 0

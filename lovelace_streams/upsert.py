@@ -1,0 +1,260 @@
+"""5. `Batch` → `Settled`: rows become durable, what is refused is isolated, an outage is waited out."""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+import bytewax.operators as op
+import structlog
+from bytewax.dataflow import Stream, operator
+
+from lovelace_streams import metrics
+from lovelace_streams.errors import DeploymentFault, DestinationFault
+from lovelace_streams.records import Batch, DeadLetter, Envelope, Outcome, Settled, SkipReason
+from lovelace_streams.resilience import Breaker, Patience
+from lovelace_streams.source import KafkaSource
+from lovelace_streams.writers import End, Entry, Refusal, Result, Writer
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+"""What a call of the writer answers."""
+
+ASIDE_SECONDS = 5.0
+"""How long a block that was put aside waits for a neighbour before it is tried again."""
+QUICK = 0.5
+"""Seconds that a call may take before the consumer is kept alive meanwhile: most calls end within milliseconds."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """Two ports: what is durable (or was suppressed by a trigger), and what the destination's rules refuse."""
+
+    settled: Stream[Settled]
+    errs: Stream[DeadLetter]
+
+
+@operator
+def upsert(step_id: str, up: Stream[Batch[Any]], writer: Writer, source: KafkaSource) -> Written:
+    """Write each batch in one transaction; a refused row is isolated and leaves by `errs`, its neighbours are written.
+
+    A destination that is down is waited for (`source.keep_alive`), for as long as it takes, and nothing is
+    dead-lettered; a call that takes longer than the writer's `deadline` is cut off and tried again. A restart writes
+    rows again: they are idempotent (law 8). A wrong table stops the worker with exit code 78.
+    """
+    carrier = Carrier("upsert", writer, source)
+    source.register(carrier)
+    ends = op.flat_map_batch("write", up, carrier.write)
+    sides = op.branch("side", ends, _is_settled)
+    return Written(settled=cast("Stream[Settled]", sides.trues), errs=cast("Stream[DeadLetter]", sides.falses))
+
+
+def _is_settled(end: Settled | DeadLetter) -> bool:
+    return isinstance(end, Settled)
+
+
+class Carrier:
+    """Carries batches to a writer: one background thread, one call at a time, nothing in flight between two windows."""
+
+    def __init__(self, step: str, writer: Writer, source: KafkaSource) -> None:
+        self._step = step
+        self._writer = writer
+        self._source = source
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=step)
+        self._flight: Future[Any] | None = None
+        self._open = False
+        self._aside: list[Batch[Any]] = []
+        self._aside_until = 0.0
+        self._envelopes: Sequence[Envelope[Any]] = ()
+        self._patience = Patience(self._call, self._probe, self._wait, on_fault=self._on_fault)
+
+    def write(self, batches: list[Batch[Any]]) -> list[Settled | DeadLetter]:
+        """What became of the rows of these batches; batches that had to be given up are left out (and read again).
+
+        A block that may be harmful, with no neighbour to tell by, is put aside, so that a neighbour can be read; it
+        comes first again with the next one, or by and by where the topic is silent.
+        """
+        ends: list[Settled | DeadLetter] = []
+        batches, self._aside = [*self._aside, *batches], []
+        for at, batch in enumerate(batches):
+            if self._source.fault:
+                break
+            others = [entry for later in batches[at + 1 : at + 2] for entry in _entries(later.envelopes)[0]]
+            metrics.BATCHES.labels(self._source.pipeline, batch.reason).inc()
+            try:
+                done = self._write(batch, others)
+            except DeploymentFault as fault:
+                self._source.note(fault)
+                break
+            if done is None:
+                break
+            ends += done
+        metrics.BREAKER.labels(self._source.pipeline).set(_GAUGE[self._patience.breaker])
+        return ends
+
+    def _write(self, batch: Batch[Any], others: Sequence[Entry]) -> list[Settled | DeadLetter] | None:
+        """One batch, without what belongs to an ended assignment (H1); None where the worker ends before it is done."""
+        while True:
+            self._envelopes = [e for e in batch.envelopes if self._source.is_current(e.record)]
+            if not self._envelopes:
+                return []
+            entries, spans = _entries(self._envelopes)
+            metrics.BATCH_ROWS.labels(self._source.pipeline).observe(len(entries))
+            results = self._patience.write(entries, others)
+            if results is not None:
+                return self._ends(self._envelopes, spans, results)
+            if self._source.ending:
+                return None
+            if self._patience.lonely:
+                self._aside, self._aside_until = [batch], time.monotonic() + ASIDE_SECONDS
+                return []
+
+    # -- what the source serves -----------------------------------------------------------------------------------
+
+    def serve(self, *, idle: bool, between: bool) -> None:  # noqa: ARG002
+        """Connect and compare the table once, before anything is read; try again what was put aside."""
+        if not between:
+            return
+        if self._aside and time.monotonic() >= self._aside_until:
+            ends = self.write([])
+            for end in ends:
+                if isinstance(end, Settled):
+                    self._source.settle(end)
+            self._source.failed(end for end in ends if isinstance(end, DeadLetter))
+        if self._open or self._source.ending:
+            return
+        try:
+            self._call(())
+        except DestinationFault as fault:
+            log.warning("waiting for the destination", destination=self._writer.name, fault=str(fault))
+        except DeploymentFault as fault:
+            self._source.note(fault)
+
+    def unfinished(self) -> bool:
+        """Nothing is in flight between two windows."""
+        return False
+
+    def revoke(self, seconds: float) -> None:
+        """Wait for the transaction in flight; past the bound shut its connection (S10)."""
+        if self._flight is not None and wait([self._flight], seconds).not_done:
+            self._writer.abort()
+            wait([self._flight], 1.0)
+
+    def full(self) -> bool:
+        """Nothing piles up here."""
+        return False
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._writer.close()
+
+    # -- one call ------------------------------------------------------------------------------------------------
+
+    def _call(self, entries: Sequence[Entry]) -> list[Result]:
+        """Write a block under the client's own deadline, connecting first where there is no connection."""
+        self._connect()
+        if not entries:
+            return []
+        began = time.perf_counter()
+        try:
+            results = self._timed(lambda: self._writer.write(entries))
+        except DestinationFault:
+            self._open = False  # whatever it was, the next try begins with a connection that answers
+            raise
+        metrics.WRITE_SECONDS.labels(self._source.pipeline).observe(time.perf_counter() - began)
+        return results
+
+    def _connect(self) -> None:
+        if not self._open:
+            self._timed(self._writer.open)
+            self._open = True
+
+    def _probe(self, others: Sequence[Entry]) -> bool | None:
+        try:
+            self._connect()
+            return self._timed(lambda: self._writer.probe(others))
+        except DestinationFault:
+            self._open = False
+            return False
+
+    def _timed(self, function: Callable[[], T]) -> T:
+        """Run in the background thread; past the deadline (or the end of a drain) the connection is shut under it."""
+        flight: Future[T] = self._thread.submit(function)
+        self._flight = flight
+        end = time.monotonic() + self._writer.deadline
+        try:
+            if not wait([flight], QUICK).not_done:
+                return flight.result()
+            while wait([flight], 0.01).not_done:
+                if time.monotonic() > end or self._source.drain_left <= 0:
+                    self._writer.abort()
+                    if wait([flight], 1.0).not_done:
+                        self._thread.shutdown(wait=False)
+                        self._thread = ThreadPoolExecutor(1, thread_name_prefix=self._step)
+                        raise DestinationFault("timeout", f"{self._writer.name}: no answer, and none to shutting it")
+                    raise DestinationFault("timeout", f"{self._writer.name}: no answer in {self._writer.deadline:g} s")
+                if not self._source.keep_alive(0.1):
+                    wait([flight], 0.1)
+            return flight.result()
+        finally:
+            self._flight = None
+
+    def _wait(self, seconds: float) -> bool:
+        if self._patience.lonely:
+            return False
+        return self._source.keep_alive(seconds, [e.record for e in self._envelopes])
+
+    def _on_fault(self, fault: DestinationFault, failures: int) -> None:
+        metrics.RETRIES.labels(self._source.pipeline, self._step, fault.code).inc()
+        metrics.BREAKER.labels(self._source.pipeline).set(_GAUGE[Breaker.OPEN])
+        log.warning("waiting for the destination", destination=self._writer.name, fault=str(fault), failures=failures)
+
+    # -- what became of it ---------------------------------------------------------------------------------------
+
+    def _ends(
+        self, envelopes: Sequence[Envelope[Any]], spans: Sequence[int], results: Sequence[Result]
+    ) -> list[Settled | DeadLetter]:
+        """An item fails if one of its rows does, and is superseded if all of them are."""
+        settled: dict[End, list[Envelope[Any]]] = {}
+        letters: list[Settled | DeadLetter] = []
+        at = 0
+        for envelope, span in zip(envelopes, spans, strict=True):
+            rows = results[at : at + span]
+            at += span
+            refusal = next((r for r in rows if isinstance(r, Refusal)), None)
+            if refusal is not None:
+                letters.append(
+                    DeadLetter(
+                        envelope.record, envelope.item, 1, self._step, refusal.reason, refusal.rule, refusal.code
+                    )
+                )
+            else:
+                end = rows[0] if len(set(rows)) == 1 else End.WRITTEN
+                settled.setdefault(end, []).append(envelope)  # type: ignore[arg-type]
+        if letters:
+            metrics.ISOLATIONS.labels(self._source.pipeline).inc()
+        return [_settled(end, done) for end, done in settled.items()] + letters
+
+
+def _settled(end: End, envelopes: list[Envelope[Any]]) -> Settled | DeadLetter:
+    if end is End.SUPPRESSED:
+        return Settled(Outcome.SKIPPED, envelopes, SkipReason.SUPPRESSED)
+    return Settled(Outcome.WRITTEN if end is End.WRITTEN else Outcome.SUPERSEDED, envelopes)
+
+
+def _entries(envelopes: Sequence[Envelope[Any]]) -> tuple[list[Entry], list[int]]:
+    """The rows of the items, and how many each item has."""
+    entries: list[Entry] = []
+    spans: list[int] = []
+    for envelope in envelopes:
+        rows = envelope.payload if isinstance(envelope.payload, tuple) else (envelope.payload,)
+        only_new = envelope.record.origin is not None
+        entries += [Entry(row, only_new and row.__table__.version is None) for row in rows]
+        spans.append(len(rows))
+    return entries, spans
+
+
+_GAUGE = {Breaker.CLOSED: 0, Breaker.HALF_OPEN: 1, Breaker.OPEN: 2}

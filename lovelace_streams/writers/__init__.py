@@ -1,0 +1,93 @@
+"""What a writer is: the one contract that Postgres, ClickHouse and memory keep (tests/contract holds them to it).
+
+A writer writes blocks of rows so that for any records, any cut and any path the table and the refusals are those of
+the writer that writes one by one (law 8). It tells refusals (values) from faults (exceptions) and never retries: who
+waits is `resilience`'s business.
+"""
+
+from collections.abc import Hashable, Sequence
+from enum import StrEnum
+from typing import Protocol
+
+import msgspec
+
+from lovelace_streams.records import Reason
+from lovelace_streams.rows import Row
+
+
+class Entry(msgspec.Struct, gc=False):
+    """One row to write. `only_new` (a replay of a row without version): insert where the key is absent, else leave."""
+
+    row: Row
+    only_new: bool = False
+
+
+class End(StrEnum):
+    """What became of a row that was not refused."""
+
+    WRITTEN = "written"
+    SUPERSEDED = "superseded"
+    """Older than what is stored, or overwritten by a later row of its key in the same block."""
+    SUPPRESSED = "suppressed"
+    """A trigger returned nothing: neither written nor refused."""
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """The destination's own rules refuse this row. `rule` is the constraint's or column's name, never a value."""
+
+    reason: Reason
+    code: str
+    rule: str = ""
+
+
+Result = End | Refusal
+
+
+class Writer(Protocol):
+    """Writes rows of one table. One thread at a time; `abort` may be called from another one."""
+
+    rows: tuple[type[Row], ...]
+    """The row classes of the table; the first one defines it, the others have some of its columns."""
+
+    deadline: float
+    """Seconds that one call may take before it is cut off: the client's own, whatever the server does (law 5)."""
+
+    @property
+    def name(self) -> str:
+        """Where it writes, for messages and labels: host, database and table, never a password."""
+
+    def open(self) -> None:
+        """Connect, compare the rows with the real table.
+
+        Raises `DeploymentFault` (naming both sides) or `DestinationFault`. May be called again after a fault.
+        """
+
+    def write(self, block: Sequence[Entry]) -> list[Result]:
+        """Write a block durably, isolating what is refused; one result an entry, in order.
+
+        Raises `DestinationFault` (then nothing is known of the block: write it again, rows are idempotent) or
+        `DeploymentFault` (a code of the deployment, and no other row could be written).
+        """
+
+    def probe(self, others: Sequence[Entry] = ()) -> bool | None:
+        """Whether a row that was written before, or one of these, could be written now: tried, then rolled back.
+
+        None where there is no such row. Raises nothing: a fault is a False.
+        """
+
+    def abort(self) -> None:
+        """Shut the connection under a `write` in another thread, which then raises `DestinationFault`."""
+
+    def close(self) -> None:
+        """Let go of the connection."""
+
+
+def superseded(results: Sequence[Result], keys: Sequence[Hashable]) -> list[Result]:
+    """The results of a block, where of a key's written rows all but the last were overwritten by the block itself."""
+    last: dict[Hashable, int] = {
+        key: place for place, (key, result) in enumerate(zip(keys, results, strict=True)) if result is End.WRITTEN
+    }
+    return [
+        End.SUPERSEDED if result is End.WRITTEN and last[keys[place]] != place else result
+        for place, result in enumerate(results)
+    ]

@@ -1,0 +1,296 @@
+"""The statements of a Postgres writer: a block's columns come as array literals, `unnest` makes rows of them again.
+
+Composed with `psycopg.sql` alone. `Plan` holds what depends on which columns a row has (an absent field's column is
+left out, so that it keeps what is stored) and on whether it may overwrite.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
+from operator import attrgetter
+from typing import Any
+
+from psycopg import sql
+
+from lovelace_streams.rows import Column, Row, Table
+from lovelace_streams.writers.postgres_table import Shape, identifier
+from lovelace_streams.writers.postgres_types import Encoder, TypeInfo, encoder
+
+
+def trusted(text: str) -> sql.SQL:
+    """What the catalogue itself spelled: a type, an expression."""
+    return sql.SQL(text.replace("%", "%%"))
+
+
+class Plan:
+    """How rows that have just these columns are written."""
+
+    def __init__(self, table: Table, shape: Shape, columns: Sequence[Column], *, only_new: bool) -> None:
+        self.columns = tuple(columns)
+        self.only_new = only_new
+        absent = frozenset(shape.types) - {column.name for column in self.columns}
+        self.whole = not absent
+        self.single = self.whole or shape.keeps(absent)
+        """One statement writes it; else a pair does: UPDATE what is there, INSERT what is not."""
+        self.encoders: list[tuple[str, Callable[[Row], Any], Encoder]] = [
+            (column.name, attrgetter(column.name), encoder(column.type, shape.types[column.name]))
+            for column in self.columns
+        ]
+        names = _Names(table, shape, [column.name for column in self.columns])
+        returning = bool(table.version) or only_new or shape.suppresses
+        if only_new:
+            statements = [names.insert(overwrite=False, returning=True)]
+        elif self.single:
+            statements = [names.insert(overwrite=True, returning=returning)]
+        else:
+            statements = [names.update(), names.insert_missing()]
+        # rendered once: composing costs a millisecond, as much as the block's own way
+        self.statements = [statement.as_bytes() for statement in statements]
+        self.verdict = names.verdict(references=False).as_bytes()
+        self.verdict_on_references = names.verdict(references=True).as_bytes()
+        self.names = names.columns
+        self.newer_columns = names.newer_columns()
+        newer = names.newer(only_new=only_new)
+        self.newer = newer and newer.as_bytes()
+        self.key_columns = tuple(table.key)
+        self.fresh = names.fresh().as_bytes()
+
+    def encode(self, rows: Sequence[Row]) -> list[str]:
+        """One array literal a column. Raises `Unfit` with the column's name."""
+        return self._encode(rows, self.encoders)
+
+    def encode_key(self, rows: Sequence[Row]) -> list[str]:
+        """One array literal a key column, in the key's order. Raises `Unfit`."""
+        by_name = {each[0]: each for each in self.encoders}
+        return self._encode(rows, [by_name[name] for name in self.key_columns])
+
+    @staticmethod
+    def _encode(rows: Sequence[Row], encoders: Sequence[tuple[str, Callable[[Row], Any], Encoder]]) -> list[str]:
+        literals = []
+        for name, get, encode in encoders:
+            try:
+                literal = encode(list(map(get, rows)))
+                if not literal.isascii():
+                    literal.encode()  # a lone surrogate
+            except Exception as error:  # whatever a value of the wrong kind raises
+                raise Unfit(name) from error
+            literals.append(literal)
+        return literals
+
+
+class Unfit(Exception):  # noqa: N818 - says of a value what it is
+    """A value that its column's declared type does not admit; carries the column's name, never the value."""
+
+
+def identity_of(table: Table, types: Mapping[str, TypeInfo]) -> Callable[[Row], Any]:
+    """The key of a row, so that two are equal exactly where the table's are (if the table's key is exact)."""
+    fields = {column.name: column.type for column in table.columns}
+    if not any(_spelled_otherwise(fields[name], types[name]) for name in table.key):
+        return attrgetter(*table.key)
+    parts = [(attrgetter(name), _spelling(types[name])) for name in table.key]
+    if len(parts) == 1:
+        get, spell = parts[0]
+        return lambda row: spell(get(row))
+    return lambda row: tuple(spell(get(row)) for get, spell in parts)
+
+
+def _spelled_otherwise(kind: Any, real: TypeInfo) -> bool:
+    return (isinstance(kind, type) and issubclass(kind, Enum)) or (real.name == "varchar" and real.modified)
+
+
+def _spelling(real: TypeInfo) -> Callable[[Any], Any]:
+    """An Enum by its value; a varchar(n) without the blanks beyond n, which an assignment drops."""
+    limit = real.modifier - 4 if real.name == "varchar" and real.modified else None
+
+    def spell(value: Any) -> Any:
+        plain = value.value if isinstance(value, Enum) else value
+        if limit is not None and isinstance(plain, str) and len(plain) > limit:
+            return plain[:limit] + plain[limit:].rstrip(" ")
+        return plain
+
+    return spell
+
+
+class _Names:
+    """Composes the statements of one plan; `t` is the table, `s` what is staged, `n` its order."""
+
+    def __init__(self, table: Table, shape: Shape, columns: Sequence[str]) -> None:
+        self.table = table
+        self.shape = shape
+        self.columns = columns
+        self.t = self._free("t")
+        self.s = self._free("s")
+        self.n = self._free("n")
+
+    def _free(self, name: str) -> sql.Identifier:
+        """A name that no column has: an expression of the catalogue must not find ours."""
+        while name in self.shape.names:
+            name += "_"
+        return sql.Identifier(name)
+
+    def of_table(self, column: str) -> sql.Composed:
+        return sql.SQL("{}.{}").format(self.t, sql.Identifier(column))
+
+    def staged(self, column: str) -> sql.Composed:
+        """The staged column in its own type; arrays travel as text, because `unnest` would flatten them."""
+        name = sql.SQL("{}.{}").format(self.s, sql.Identifier(column))
+        real = self.shape.types[column]
+        return sql.SQL("{}::{}").format(name, trusted(real.spelled)) if real.array else name
+
+    def source(self, columns: Sequence[str] | None = None) -> sql.Composed:
+        """`unnest(%s::bigint[], …) with ordinality as s(id, …, n)`."""
+        columns = self.columns if columns is None else columns
+        arrays = [
+            sql.SQL("%s::{}").format(trusted("text[]" if real.array else f"{real.spelled}[]"))
+            for real in (self.shape.types[column] for column in columns)
+        ]
+        return sql.SQL("unnest({}) with ordinality as {} ({}, {})").format(
+            sql.SQL(", ").join(arrays), self.s, self.list(columns), self.n
+        )
+
+    def list(self, columns: Sequence[str]) -> sql.Composed:
+        return sql.SQL(", ").join(map(sql.Identifier, columns))
+
+    def same_key(self) -> sql.Composed:
+        return sql.SQL(" and ").join(
+            sql.SQL("{} = {}").format(self.of_table(column), self.staged(column)) for column in self.table.key
+        )
+
+    def not_older(self, incoming: sql.Composable) -> sql.Composed:
+        """The version guard: an equal version overwrites, a stored null is older than all."""
+        stored = self.of_table(self.table.version or "")
+        return sql.SQL("({} is null or {} <= {})").format(stored, stored, incoming)
+
+    def changed(self) -> Sequence[str]:
+        """What an update sets; a row that is all key still counts as written, so the key is set to itself."""
+        return [column for column in self.columns if column not in self.table.key] or self.table.key
+
+    def insert(self, *, overwrite: bool, returning: bool, missing: bool = False) -> sql.Composed:
+        parts: list[sql.Composable] = [
+            sql.SQL("insert into {} as {} ({}) select {} from {}").format(
+                identifier(self.table),
+                self.t,
+                self.list(self.columns),
+                sql.SQL(", ").join(map(self.staged, self.columns)),
+                self.source(),
+            )
+        ]
+        if missing:
+            parts.append(
+                sql.SQL(" where not exists (select 1 from {} as {} where {})").format(
+                    identifier(self.table), self.t, self.same_key()
+                )
+            )
+        parts.append(sql.SQL(" order by {}.{} on conflict ({})").format(self.s, self.n, self.list(self.table.key)))
+        parts.append(self._overwrite() if overwrite else sql.SQL(" do nothing"))
+        if returning:
+            keys = sql.SQL(", ").join(map(self.of_table, self.table.key))
+            parts.append(sql.SQL(" returning {}").format(keys))
+        return sql.Composed(parts)
+
+    def _overwrite(self) -> sql.Composed:
+        excluded = [
+            sql.SQL("{} = excluded.{}").format(sql.Identifier(column), sql.Identifier(column))
+            for column in self.changed()
+        ]
+        action = sql.SQL(" do update set {}").format(sql.SQL(", ").join(excluded))
+        if self.table.version is None:
+            return action
+        incoming = sql.SQL("excluded.{}").format(sql.Identifier(self.table.version))
+        return sql.SQL("{} where {}").format(action, self.not_older(incoming))
+
+    def update(self) -> sql.Composed:
+        """The first of a partial row's pair: an INSERT would miss absent NOT NULL columns before it saw a conflict."""
+        values = [sql.SQL("{} = {}").format(sql.Identifier(column), self.staged(column)) for column in self.changed()]
+        condition = self.same_key()
+        if self.table.version is not None:
+            condition = sql.SQL("{} and {}").format(condition, self.not_older(self.staged(self.table.version)))
+        return sql.SQL("update {} as {} set {} from {} where {} returning {}.{}").format(
+            identifier(self.table), self.t, sql.SQL(", ").join(values), self.source(), condition, self.s, self.n
+        )
+
+    def insert_missing(self) -> sql.Composed:
+        """The second: new keys alone. Who came first in between is overwritten as the version says."""
+        return self.insert(overwrite=True, returning=True, missing=True)
+
+    def newer(self, *, only_new: bool) -> sql.Composed | None:
+        """Which staged rows are held off by what is stored, rather than by a trigger."""
+        if not only_new and self.table.version is None:
+            return None
+        columns = self.newer_columns()
+        conditions = [self.same_key()]
+        if self.table.version is not None:
+            conditions.append(sql.SQL("not {}").format(self.not_older(self.staged(self.table.version))))
+        return sql.SQL("select {}.{} from {} join {} as {} on {}").format(
+            self.s,
+            self.n,
+            self.source(columns),
+            identifier(self.table),
+            self.t,
+            sql.SQL(" and ").join(conditions),
+        )
+
+    def fresh(self) -> sql.Composed:
+        """Which staged keys the table does not have."""
+        return sql.SQL("select {}.{} from {} where not exists (select 1 from {} as {} where {})").format(
+            self.s, self.n, self.source(self.table.key), identifier(self.table), self.t, self.same_key()
+        )
+
+    def newer_columns(self) -> Sequence[str]:
+        version = self.table.version
+        return self.table.key if version is None or version in self.table.key else (*self.table.key, version)
+
+    def verdict(self, *, references: bool) -> sql.Composed:
+        """Which rule, by its place in `rules`, each staged whole row breaks first, in the order Postgres tests them."""
+        cases = [
+            sql.SQL("when char_length({}.{}) > {} then null").format(self.s, sql.Identifier(name), limit)
+            for name, limit in self._limits()
+        ]
+        tests = [sql.SQL("{}.{} is null").format(self.s, sql.Identifier(column)) for column in self.shape.not_null]
+        tests += [sql.SQL("({}) is false").format(trusted(check.expression)) for check in self.shape.checks]
+        if references:
+            tests += [self._orphan(*reference) for reference in self._references()]
+        cases += [sql.SQL("when {} then {}").format(test, sql.Literal(place)) for place, test in enumerate(tests)]
+        typed = sql.SQL(", ").join(
+            sql.SQL("{}::{} as {}").format(self.staged(c), trusted(self._rounded(c)), sql.Identifier(c))
+            for c in self.columns
+        )
+        inner = sql.SQL("select {}, {}.{} from {}").format(typed, self.s, self.n, self.source())
+        return sql.SQL(
+            "select * from (select {}.{}, case {} end as verdict from ({}) as {}) as v where verdict is not null"
+        ).format(self.s, self.n, sql.SQL(" ").join(cases), inner, self.s)
+
+    def _rounded(self, column: str) -> str:
+        """The type to judge a value by: as the column rounds it, but never cut to its length."""
+        real = self.shape.types[column]
+        return real.spelled if column in dict(self._limits()) else real.shown
+
+    def _limits(self) -> Sequence[tuple[str, sql.Literal]]:
+        return [
+            (name, sql.Literal(self.shape.types[name].modifier - 4))
+            for name in self.columns
+            if self.shape.types[name].modified and self.shape.types[name].name in ("varchar", "bpchar")
+        ]
+
+    def _references(self) -> Sequence[tuple[sql.SQL, Sequence[tuple[str, str]]]]:
+        return [
+            (trusted(reference.table), list(zip(reference.columns, reference.others, strict=True)))
+            for reference in self.shape.references
+        ]
+
+    def _orphan(self, table: sql.SQL, pairs: Sequence[tuple[str, str]]) -> sql.Composed:
+        """No match, nothing null, and it would be written at all: what is older than the stored row is not tested."""
+        other = self._free("other")
+        present = [sql.SQL("{}.{} is not null").format(self.s, sql.Identifier(own)) for own, _ in pairs]
+        match = [
+            sql.SQL("{}.{} = {}.{}").format(other, sql.Identifier(theirs), self.s, sql.Identifier(own))
+            for own, theirs in pairs
+        ]
+        test = sql.SQL("{} and not exists (select 1 from {} as {} where {})").format(
+            sql.SQL(" and ").join(present), table, other, sql.SQL(" and ").join(match)
+        )
+        if self.table.version is None:
+            return test
+        incoming = sql.SQL("{}.{}").format(self.s, sql.Identifier(self.table.version))
+        return sql.SQL("{} and not exists (select 1 from {} as {} where {} and not {})").format(
+            test, identifier(self.table), self.t, self.same_key(), self.not_older(incoming)
+        )

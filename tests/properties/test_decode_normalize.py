@@ -1,0 +1,142 @@
+"""Any bytes through decode → normalize: nothing raised, every item in one place, numbers that add up."""
+
+import json
+from datetime import datetime
+from typing import Annotated, Any
+
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from lovelace_streams.errors import RecordFault
+from lovelace_streams.json import Events, Items, JsonDecoder
+from lovelace_streams.mapping import RawItem, normalizer
+from lovelace_streams.records import DeadLetter, Envelope, Origin, Reason, Record, SkipReason
+from lovelace_streams.rows import From, FromKafka, Row, Skip
+
+NOW = 1_700_000_000_000
+
+
+class Member(Row, table="members", primary_key=("guild_id", "user_id"), version="seen_at"):
+    guild_id: Annotated[int, From("$.d.guild_id")]
+    user_id: Annotated[int, From("user.id")]
+    name: Annotated[str | None, From("nick", "user.global_name"), str.lower]
+    roles: list[int] | None
+    joined_at: datetime | None
+    extra: dict | None
+    seen_at: Annotated[datetime, FromKafka("timestamp")]
+
+
+def mapped(raw: dict[str, Any]) -> list[Member] | Skip:
+    if "user" not in raw:
+        return Skip("filtered")
+    return [Member.from_raw({"d": {"guild_id": 1}, **raw})]
+
+
+EVENTS = Events(
+    "t",
+    {"ADD": Items("d", Member), "CHUNK": Items("d.members", Member), "FUN": Items("d", mapped)},
+    otherwise=Skip("unknown_event"),
+)
+DECODERS = [JsonDecoder(EVENTS), JsonDecoder(Member), JsonDecoder(mapped)]
+NORMALIZER = normalizer(Member, mapped)
+
+VALUES = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.floats(),
+        st.text(max_size=5),
+        st.sampled_from(["\ud800", "\0", "1"]),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4),
+        st.dictionaries(
+            st.sampled_from(["t", "d", "members", "user", "id", "guild_id", "nick", "roles", "extra"]),
+            inner,
+            max_size=5,
+        ),
+    ),
+    max_leaves=25,
+)
+MEMBERS = st.fixed_dictionaries(
+    {},
+    optional={
+        "user": st.one_of(VALUES, st.fixed_dictionaries({"id": st.integers()})),
+        "roles": VALUES,
+        "extra": VALUES,
+    },
+)
+EVENT = st.fixed_dictionaries(
+    {
+        "t": st.sampled_from(["ADD", "CHUNK", "FUN", "OTHER", None, 5]),
+        "d": st.one_of(
+            MEMBERS,
+            st.fixed_dictionaries(
+                {
+                    "guild_id": st.one_of(st.just("1"), VALUES),
+                    "members": st.lists(st.one_of(MEMBERS, VALUES), max_size=4),
+                }
+            ),
+            VALUES,
+        ),
+    }
+)
+
+
+@st.composite
+def corrupted(draw: st.DrawFn) -> bytes:
+    """A message with some bytes changed, cut or doubled."""
+    text = bytearray(json.dumps(draw(EVENT), ensure_ascii=draw(st.booleans())).encode(errors="surrogatepass"))
+    for _ in range(draw(st.integers(0, 3))):
+        at = draw(st.integers(0, len(text)))
+        text[at : at + draw(st.integers(0, 3))] = draw(st.binary(max_size=3))
+    return bytes(text)
+
+
+@settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    value=st.one_of(st.none(), st.binary(max_size=40), corrupted(), EVENT.map(lambda e: json.dumps(e).encode())),
+    declared=st.sampled_from([None, None, 0, 1, 2, 5]),
+    named=st.sampled_from([None, None, (), (0,), (1, 3)]),
+    which=st.sampled_from(range(len(DECODERS))),
+    timestamp=st.sampled_from([-1, 0, NOW, 2**62]),
+)
+@example(value=b"[" * 10_000, declared=None, named=None, which=0, timestamp=0)
+@example(value=b'{"a":' * 10_000, declared=None, named=None, which=1, timestamp=0)
+@example(value=b'{"t":"ADD","d":' + b"[" * 1_000 + b"]" * 1_000 + b"}", declared=None, named=None, which=0, timestamp=0)
+@example(
+    value=b'{"t":"ADD","d":{"extra":' + b"[" * 250 + b"]" * 250 + b"}}", declared=1, named=None, which=0, timestamp=0
+)
+@example(value=b'{"user":{"id":' + b"9" * 5_000 + b"}}", declared=None, named=None, which=2, timestamp=0)
+@example(value=b'{"user":{"id":1e99999999999999999999999}}', declared=None, named=None, which=2, timestamp=0)
+def test_nothing_is_raised_and_items_add_up(
+    value: bytes | None, declared: int | None, named: Any, which: int, timestamp: int
+) -> None:
+    origin = None if named is None else Origin("id", "topic", 0, 5, NOW, named)
+    record = Record("topic", 0, 0, 0, 0, None, value, [], timestamp, declared=declared, origin=origin)
+    oks: list[Envelope[RawItem]] = []
+    errs: list[DeadLetter] = []
+    skipped: list[tuple[SkipReason, Envelope[Any]]] = []
+    DECODERS[which].decode(record, oks, errs, skipped)
+
+    spans = (
+        [(e.item, e.count) for e in oks] + [(e.item, e.count) for e in errs] + [(e.item, e.count) for _, e in skipped]
+    )
+    numbers = [number for first, count in spans for number in range(first, first + count)]
+    assert record.items == len(numbers) > 0
+    assert len(set(numbers)) == len(numbers)
+    if named:
+        assert sorted(numbers) == sorted(named)
+    elif declared:
+        assert len(numbers) == declared
+    assert all(isinstance(letter.reason, Reason) for letter in errs)
+    for envelope in oks:
+        try:
+            made = NORMALIZER.normalize(envelope, NOW)
+        except RecordFault:
+            continue
+        assert isinstance(made, Row | Skip) or all(isinstance(row, Row) for row in made)
+        for row in [made] if isinstance(made, Row) else [] if isinstance(made, Skip) else made:
+            assert "\0" not in (row.name or "")
+            assert "\ud800" not in (row.name or "")

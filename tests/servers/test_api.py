@@ -1,0 +1,395 @@
+"""The progress service on a real port and a real database: what each endpoint answers, and to whom."""
+
+import json
+import threading
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import psycopg
+import pytest
+import schemathesis
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from psycopg import sql
+from schemathesis import GenerationMode
+
+from lovelace_streams.api import ApiSettings
+from lovelace_streams.api.__main__ import main
+from lovelace_streams.errors import DeploymentFault
+from lovelace_streams.local.processes import free_port
+from lovelace_streams.settings import Settings
+from tests.servers.service import HEADERS, part, ready, report, running, until
+
+
+@pytest.fixture(scope="module")
+def service(postgres_server):
+    """One service for the tests of this file; each of them names jobs and topics of its own."""
+    name = f"api_{uuid.uuid4().hex}"
+    with psycopg.connect(postgres_server.dsn, autocommit=True) as admin:
+        admin.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+    with running(postgres_server.dsn_of(name), heartbeat=0.2) as client:
+        client.dsn = postgres_server.dsn_of(name)
+        yield ready(client)
+    with psycopg.connect(postgres_server.dsn, autocommit=True) as admin:
+        admin.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def job():
+    """A job id, and the topic id of its messages, of the test's own."""
+    return uuid.uuid4().hex
+
+
+def opening(client, job, key=None, **fields):
+    headers = {"Idempotency-Key": key} if key else {}
+    return client.post("/jobs", json={"job_id": job, "source": "discord", **fields}, headers=headers)
+
+
+def send(client, job, *ranges, **where):
+    """Report ranges of the job's own topic; its state, if it is open."""
+    answer = client.post("/progress", json=report(*ranges, **{"topic_id": job, **where}))
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def test_a_job_from_opening_to_completion(service, job):
+    opened = opening(service, job, total_items=5)
+    assert (opened.status_code, opened.json()["status"], opened.json()["version"]) == (201, "open", 1)
+    failed = {"succeeded": 0, "failed": 1, "failed_items": [{"first": 0, "last": 0, "reason": "check"}]}
+
+    [state] = send(service, job, part(0, 2, job), part(3, 3, job, **failed))["jobs"]
+    assert (state["succeeded"], state["failed"], state["status"], state["completed_at"]) == (3, 1, "open", None)
+
+    answer = send(service, job, part(0, 2, job), part(4, 4, job, succeeded=0, skipped=1))
+    assert answer["known"] == 3
+    assert answer["jobs"][0].items() <= service.get(f"/jobs/{job}").json().items()
+    assert (answer["jobs"][0]["skipped"], answer["jobs"][0]["status"]) == (1, "completed")
+    assert set(answer["jobs"][0]) == {
+        "job_id", "attempt", "version", "source", "workflow_id", "total_items", "succeeded", "failed", "skipped",
+        "status", "created_at", "completed_at", "signalled_at",
+    }  # fmt: skip
+    assert service.get(f"/progress/flow/{job}").json() == {"partitions": {"0": [[0, 4]]}}
+
+
+def test_progress_before_the_job_is_opened_is_kept(service, job):
+    assert send(service, job, part(0, 9, job)) == {"jobs": [], "known": 0}
+    assert service.get(f"/jobs/{job}").status_code == 404
+
+    opened = opening(service, job, total_items=10).json()
+    assert (opened["succeeded"], opened["status"]) == (10, "completed")
+
+
+def test_opened_twice_a_total_that_changes_and_a_contradiction(service, job):
+    assert opening(service, job).status_code == 201
+    assert opening(service, job, total_items=7).json()["total_items"] == 7
+    assert opening(service, job, total_items=2).status_code == 200
+    assert opening(service, job).json()["total_items"] == 2
+    assert opening(service, job, pipelines=["other"]).status_code == 409
+
+    send(service, job, part(0, 1, job))
+    assert opening(service, job, total_items=2).status_code == 200
+    refused = opening(service, job, total_items=3)
+    assert (refused.status_code, "total_items" in refused.json()["detail"]) == (409, True)
+
+
+def test_a_total_of_zero_completes_at_once(service, job):
+    assert opening(service, job, total_items=0).json()["status"] == "completed"
+
+
+def test_a_restart_opens_one_attempt_a_key(service, job):
+    opening(service, job, total_items=2)
+    send(service, job, part(0, 1, job))
+    again = opening(service, job, key="second", total_items=2, restart=True)
+    assert (again.status_code, again.json()["attempt"], again.json()["succeeded"]) == (201, 2, 0)
+    repeated = opening(service, job, key="second", total_items=2, restart=True)
+    assert (repeated.status_code, repeated.json()["attempt"]) == (200, 2)
+
+    [state] = send(service, job, part(2, 3, job))["jobs"]
+    assert (state["succeeded"], state["status"]) == (0, "open"), "a late range of the first attempt"
+    [state] = send(service, job, part(4, 5, job, attempt=2))["jobs"]
+    assert (state["succeeded"], state["status"]) == (2, "completed")
+    assert opening(service, job, key="third", restart=True).json()["attempt"] == 3
+    assert opening(service, job, key="second", restart=True).status_code == 409
+
+
+def test_pipelines_that_a_job_does_not_name_count_nothing(service, job):
+    opening(service, job, total_items=3, pipelines=["flow"])
+    [state] = send(service, job, part(0, 2, job), pipeline="shadow")["jobs"]
+    assert state["succeeded"] == 0
+    [state] = send(service, job, part(0, 2, job))["jobs"]
+    assert (state["succeeded"], state["status"]) == (3, "completed")
+
+
+def test_a_replayed_letter_moves_one_count_once(service, job):
+    opening(service, job, total_items=1_000)
+    items = [{"first": 0, "last": 998, "reason": "not_json"}, {"first": 999, "last": 999, "reason": "check"}]
+    send(service, job, part(7, 7, job, succeeded=0, failed=1_000, failed_items=items))
+    origin = {"topic_id": job, "partition": 0, "offset": 7}
+    for offset in (0, 1):
+        resolves = [{**origin, "item": item} for item in (998, 999, 1_000)]
+        replayed = part(offset, offset, None, succeeded=0, resolves=resolves)
+        [state] = send(service, job, replayed, topic_id=f"{job}.replay")["jobs"]
+        assert (state["succeeded"], state["failed"], state["status"]) == (2, 998, "completed")
+
+
+def test_reports_that_name_the_same_jobs_at_once(service, job):
+    """Partitions and jobs in every order: nobody waits for each other for ever, nothing is lost or counted twice."""
+    jobs = [f"{job}.{n}" for n in range(6)]
+    for each in jobs:
+        opening(service, each, total_items=200)
+    start = threading.Barrier(8)
+
+    def reporter(n):
+        start.wait(10)
+        for step in range(20):
+            named = jobs[n % 6 :] + jobs[: n % 6]
+            order = sorted(range(4), reverse=n % 2 == 1)
+            parts = [
+                {"topic": "raw", "topic_id": job, "partition": p,
+                 "ranges": [part(step * 6 + at, step * 6 + at, each) for at, each in enumerate(sorted(named))]}
+                for p in order
+            ]  # fmt: skip
+            answer = service.post("/progress", json={"pipeline": "flow", "reports": parts})
+            assert answer.status_code == 200, answer.text
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(reporter, range(8)))
+    states = [service.get(f"/jobs/{each}").json() for each in jobs]
+    assert [(state["succeeded"], state["status"]) for state in states] == [(80, "open")] * 6
+
+
+def test_inputs_that_do_not_stream(service, job):
+    assert service.post(f"/jobs/{job}/input-received", json={}).status_code == 404
+    opening(service, job)
+    for _ in range(2):
+        state = service.post(f"/jobs/{job}/input-received", json={"input_id": "form"}).json()
+        assert (state["succeeded"], state["total_items"], state["status"]) == (1, 1, "completed")
+
+
+def test_closing_by_hand(service, job):
+    assert service.post(f"/jobs/{job}/close", json={"reason": "x"}).status_code == 404
+    opening(service, job, total_items=9)
+    assert service.post(f"/jobs/{job}/close", json={"reason": "ten never came"}).json()["status"] == "closed"
+    assert service.get(f"/jobs/{job}").json()["closed_reason"] == "ten never came"
+    assert service.post(f"/jobs/{job}/signal").status_code == 409, "nobody waits for it"
+    assert service.post(f"/jobs/{job}/signal").json()["detail"] == "the job has no signal to send"
+
+
+def test_pages_of_jobs(service, job):
+    for n in range(5):
+        assert service.post("/jobs", json={"job_id": f"{job}.{n}", "source": job}).status_code == 201
+    opening(service, f"{job}.other")
+    found, before = [], {}
+    while True:
+        page = service.get("/jobs", params={"source": job, "limit": 2, "status": "open", **before}).json()
+        found += [each["job_id"] for each in page["jobs"]]
+        if page["next"] is None:
+            break
+        before = {"before": page["next"]}
+    assert found == [f"{job}.{n}" for n in (4, 3, 2, 1, 0)]
+    assert service.get("/jobs", params={"source": job, "status": "completed"}).json() == {"jobs": [], "next": None}
+
+
+def events_of(response):
+    """The states of a stream of server-sent events."""
+    return (json.loads(line.removeprefix("data: ")) for line in response.iter_lines() if line.startswith("data: "))
+
+
+def test_a_job_s_events_end_with_the_job(service, job):
+    assert service.get(f"/jobs/{job}/events").status_code == 404
+    opening(service, job, total_items=3)
+    with service.stream("GET", f"/jobs/{job}/events") as response:
+        assert response.headers["content-type"].startswith("text/event-stream")
+        events = events_of(response)
+        assert next(events)["succeeded"] == 0
+        send(service, job, part(0, 1, job))
+        assert next(events)["succeeded"] == 2
+        send(service, job, part(2, 2, job))
+        assert next(events)["status"] == "completed"
+        assert list(events) == []
+
+
+def test_all_events_and_heartbeats(service, job):
+    with service.stream("GET", "/events") as response:
+        lines = response.iter_lines()
+        assert next(lines) == ": listening"
+        assert next(line for line in lines if line.startswith(": still")), "a silent stream says that it lives"
+        opening(service, job, total_items=0)
+        states = [next(line for line in lines if job in line)]
+        assert json.loads(states[0].removeprefix("data: "))["status"] == "completed"
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/jobs"),
+        ("POST", "/progress"),
+        ("GET", "/metrics"),
+        ("GET", "/openapi.json"),
+        ("GET", "/nowhere"),
+        ("GET", "/events"),
+    ],
+)
+def test_without_the_token(service, method, path):
+    for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic x"}, {"Authorization": "é"}):
+        encoded = {name: value.encode() for name, value in headers.items()}
+        answer = httpx.request(method, f"{service.base_url}{path}", headers=encoded, content=b"not json")
+        assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+    assert httpx.get(f"{service.base_url}/healthz").status_code == 200
+    assert httpx.get(f"{service.base_url}/readyz").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("field", "ranges"),
+    [
+        ("ranges.0.first", [{"first": -1, "last": 0}]),
+        ("ranges.0.last", [{"first": 0, "last": 2**63 - 1}]),
+        ("ranges.0", [{"first": 5, "last": 4}]),
+        ("ranges.0", [{"first": 0, "last": 1_000_000, "succeeded": 1}]),
+        ("ranges.0.succeeded", [{"first": 0, "last": 0, "succeeded": 100_001}]),
+        ("ranges.0.attempt", [{"first": 0, "last": 0, "attempt": 0}]),
+        ("ranges.0.job_id", [{"first": 0, "last": 0, "job_id": "a b"}]),
+        ("ranges.0.job_id", [{"first": 0, "last": 0, "job_id": "x\n"}]),
+        ("ranges.0.first", [{"first": "secret", "last": 0}]),
+        ("ranges.0.first", [{"first": True, "last": 1}]),
+        ("ranges.0", [{"first": 0, "last": 0, "failed": 1}]),
+        ("ranges.0", [{"first": 0, "last": 1, "failed": 1,
+                       "failed_items": [{"first": 0, "last": 0, "reason": "check"}]}]),
+        ("ranges.0", [{"first": 0, "last": 0, "failed_items": [{"first": 0, "last": 0, "reason": "check"}]}]),
+        ("ranges.0.failed_items.0.reason", [{"first": 0, "last": 0, "failed": 1,
+                                             "failed_items": [{"first": 0, "last": 0, "reason": "secret"}]}]),
+        ("ranges.0", [{"first": 0, "last": 0, "failed": 2, "failed_items": [
+            {"first": 0, "last": 0, "reason": "check"}, {"first": 0, "last": 0, "reason": "null"}]}]),
+        ("ranges.0", [{"job_id": "a", "first": 0, "last": 0, "succeeded": 1,
+                       "resolves": [{"topic_id": "T", "partition": 0, "offset": 1, "item": 0}]}]),
+        ("ranges.0.secret", [{"first": 0, "last": 0, "secret": 1}]),
+        ("", [{"first": 0, "last": 3}, {"first": 3, "last": 4}]),
+        ("", [{"first": 5, "last": 6}, {"first": 0, "last": 1}]),
+    ],
+)  # fmt: skip
+def test_a_range_that_is_wrong_is_named_without_its_value(service, job, field, ranges):
+    answer = service.post("/progress", json=report(*ranges, topic_id=job))
+    assert answer.status_code == 422
+    [fault] = answer.json()["detail"]
+    assert ".".join(map(str, fault["loc"])) == ".".join(filter(None, ("body.reports.0", field)))
+    assert set(fault) == {"loc", "msg", "type"}
+    assert "secret" not in fault["msg"]
+    assert service.get(f"/progress/flow/{job}").json() == {"partitions": {}}, "all of it is refused"
+
+
+def test_a_partition_twice_in_a_request(service, job):
+    body = report(part(0, 0, job), topic_id=job)
+    body["reports"] *= 2
+    assert service.post("/progress", json=body).status_code == 422
+
+
+@pytest.mark.parametrize("body", [b"{", b"", b"[]", b"nonsense", b'{"job_id": "a", "source": "\\u0000"}',
+                                  b'{"job_id": "a", "source": "\\ud800"}', b'{"job_id": "a\\u0000", "source": "s"}',
+                                  b'{"job_id": "a", "source": "s", "total_items": -1}'])  # fmt: skip
+def test_a_body_that_is_wrong(service, body):
+    answer = service.post("/jobs", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422
+    assert all(fault["loc"] for fault in answer.json()["detail"])
+
+
+def test_a_body_that_is_too_large(database):
+    def chunks():
+        for _ in range(300):
+            yield b"x" * 1024
+
+    with running(database, body_max=64 * 1024) as client:
+        assert ready(client).post("/progress", content=b"x" * 100_000).status_code == 413
+        try:
+            answer = client.post("/progress", content=chunks(), headers={"Content-Type": "application/json"})
+        except httpx.WriteError:
+            return  # the service answered and hung up while we were still sending
+        assert answer.status_code == 413
+
+
+def test_counts_past_64_bits_are_refused(service, job):
+    with psycopg.connect(service.dsn, autocommit=True) as conn:
+        send(service, job, part(0, 0, job))
+        conn.execute("update lovelace.counters set succeeded = 9223372036854775807 where job_id = %s", (job,))
+    answer = service.post("/progress", json=report(part(1, 1, job), topic_id=job))
+    assert answer.status_code == 422
+    assert service.get(f"/progress/flow/{job}").json() == {"partitions": {"0": [[0, 0]]}}
+
+
+def test_a_job_without_change_is_stalled_until_it_changes(database, job):
+    with running(database, job_stall_seconds=0.5) as client:
+        opening(ready(client), job, total_items=3)
+        until(lambda: client.get(f"/jobs/{job}").json()["status"] == "stalled")
+        assert client.get("/jobs", params={"status": "stalled"}).json()["jobs"][0]["job_id"] == job
+        assert 'lovelace_jobs{status="stalled"} 1.0' in client.get("/metrics").text
+        [state] = send(client, job, part(0, 0, job))["jobs"]
+        assert state["status"] == "open"
+        until(lambda: client.get(f"/jobs/{job}").json()["status"] == "stalled")
+        [state] = send(client, job, part(1, 2, job))["jobs"]
+        assert state["status"] == "completed"
+
+
+def test_a_database_that_is_not_there():
+    with running(f"postgresql://postgres@127.0.0.1:{free_port()}/none", request_seconds=0.6) as client:
+        assert client.get("/healthz").status_code == 200
+        for answer in (client.get("/readyz"), client.get("/jobs"), client.post("/progress", json=report(part(0)))):
+            assert (answer.status_code, int(answer.headers["retry-after"]) > 0) == (503, True)
+
+
+def test_a_database_that_freezes_and_comes_back(database, postgres_server, job):
+    with running(database, request_seconds=1.0) as client:
+        opening(ready(client), job, total_items=2)
+        postgres_server.freeze()
+        began = time.monotonic()
+        try:
+            answer = client.post("/progress", json=report(part(0, 0, job), topic_id=job))
+        finally:
+            postgres_server.thaw()
+        assert answer.status_code == 503
+        assert time.monotonic() - began < 3
+        until(lambda: client.post("/progress", json=report(part(0, 1, job), topic_id=job)).status_code == 200)
+        assert client.get(f"/jobs/{job}").json()["status"] == "completed"
+
+
+def test_two_services_of_one_ledger(database, job):
+    """Both migrate, both serve, and an event of one reaches the streams of the other."""
+    with running(database) as one, running(database) as other:
+        opening(ready(one), job, total_items=1)
+        with ready(other).stream("GET", f"/jobs/{job}/events") as response:
+            events = events_of(response)
+            assert next(events)["status"] == "open"
+            send(one, job, part(0, 0, job))
+            assert next(events)["status"] == "completed"
+
+
+def test_no_token_no_service(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PROGRESS_API_TOKEN", raising=False)
+    with pytest.raises(DeploymentFault, match="PROGRESS_API_TOKEN="):
+        ApiSettings.from_settings(Settings())
+    assert main() == 78
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_settings_show_no_secret():
+    settings_ = ApiSettings(dsn="postgresql://u:secret@h/d", token="secret")
+    assert "secret" not in repr(settings_)
+
+
+def test_no_request_breaks_it(service):
+    """Whatever fits or does not fit the OpenAPI document; streams never end and are left out."""
+    document = schemathesis.openapi.from_url(f"{service.base_url}/openapi.json", headers=HEADERS)
+    tried = 0
+    for operation in (each.ok() for each in document.exclude(path_regex="events$").get_all_operations()):
+        modes = [operation.as_strategy(generation_mode=mode) for mode in GenerationMode]
+
+        @settings(max_examples=15)
+        @given(case=st.one_of(modes))
+        def probe(case):
+            answer = case.call(headers=HEADERS)
+            assert answer.status_code < 500, (case.method, case.path, answer.status_code)
+
+        probe()
+        tried += 1
+    assert tried == 11

@@ -1,0 +1,535 @@
+"""The Postgres writer on a real server: types, the check at start, whose fault, and what it leaves behind."""
+
+import threading
+import time
+from datetime import date, datetime, timedelta, timezone
+from decimal import Decimal
+from enum import Enum
+from typing import Any, Literal
+from urllib.parse import urlsplit, urlunsplit
+from uuid import UUID
+
+import msgspec
+import psycopg
+import pytest
+
+from lovelace_streams.ddl import create_table
+from lovelace_streams.errors import DeploymentFault, DestinationFault
+from lovelace_streams.records import Reason
+from lovelace_streams.rows import UNSET, Row
+from lovelace_streams.settings import PostgresSettings
+from lovelace_streams.writers import End, Entry, Refusal
+from lovelace_streams.writers.postgres import PostgresWriter
+from lovelace_streams.writers.postgres_table import Order
+
+SECRET = "secret-value"
+
+
+class Thing(Row, table="things", primary_key="id"):
+    id: int
+    text: str | None = None
+
+
+class Tier(Enum):
+    GOLD = "gold"
+    IRON = "iron"
+
+
+class Address(msgspec.Struct):
+    street: str
+
+
+class Everything(Row, table="everything", primary_key=("id", "tier")):
+    id: int
+    tier: Tier
+    text: str | None
+    flag: bool
+    amount: Decimal
+    ratio: float
+    at: datetime
+    day: date
+    uid: UUID
+    tags: list[str]
+    ids: list[int] | None
+    data: dict[str, Any]
+    where: Address
+    parts: list[Address]
+    kind: Literal["a", "b"] | None
+
+
+def everything(**changes):
+    values = {
+        "id": -(2**63), "tier": Tier.GOLD, "text": 'q" \\ {,} NULL ü 🦊\n', "flag": True, "amount": Decimal("-1.50"),
+        "ratio": 0.1, "at": datetime(2024, 2, 29, 12, tzinfo=timezone(timedelta(hours=5, minutes=30))),
+        "day": date(1, 1, 1), "uid": UUID(int=7), "tags": ["", 'a"b', "NULL", "{}", "c\\"], "ids": None,
+        "data": {"k": ['"', None, 1.5]}, "where": Address("x"), "parts": [Address("y"), Address("z")], "kind": "a",
+    }  # fmt: skip
+    return Everything(**{**values, **changes})
+
+
+@pytest.fixture
+def run(database):
+    with psycopg.connect(database, autocommit=True) as connection:
+        yield connection.execute
+
+
+@pytest.fixture
+def writer_of(database):
+    made = []
+
+    def make(*rows, dsn=database, **options):
+        settings = PostgresSettings(dsn, **{k: options.pop(k) for k in ("write_seconds", "prepare") if k in options})
+        writer = PostgresWriter(settings, *rows, **options)
+        made.append(writer)
+        return writer
+
+    yield make
+    for writer in made:
+        writer.close()
+
+
+@pytest.fixture
+def things(run, writer_of):
+    """A writer of `things`, open, after the given DDL."""
+
+    def make(ddl="create table things (id bigint primary key, text text)", **options):
+        run(ddl)
+        writer = writer_of(Thing, **options)
+        writer.open()
+        return writer
+
+    return make
+
+
+def entries(*texts):
+    return [Entry(Thing(id=n, text=text)) for n, text in enumerate(texts)]
+
+
+def as_user(dsn, name, password=""):
+    parts = urlsplit(dsn)
+    host = parts.netloc.rsplit("@", 1)[-1]
+    return urlunsplit(parts._replace(netloc=f"{name}:{password}@{host}"))
+
+
+# -- types -------------------------------------------------------------------------------------------------------------
+
+
+def test_every_declared_type_comes_back_as_it_was(run, writer_of):
+    run(create_table(Everything))
+    writer = writer_of(Everything)
+    writer.open()
+    rows = [everything(), everything(tier=Tier.IRON, text=None, flag=False, amount=Decimal("1E+3"), ids=[1, 2**63 - 1])]
+    rows.append(everything(id=1, tags=[], parts=[], data={}, ratio=float("inf"), kind=None, ids=[]))
+
+    assert writer.write([Entry(row) for row in rows]) == [End.WRITTEN] * 3
+    stored = run("select * from everything").fetchall()
+    plain = [
+        tuple(msgspec.to_builtins(v) if isinstance(v, list | msgspec.Struct | Enum) else v for v in row)
+        for row in map(msgspec.structs.astuple, rows)
+    ]
+    assert sorted(stored, key=str) == sorted(plain, key=str)
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Kolkata", "America/St_Johns"])
+def test_instants_do_not_depend_on_the_time_zone_of_the_server(run, writer_of, database, zone):
+    run(create_table(Everything))
+    run(f"alter role current_user in database {urlsplit(database).path[1:]} set timezone = '{zone}'")
+    writer = writer_of(Everything)
+    writer.open()
+    writer.write([Entry(everything())])
+
+    assert run("select extract(epoch from at) from everything").fetchone()[0] == everything().at.timestamp()
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("text", "nul \0"),
+        ("text", "surrogate \ud800"),
+        ("text", 7),
+        ("tags", ["x", "\0"]),
+        ("tags", "no list"),
+        ("at", datetime(2024, 1, 1)),  # noqa: DTZ001 - that is the point
+        ("id", "1,2"),
+        ("id", [1]),
+        ("flag", "yes"),
+        ("data", {"k": "\ud800"}),
+        ("data", {"k": object()}),
+    ],
+)
+def test_a_value_that_cannot_be_sent_is_refused_alone(run, writer_of, column, value):
+    run(create_table(Everything))
+    writer = writer_of(Everything)
+    writer.open()
+    block = [Entry(everything(id=1)), Entry(everything(**{"id": 2, column: value})), Entry(everything(id=3))]
+
+    assert writer.write(block) == [End.WRITTEN, Refusal(Reason.BAD_VALUE, "22000", column), End.WRITTEN]
+
+
+def test_a_value_too_long_is_refused_and_never_cut(run, things):
+    writer = things("create table things (id bigint primary key, text varchar(3))")
+    results = writer.write(entries("abc", "abcd", "ab   "))
+
+    assert results == [End.WRITTEN, Refusal(Reason.BAD_VALUE, "22001"), End.WRITTEN]
+    assert run("select text from things order by id").fetchall() == [("abc",), ("ab ",)]
+
+
+# -- the check at start ------------------------------------------------------------------------------------------------
+
+
+class Partly(Row, table="things", primary_key="id"):
+    id: int
+    text: str | None
+
+
+class Moment(Row, table="things", primary_key="id"):
+    id: int
+    text: datetime
+
+
+@pytest.mark.parametrize(
+    ("row", "ddl", "said"),
+    [
+        (Thing, "select 1", "there is no such table"),
+        (Thing, "create table things (id bigint primary key)", "the table has no column text"),
+        (Thing, "create table things (id bigint, text text)", "no primary key or unique index on (id)"),
+        (Thing, "create table things (id bigint, text text, primary key (id, text))", "no primary key or unique"),
+        (Thing, "create table things (id bigint unique deferrable, text text)", "deferrable"),
+        (Thing, "create table things (id bigint primary key, text bigint)", "column text is bigint and can't hold str"),
+        (Thing, "create table things (id text primary key, text text)", "column id is text and can't hold int"),
+        (Thing, "create table things (id bigint primary key, text text, more int not null)", "column more is NOT NULL"),
+        (
+            Thing,
+            "create table things (id bigint primary key, text text generated always as ('x') stored)",
+            "column text is generated",
+        ),
+        (
+            Thing,
+            "create table things (id bigint generated always as identity primary key, text text)",
+            "column id is generated",
+        ),
+        (Thing, "create view things as select 1::bigint as id, ''::text as text", "it is not a table"),
+        (Partly, "create table things (id bigint primary key, text text not null)", "text may be absent"),
+        (Moment, "create table things (id bigint primary key, text timestamp)", "can't hold datetime"),
+    ],
+)
+def test_a_table_that_does_not_match_stops_with_one_line_that_names_both_sides(run, writer_of, row, ddl, said):
+    run(ddl)
+    with pytest.raises(DeploymentFault) as caught:
+        writer_of(row).open()
+
+    message = str(caught.value)
+    assert said in message
+    assert row.__name__ in message
+    assert "things" in message
+    assert "lovelace ddl FLOW" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    "ddl",
+    [
+        "create table things (id int primary key, text text not null default 'x')",
+        "create table things (id bigint, text varchar(9), more int default 3 not null, unique (id))",
+        "create table things (text text, id bigserial primary key)",
+        """create table things (id bigint primary key, text text) partition by range (id);
+        create table part partition of things for values from (0) to (99)""",
+    ],
+)
+def test_tables_that_will_do(things, ddl):
+    assert things(ddl).write(entries("a", "b")) == [End.WRITTEN] * 2
+
+
+def test_a_table_of_another_schema_and_odd_names(run, writer_of):
+    class Odd(Row, table='my schema.T "x"', primary_key="select"):
+        select: int
+        t: int | None
+        s: int | None
+        n: str | None
+
+    run('create schema "my schema"')
+    run(create_table(Odd))
+    run('alter table "my schema"."T ""x""" add constraint "100%" check (n <> \'%s\')')
+    writer = writer_of(Odd)
+    writer.open()
+    block = [Entry(Odd(select=n, t=1, s=UNSET if n == 2 else 2, n="%s" if n == 1 else "n")) for n in range(4)]
+
+    assert [type(result) for result in writer.write(block)] == [End, Refusal, End, End]
+
+
+def test_row_classes_of_one_table_agree():
+    class Other(Row, table="things", primary_key="text"):
+        text: str
+
+    with pytest.raises(TypeError, match="differ in table, primary key or version"):
+        PostgresWriter(PostgresSettings("postgresql://"), Thing, Other)
+
+
+def test_wrong_database_is_the_deployments_and_nobody_listening_the_destinations(database, writer_of):
+    gone = urlunsplit(urlsplit(database)._replace(path="/no_such_database"))
+    with pytest.raises(DeploymentFault) as caught:
+        writer_of(Thing, dsn=gone).open()
+    assert caught.value.code == "3D000"
+
+    with pytest.raises(DeploymentFault) as caught:
+        writer_of(Thing, dsn=as_user(database, "nobody_here", SECRET)).open()
+    assert SECRET not in str(caught.value)
+
+    with pytest.raises(DestinationFault):
+        writer_of(Thing, dsn=f"postgresql://u:{SECRET}@127.0.0.1:1/x").open()
+    with pytest.raises(DeploymentFault):
+        writer_of(Thing, dsn=f"postgresql://u:{SECRET}@127.0.0.1/x?no_such_option=1").open()
+
+
+@pytest.mark.parametrize(
+    ("ddl", "order"),
+    [
+        ("create table things (id bigint primary key, text text check (text <> ''))", Order.FREE),
+        ("create table things (id bigint primary key, text text unique)", Order.ORDERED),
+        ("create table things (id bigint primary key, text text unique deferrable)", Order.STRANGE),
+        ("create table things (id numeric(3) primary key, text text)", Order.STRANGE),
+        ("create table things (id bigint primary key, text text, up bigint references things)", Order.STRANGE),
+    ],
+)
+def test_how_much_of_a_block_may_share_a_statement_is_read_from_the_catalogue(things, ddl, order):
+    assert things(ddl)._shape.order is order
+
+
+# -- whose fault -------------------------------------------------------------------------------------------------------
+
+
+def test_an_error_never_quotes_a_value(things, caplog):
+    writer = things("create table things (id bigint primary key, text text check (text <> 'secret-value'))")
+    results = writer.write(entries("a", SECRET))
+
+    assert results[1] == Refusal(Reason.CHECK, "23514", "things_text_check")
+    assert SECRET not in caplog.text
+
+
+def test_rules_of_a_set_are_told_in_two_writes_not_in_twenty(run, things, monkeypatch):
+    writer = things("create table things (id bigint primary key, text text not null check (text <> 'bad'))")
+    attempts = []
+    attempt = writer._attempt
+    monkeypatch.setattr(writer, "_attempt", lambda rows, **options: attempts.append(len(rows)) or attempt(rows))
+    results = writer.write(entries(*[{3: "bad", 5: None}.get(n % 10, "ok") for n in range(1000)]))
+
+    assert [n % 10 for n, result in enumerate(results) if isinstance(result, Refusal)] == [3, 5] * 100
+    assert {result.reason for result in results if isinstance(result, Refusal)} == {Reason.CHECK, Reason.NOT_NULL}
+    assert attempts == [1000, 800]
+
+
+def test_row_security_refuses_rows_not_the_deployment(run, things, database):
+    """42501 is the deployment's by its code, the record's where neighbours are written."""
+    things("create table things (id bigint primary key, text text)").close()
+    run("drop role if exists tenant; create role tenant login password 'tenant'; grant all on things to tenant")
+    run("alter table things enable row level security; create policy p on things using (text <> 'theirs')")
+    writer = PostgresWriter(PostgresSettings(as_user(database, "tenant", "tenant")), Thing)
+    writer.open()
+    try:
+        with pytest.raises(DeploymentFault):
+            writer.write(entries("theirs"))
+        refused = Refusal(Reason.REFUSED, "42501")
+        assert writer.write(entries("mine", "theirs", "mine")) == [End.WRITTEN, refused, End.WRITTEN]
+        assert writer.write(entries("theirs")) == [refused]  # the probe succeeds
+        run("revoke all on things from tenant")
+        with pytest.raises(DeploymentFault) as caught:
+            writer.write(entries("mine", "mine"))
+        assert caught.value.code == "42501"
+    finally:
+        writer.close()
+        run("drop owned by tenant; drop role tenant")
+
+
+def test_a_table_that_is_dropped_under_a_writer_stops_it(run, things):
+    writer = things()
+    writer.write(entries("a"))
+    run("drop table things")
+
+    assert writer.probe() is False
+    with pytest.raises(DeploymentFault) as caught:
+        writer.write(entries("a", "b"))
+    assert caught.value.code == "42P01"
+
+
+def test_a_statement_that_takes_too_long_is_the_destinations(things, database):
+    writer = things(write_seconds=0.2)
+    writer.write(entries("a"))
+    with psycopg.connect(database) as other:
+        other.execute("lock table things")
+        with pytest.raises(DestinationFault) as caught:
+            writer.write(entries("a"))
+        assert caught.value.code == "57014"
+        assert writer.probe() is False
+    assert writer.write(entries("a")) == [End.WRITTEN]
+
+
+def test_a_read_only_server_is_waited_for(run, things, database):
+    writer = things()
+    run(f"alter database {urlsplit(database).path[1:]} set default_transaction_read_only = on")
+    writer.open()
+    with pytest.raises(DestinationFault) as caught:
+        writer.write(entries("a"))
+    assert caught.value.code == "25006"
+
+
+def test_a_terminated_backend_is_opened_again(run, things):
+    writer = things()
+    writer.write(entries("a"))
+    run("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'lovelace_streams'")
+    with pytest.raises(DestinationFault):
+        writer.write(entries("a"))
+    with pytest.raises(DestinationFault):
+        writer.write(entries("a"))
+    assert writer.probe() is False
+    writer.open()
+    assert writer.write(entries("a")) == [End.WRITTEN]
+
+
+def test_abort_from_another_thread_ends_a_write(run, things, database):
+    writer = things()
+    faults = []
+
+    def write():
+        try:
+            writer.write(entries("a"))
+        except DestinationFault as fault:
+            faults.append(fault.code)
+
+    with psycopg.connect(database) as other:
+        other.execute("lock table things")
+        thread = threading.Thread(target=write)
+        thread.start()
+        deadline = time.monotonic() + 10
+        waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'"
+        while run(waiting).fetchone() == (0,) and time.monotonic() < deadline:
+            thread.join(0.01)
+        writer.abort()
+        thread.join(10)
+    assert faults == ["08006"]
+    writer.open()
+    assert writer.write(entries("a")) == [End.WRITTEN]
+
+
+class Tagged(Row, table="tagged", primary_key="id"):
+    id: int
+    name: str
+    tag: str | None
+    more: int | None
+
+
+class Retagged(Row, table="tagged", primary_key="id"):
+    id: int
+    tag: str | None
+
+
+@pytest.mark.parametrize("one_by_one", [True, False])
+def test_a_row_that_leaves_a_column_without_default_out_updates_the_stored_one(run, writer_of, one_by_one):
+    run("create table tagged (id bigint primary key, name text not null, tag text, more int)")
+    run("insert into tagged values (1, 'n', 'x', 1)")
+    writer = writer_of(Tagged, Retagged, one_by_one=one_by_one)
+    writer.open()
+
+    block = [Entry(Retagged(id=1, tag="y")), Entry(Retagged(id=2, tag="z"))]
+    assert writer.write(block) == [End.WRITTEN, Refusal(Reason.NOT_NULL, "23502", "name")]
+    assert run("table tagged").fetchall() == [(1, "n", "y", 1)]
+
+
+@pytest.mark.parametrize("one_by_one", [True, False])
+def test_a_key_that_the_block_itself_made_is_not_new_any_more(run, writer_of, one_by_one):
+    """Its tag is free only after its second row, not before."""
+    run("create table tagged (id bigint primary key, name text not null, tag text unique, more int check (more > 0))")
+    writer = writer_of(Tagged, Retagged, one_by_one=one_by_one)
+    writer.open()
+    block = [
+        Entry(Tagged(id=1, name="n", tag="x", more=1)),
+        Entry(Tagged(id=5, name="n", tag="x", more=UNSET)),
+        Entry(Tagged(id=1, name="n", tag="y", more=UNSET)),
+    ]
+
+    assert writer.write(block) == [End.SUPERSEDED, Refusal(Reason.UNIQUE, "23505", "tagged_tag_key"), End.WRITTEN]
+
+
+# -- what is left behind -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prepare", [False, True])
+def test_a_session_is_left_as_it_was_found(things, prepare):
+    """A transaction pooler hands it to somebody else."""
+    writer = things(prepare=prepare, write_seconds=7)
+    connection = writer._connection
+    before = connection.execute("select name, setting from pg_settings", prepare=False).fetchall()
+    writer.write(entries("a", "b"))
+    writer.write(entries("a", None))
+
+    assert connection.execute("select name, setting from pg_settings", prepare=False).fetchall() == before
+    prepared = connection.execute("select count(*) from pg_prepared_statements", prepare=False).fetchone()
+    assert (prepared != (0,)) is prepare
+    assert connection.execute("select count(*) from pg_class where relpersistence = 't'", prepare=False).fetchone() == (
+        0,
+    )
+
+
+def test_two_writers_of_the_same_keys_do_not_deadlock(things, writer_of):
+    """Rows of a block are written in the order of their keys, whatever order they were read in."""
+    forward = things()
+    backward = writer_of(Thing)
+    backward.open()
+    block = [Entry(Thing(id=n, text="x")) for n in range(200)]
+    faults = []
+
+    def write(writer, rows):
+        try:
+            for _ in range(20):
+                writer.write(rows)
+        except DestinationFault as fault:
+            faults.append(fault)
+
+    threads = [
+        threading.Thread(target=write, args=(forward, block)),
+        threading.Thread(target=write, args=(backward, block[::-1])),
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert faults == []
+
+
+def test_partial_rows_that_race_for_a_new_key_both_count(run, things, writer_of):
+    """Neither is lost: who comes second updates what the first inserted."""
+    run("create table pairs (id bigint primary key, a text, b text)")
+
+    class Pair(Row, table="pairs", primary_key="id"):
+        id: int
+        a: str | None
+        b: str | None
+
+    writers = [writer_of(Pair), writer_of(Pair)]
+    for writer in writers:
+        writer.open()
+    sides = [
+        [Entry(Pair(id=n, a="a", b=UNSET)) for n in range(300)],
+        [Entry(Pair(id=n, a=UNSET, b="b")) for n in range(300)],
+    ]
+    ends = []
+    threads = [
+        threading.Thread(target=lambda w, rows: ends.extend(w.write(rows)), args=pair)
+        for pair in zip(writers, sides, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert ends == [End.WRITTEN] * 600
+    assert run("select count(*) from pairs where a = 'a' and b = 'b'").fetchone() == (300,)
+
+
+def test_a_trigger_that_returns_nothing_suppresses(run, things):
+    run("create function quiet() returns trigger language plpgsql as "
+        "$$ begin if new.text = 'quiet' then return null; end if; return new; end $$")  # fmt: skip
+    writer = things(
+        "create table things (id bigint primary key, text text);"
+        "create trigger quiet before insert or update on things for each row execute function quiet()"
+    )
+    assert writer.write(entries("a", "quiet", "b")) == [End.WRITTEN, End.SUPPRESSED, End.WRITTEN]

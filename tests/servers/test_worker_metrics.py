@@ -1,0 +1,101 @@
+"""What a worker shows of itself: law 1 by its own metrics, and gauges that are true while it works and waits."""
+
+import socket
+from collections import defaultdict
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.faults.conftest import FAILED, SKIPPED, Job
+from tests.faults.harness import Group, Worker, ends, eventually
+
+TOTAL = 3000
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def start(job: Job, **changes: str) -> Worker:
+    worker = job.fleet.start(METRICS_PORT=str(free_port()), **changes)
+    eventually(lambda: bool(worker.events("metrics")))
+    return worker
+
+
+def scrape(worker: Worker) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
+    """Metric → labels → value, as the worker says now."""
+    [told] = worker.events("metrics")
+    found: dict[str, dict[tuple[tuple[str, str], ...], float]] = defaultdict(dict)
+    for family in text_string_to_metric_families(httpx.get(told["url"], trust_env=False).text):
+        for sample in family.samples:
+            found[sample.name][tuple(sorted(sample.labels.items()))] = sample.value
+    return found
+
+
+def by(label: str, samples: dict[tuple[tuple[str, str], ...], float]) -> dict[str, float]:
+    """Summed up by one label."""
+    sums: dict[str, float] = defaultdict(float)
+    for labels, value in samples.items():
+        sums[dict(labels)[label]] += value
+    return dict(sums)
+
+
+def test_every_item_read_comes_to_one_end(job: Job) -> None:
+    job.open(TOTAL)
+    worker = start(job)
+    sent = job.submit(TOTAL)
+    eventually(job.done)
+    eventually(lambda: Group(job.brokers, job.topic).committed(job.topic) == ends(job.brokers, job.topic))
+    eventually(lambda: scrape(worker)["lovelace_pending_items"] == {(("pipeline", job.topic),): 0})
+    eventually(lambda: by("topic", scrape(worker)["lovelace_consumer_lag_records"])[job.topic] == 0)  # once a second
+
+    seen = scrape(worker)
+
+    outcomes = by("outcome", seen["lovelace_items_total"])
+    assert sum(outcomes.values()) == TOTAL
+    assert outcomes["dead_lettered"] == FAILED
+    assert outcomes["skipped"] == SKIPPED
+    assert outcomes["written"] + outcomes.get("superseded", 0) == job.rows()
+    reasons = by("reason", {k: v for k, v in seen["lovelace_items_total"].items() if ("outcome", "dead_lettered") in k})
+    letters = [reason for _, reason in job.dead_letters()]
+    assert reasons == {reason: letters.count(reason) for reason in letters}
+    assert sum(by("partition", seen["lovelace_records_total"]).values()) == len(sent)
+    assert by("topic", seen["lovelace_consumer_lag_records"])[job.topic] == 0
+    assert by("pipeline", seen["lovelace_oldest_unsettled_seconds"]) == {job.topic: 0}
+    assert by("pipeline", seen["lovelace_unreported_offsets"]) == {job.topic: 0}
+    assert by("pipeline", seen["lovelace_end_to_end_seconds_count"])[job.topic] > 0
+    assert by("pipeline", seen["lovelace_batch_rows_sum"])[job.topic] >= job.rows()
+
+
+def test_the_gauges_move_on_while_the_destination_is_frozen(job: Job, postgres_server) -> None:
+    worker = start(job, POLL_SIZE="20")
+    eventually(lambda: bool(worker.events("assigned")))
+    job.service.stop()
+    postgres_server.freeze()
+    try:
+        job.submit(500, bad=False)
+        eventually(lambda: by("pipeline", scrape(worker)["lovelace_oldest_unsettled_seconds"]).get(job.topic, 0) > 2)
+        seen = scrape(worker)
+        assert by("pipeline", seen["lovelace_pending_items"])[job.topic] > 0
+        assert by("topic", seen["lovelace_consumer_lag_records"])[job.topic] > 0
+        eventually(lambda: by("pipeline", scrape(worker)["lovelace_breaker_state"]).get(job.topic) == 2)
+    finally:
+        postgres_server.thaw()
+
+    eventually(lambda: job.rows() == 500)
+    eventually(lambda: by("topic", scrape(worker)["lovelace_consumer_lag_records"])[job.topic] == 0)
+    eventually(lambda: by("pipeline", scrape(worker)["lovelace_pending_items"]) == {job.topic: 0})
+    assert by("pipeline", scrape(worker)["lovelace_breaker_state"]) == {job.topic: 0}
+
+
+def test_a_taken_port_is_no_fault(job: Job) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        worker = job.fleet.start(METRICS_PORT=str(port))
+        eventually(lambda: bool(worker.events("metrics")))
+
+        [told] = worker.events("metrics")
+        assert port < int(told["url"].rsplit(":", 1)[1].split("/")[0]) < port + 100
+        assert "lovelace_items_total" in httpx.get(told["url"], trust_env=False).text

@@ -1,0 +1,169 @@
+"""The documentation says what is there: settings, metrics, endpoints, reasons; its links lead on, its code runs."""
+
+import ast
+import doctest
+import importlib
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+from prometheus_client import Counter
+from prometheus_client.metrics import MetricWrapperBase
+
+import lovelace_streams as ls
+from lovelace_streams import Reason, Settings, SkipReason, metrics
+from lovelace_streams.api import ApiSettings, create_app
+from lovelace_streams.api.gauges import GAUGES
+
+ROOT = Path(__file__).parents[2]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in PAGES}
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCKS = [
+    pytest.param(match[2], id=f"{page}:{text.count(chr(10), 0, match.start()) + 2}")
+    for page, text in TEXTS.items()
+    for match in FENCE.finditer(text)
+    if match[1] == "python"
+]
+EXAMPLES = sorted(
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for path in (ROOT / "lovelace_streams").rglob("*.py")
+    if ">>> " in path.read_text(encoding="utf-8")
+)
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+ROW = re.compile(r"^\| `([^`]+)`", re.MULTILINE)
+HEADINGS = re.compile(r"^#+ (.*)$", re.MULTILINE)
+PARTS = ("Takes, gives", "Failures", "What a restart repeats", "Example")
+
+
+def operators() -> list[str]:
+    """The public names that make a step."""
+    functions = {name: getattr(ls, name) for name in ls.__all__}
+    return [name for name, it in functions.items() if callable(it) and "step_id" in _parameters(it)]
+
+
+def _parameters(it: object) -> list[str]:
+    return list(inspect.signature(it).parameters) if inspect.isroutine(it) else []
+
+
+def anchors(text: str) -> set[str]:
+    """What GitHub makes of the headings."""
+    kept = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in HEADINGS.findall(text))
+    return {heading.strip().replace(" ", "-") for heading in kept}
+
+
+@pytest.mark.parametrize("name", operators())
+def test_every_operator_has_a_page_with_the_same_parts(name: str) -> None:
+    page = TEXTS[f"docs/operators/{name}.md"]
+
+    assert [part for part in PARTS if f"\n## {part}" not in page] == []
+    assert f"docs/operators/{name}.md" in TEXTS["README.md"]
+
+
+def test_every_setting_is_documented_and_nothing_else() -> None:
+    rows = re.findall(r"^\| `([A-Z_]+)` \| (.*?) \|", TEXTS["docs/settings.md"], re.MULTILINE)
+    fields = Settings.model_fields
+
+    assert sorted(name for name, _ in rows) == sorted(name.upper() for name in fields)
+    for name, shown in rows:
+        default = fields[name.lower()].default
+        default = default.get_secret_value() if hasattr(default, "get_secret_value") else default
+        wanted = "none" if default in (None, "") else f"`{default:g}`" if isinstance(default, float) else f"`{default}`"
+        wanted = wanted.lower() if isinstance(default, bool) else wanted
+        assert shown == wanted, name
+
+
+def test_every_metric_is_documented_with_its_labels() -> None:
+    declared = {
+        (it._name + "_total" if isinstance(it, Counter) else it._name): list(it._labelnames)
+        for it in vars(metrics).values()
+        if isinstance(it, MetricWrapperBase)
+    } | {name: labels for name, _, labels in GAUGES.values()}
+    rows = re.findall(r"^\| `(lovelace_\w+)` \| \w+ \| (.*?) \|", TEXTS["docs/metrics.md"], re.MULTILINE)
+
+    assert {name: re.findall(r"\w+", labels) for name, labels in rows} == declared
+
+
+def test_every_endpoint_is_documented() -> None:
+    app = create_app(ApiSettings(dsn="postgresql://127.0.0.1/none", token="x", temporal_address=None))
+    described = {
+        f"{method.upper()} {path}" for path, methods in app.openapi()["paths"].items() for method in methods
+    } | {"GET /openapi.json"}
+
+    assert set(re.findall(r"`((?:GET|POST) /[^`]*)`", TEXTS["docs/api.md"])) == described
+
+
+def test_the_closed_sets_are_documented() -> None:
+    page = TEXTS["docs/delivery-guarantees.md"]
+    reasons, skips = (
+        set(ROW.findall(page.split(f"\n### {heading}")[1].split("\n#")[0])) for heading in ("Reasons", "Skips")
+    )
+
+    assert reasons == set(Reason)
+    assert skips == set(SkipReason)
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_links_lead_somewhere(page: str) -> None:
+    text = FENCE.sub("", TEXTS[page])
+    broken = []
+    for target in LINK.findall(text):
+        if target.startswith(("http://", "https://")):
+            continue
+        path, _, anchor = target.partition("#")
+        found = (ROOT / page).parent.joinpath(path).resolve() if path else ROOT / page
+        if not found.exists() or (anchor and anchor not in anchors(found.read_text(encoding="utf-8"))):
+            broken.append(target)
+
+    assert broken == []
+
+
+def test_pages_that_the_code_names_are_there() -> None:
+    named = re.compile(r"\bdocs/[\w/-]+\.md\b")
+    code = [*ROOT.glob("lovelace_streams/**/*.py"), *ROOT.glob("dataflows/*.py"), ROOT / "pyproject.toml"]
+    found = {name for path in code for name in named.findall(path.read_text(encoding="utf-8"))}
+
+    assert sorted(name for name in found if name not in TEXTS) == []
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_code_compiles(block: str) -> None:
+    if ">>>" not in block:
+        ast.parse(block)
+
+
+@pytest.mark.parametrize("page", [page for page, text in TEXTS.items() if ">>>" in text])
+def test_examples_give_what_they_show(page: str) -> None:
+    examples = "\n".join(
+        block for language, block in FENCE.findall(TEXTS[page]) if language == "python" and ">>>" in block
+    )
+    test = doctest.DocTestParser().get_doctest(examples, {"__name__": "docs"}, page, page, 0)
+    result = doctest.DocTestRunner().run(test)
+
+    assert (result.failed, result.attempted > 0) == (0, True)
+
+
+@pytest.mark.parametrize("module", EXAMPLES)
+def test_examples_of_the_code_give_what_they_show(module: str) -> None:
+    result = doctest.testmod(importlib.import_module(module))
+
+    assert (result.failed, result.attempted > 0) == (0, True)
+
+
+def test_flows_in_the_documentation_are_built() -> None:
+    """They open no connection; what they name exists."""
+    for param in BLOCKS:
+        block = str(param.values[0])
+        if "import lovelace_streams as ls" in block:
+            names: dict[str, object] = {"__name__": "docs"}
+            exec(compile(block, str(param.id), "exec"), names)
+            if callable(names["flow"]):
+                names["flow"]()
+
+
+def test_the_flow_in_the_readme_is_the_real_one() -> None:
+    real = (ROOT / "dataflows" / "discord.py").read_text(encoding="utf-8")
+    shown = next(m[2] for m in FENCE.finditer(TEXTS["README.md"]) if m[2].startswith("def flow(settings"))
+
+    assert shown in real

@@ -1,0 +1,224 @@
+"""Sets of offsets, ranges and accounts: law 1 for any order in which items come to their ends."""
+
+from collections import Counter
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lovelace_streams.offsets import SPAN_MAX, InHand, Offsets, Range, failed_items, ranges_of
+from lovelace_streams.records import Envelope, Origin, Outcome, Record, Settled, SkipReason
+
+SPANS = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 8)), max_size=40)
+ENDS = [Outcome.WRITTEN, Outcome.SUPERSEDED, Outcome.SKIPPED, Outcome.DEAD_LETTERED]
+
+
+# -- Offsets -----------------------------------------------------------------------------------------------------------
+
+
+@given(SPANS)
+def test_offsets_are_a_set_of_integers(spans: list[tuple[int, int]]) -> None:
+    cover, model = Offsets(), set()
+    for first, length in spans:
+        cover.add(first, first + length)
+        model |= set(range(first, first + length + 1))
+
+        assert {n for first, last in cover for n in range(first, last + 1)} == model
+        assert len(cover) == len(model)
+
+    intervals = list(cover)
+    assert all(a[1] + 1 < b[0] for a, b in zip(intervals, intervals[1:], strict=False)), "disjoint, not touching"
+    for offset in range(75):
+        assert (offset in cover) == (offset in model)
+        end = offset
+        while end in model:
+            end += 1
+        assert cover.end_of(offset) == end
+
+
+# -- ranges ------------------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def finished(draw: st.DrawFn) -> list[Record]:
+    """Records of a partition whose items all have an outcome, with gaps where no offset exists."""
+    records, after = [], draw(st.integers(0, 5))
+    for _ in range(draw(st.integers(0, 25))):
+        offset = after + draw(st.sampled_from([0, 0, 0, 1, 7]))
+        record = Record("t", 0, offset, after, 1, None, b"", [], -1, job=draw(st.sampled_from([None, "a", "b"])))
+        record.attempt = draw(st.sampled_from([1, 1, 1, 2]))
+        record.items = draw(st.integers(1, 3))
+        record.succeeded = draw(st.integers(0, record.items))
+        record.skipped = draw(st.integers(0, record.items - record.succeeded))
+        record.failed = record.items - record.succeeded - record.skipped
+        if record.failed:
+            record.failures = {item: draw(st.sampled_from(["null", "check"])) for item in range(record.failed)}
+        records.append(record)
+        after = offset + 1
+    return records
+
+
+@given(finished(), st.randoms())
+def test_ranges_cover_exactly_and_say_what_the_records_say(records: list[Record], random: Any) -> None:
+    shuffled = list(records)
+    random.shuffle(shuffled)
+
+    ranges = ranges_of(shuffled)
+
+    assert all(a.last < b.first for a, b in zip(ranges, ranges[1:], strict=False)), "ascending and disjoint"
+    said = {offset: r for r in ranges for offset in range(r.first, r.last + 1)}
+    assert said.keys() == {offset for record in records for offset in range(record.after, record.offset + 1)}
+    for record in records:
+        r = said.pop(record.offset)
+        counts = (record.succeeded, record.failed, record.skipped)
+        assert (r.succeeded, r.failed, r.skipped, r.job_id, r.attempt) == (*counts, record.job, record.attempt)
+        named = {item: run.reason for run in r.failed_items or () for item in range(run.first, run.last + 1)}
+        assert named == (record.failures or {})
+        assert not record.failed or r.first == r.last == record.offset
+    assert all((r.succeeded, r.failed, r.skipped, r.job_id) == (0, 0, 0, None) for r in said.values()), "the gaps"
+
+
+def test_neighbours_with_one_outcome_are_one_range_up_to_the_longest() -> None:
+    first, second = Range(0, SPAN_MAX - 2, 1, 0, 0), Range(SPAN_MAX - 1, SPAN_MAX - 1, 1, 0, 0)
+
+    assert second.follows(first)
+    assert not msgspec.structs.replace(second, first=SPAN_MAX, last=SPAN_MAX).follows(
+        msgspec.structs.replace(first, last=SPAN_MAX - 1)
+    )
+    assert not msgspec.structs.replace(second, job_id="j").follows(first)
+
+
+def test_a_replay_resolves_what_did_not_fail_again() -> None:
+    record = Record("p.replay", 0, 5, 5, 1, None, b"", [], -1, job="j", items=3, succeeded=2, failed=1)
+    record.origin, record.failures = Origin("T", "raw", 2, 77, -1, (1, 4, 9)), {4: "check"}
+
+    [only] = ranges_of([record])
+
+    assert (only.succeeded, only.failed, only.skipped, only.job_id, only.failed_items) == (0, 0, 0, None, None)
+    assert [(r.topic_id, r.partition, r.offset, r.item) for r in only.resolves or ()] == [
+        ("T", 2, 77, 1),
+        ("T", 2, 77, 9),
+    ]
+
+
+@given(st.dictionaries(st.integers(0, 30), st.sampled_from(["null", "check"])))
+def test_failed_items_are_runs_of_one_reason(failures: dict[int, str]) -> None:
+    runs = failed_items(failures)
+
+    assert {item: run.reason for run in runs for item in range(run.first, run.last + 1)} == failures
+    assert all(a.last + 1 < b.first or a.reason != b.reason for a, b in zip(runs, runs[1:], strict=False))
+
+
+# -- in hand -----------------------------------------------------------------------------------------------------------
+
+
+def end(in_hand: InHand, record: Record, items: list[tuple[int, Outcome]]) -> None:
+    """Bring items of one record to their ends, the dead-lettered ones together, as one letter does."""
+    for item, outcome in items:
+        if outcome is not Outcome.DEAD_LETTERED:
+            reason = SkipReason.FILTERED if outcome is Outcome.SKIPPED else None
+            in_hand.settle(Settled(outcome, [Envelope(record, item, None)], reason))
+    if failures := {item: "check" for item, outcome in items if outcome is Outcome.DEAD_LETTERED}:
+        in_hand.fail(record, failures)
+
+
+@given(
+    sizes=st.lists(st.integers(1, 4), min_size=1, max_size=15),
+    gaps=st.lists(st.integers(0, 2), min_size=15, max_size=15),
+    data=st.data(),
+)
+def test_what_is_read_has_one_outcome_or_is_pending(sizes: list[int], gaps: list[int], data: st.DataObject) -> None:
+    in_hand = InHand()
+    held = in_hand.assign("t", "id", 0, 0)
+    records = []
+    for size, gap in zip(sizes, gaps, strict=False):
+        record = Record("t", 0, held.next + gap, held.next, held.number, None, b"", [], -1, items=size)
+        in_hand.read(record)
+        records.append(record)
+    read = sum(sizes)
+    wanted = [(record, item) for record in records for item in range(record.items)]
+    ended: Counter[str] = Counter()
+    letters: dict[int, list[tuple[int, Outcome]]] = {}
+    for record, item in data.draw(st.permutations(wanted)):
+        outcome = data.draw(st.sampled_from(ENDS))
+        if outcome is Outcome.DEAD_LETTERED:
+            letters.setdefault(record.offset, []).append((item, outcome))
+            continue
+        end(in_hand, record, [(item, outcome)])
+        ended[str(outcome)] += 1
+
+        assert held.pending == read - ended.total()
+        assert {name: held.counts[name] for name in ended} == dict(ended)
+        for assignment, ranges in in_hand.take_ranges():
+            in_hand.accept(assignment.number, ranges)
+        done = {r.offset for r in records} - held.in_hand.keys()
+        assert held.position == next((r.after for r in records if r.offset not in done), held.next)
+    for record in records:
+        end(in_hand, record, letters.get(record.offset, []))
+    ended["dead_lettered"] = sum(map(len, letters.values()))
+
+    for assignment, ranges in in_hand.take_ranges():
+        in_hand.accept(assignment.number, ranges)
+    assert held.pending == 0
+    assert held.counts["read"] == read == sum(held.counts[str(outcome)] for outcome in ENDS) == ended.total()
+    assert in_hand.totals == {str(outcome): ended[str(outcome)] for outcome in ENDS}
+    assert (held.position, held.unaccepted, in_hand.unaccepted) == (held.next, 0, 0)
+    assert in_hand.take_ranges() == []
+    assert in_hand.unfinished
+    held.committed = held.position
+    assert not in_hand.unfinished
+
+
+def one(in_hand: InHand, offset: int, items: int = 1) -> Record:
+    held = in_hand.of("t", 0)
+    assert held is not None
+    record = Record("t", 0, offset, held.next, held.number, None, b"", [], -1, items=items)
+    in_hand.read(record)
+    return record
+
+
+def test_what_belongs_to_an_ended_assignment_is_ignored() -> None:
+    in_hand = InHand()
+    old = in_hand.assign("t", "id", 0, 0)
+    stale = one(in_hand, 0, items=2)
+    new = in_hand.assign("t", "id", 0, 0)
+
+    end(in_hand, stale, [(0, Outcome.WRITTEN), (1, Outcome.DEAD_LETTERED)])
+    in_hand.accept(old.number, [Range(0, 5, 1, 0, 0)])
+
+    assert new.number != old.number
+    assert list(in_hand.current) == [new.number]
+    assert set(in_hand.totals.values()) == {0}
+    assert (new.position, new.unaccepted, new.pending) == (0, 0, 0)
+    assert in_hand.take_ranges() == []
+    in_hand.end("t", 0)
+    assert not in_hand.unfinished
+    assert in_hand.of("t", 0) is None
+
+
+@pytest.mark.parametrize("again", ENDS)
+def test_an_item_that_is_settled_twice_is_our_bug(again: Outcome) -> None:
+    in_hand = InHand()
+    in_hand.assign("t", "id", 0, 0)
+    record = one(in_hand, 0)
+    end(in_hand, record, [(0, Outcome.WRITTEN)])
+
+    with pytest.raises(AssertionError, match="t-0@0: 2 outcomes for 1 items"):
+        end(in_hand, record, [(0, again)])
+
+
+def test_only_confirmed_offsets_are_reported() -> None:
+    in_hand = InHand()
+    held = in_hand.assign("t", "id", 0, 0)
+    for offset in range(3):
+        end(in_hand, one(in_hand, offset), [(0, Outcome.WRITTEN)])
+    held.confirmed = 2
+
+    [(_, ranges)] = in_hand.take_ranges()
+    assert [(r.first, r.last) for r in ranges] == [(0, 1)]
+    assert in_hand.take_ranges() == []
+    held.confirmed = 3
+    [(_, ranges)] = in_hand.take_ranges()
+    assert [(r.first, r.last) for r in ranges] == [(2, 2)]

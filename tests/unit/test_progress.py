@@ -1,0 +1,134 @@
+"""The reporter against a service that answers oddly: what is settled is accepted in the end, or the worker says why."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+import pytest
+
+from lovelace_streams.progress import Reporter
+from lovelace_streams.records import Envelope, Outcome, Record, Settled
+from lovelace_streams.settings import KafkaSettings, ProgressSettings
+from lovelace_streams.source import KafkaSource
+
+Answer = tuple[int, bytes]
+ACCEPTED: Answer = (200, b'{"jobs": [], "known": 0}')
+
+
+class Oddly:
+    """A service on a real socket: each request is answered by `answer(ranges)`."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[tuple[int, int]]] = []
+        self.answer: Callable[[list[tuple[int, int]]], Answer] = lambda _ranges: ACCEPTED
+        service = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                ranges = [(r["first"], r["last"]) for report in body["reports"] for r in report["ranges"]]
+                status, text = service.answer(ranges)
+                service.asked.append(ranges)
+                self.send_response(status)
+                self.send_header("content-length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.thread = Thread(target=self.server.serve_forever, args=(0.01,))
+        self.thread.start()
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+    def stop(self) -> None:
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+
+@pytest.fixture
+def service() -> Iterator[Oddly]:
+    started = Oddly()
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def source() -> KafkaSource:
+    made = KafkaSource(KafkaSettings("127.0.0.1:1"), ["t"])
+    made.pipeline = "p"
+    made.in_hand.assign("t", "id", 0, 0)
+    return made
+
+
+@pytest.fixture
+def reporter(service: Oddly, source: KafkaSource) -> Iterator[Reporter]:
+    made = Reporter(source, ProgressSettings(service.url, "token"))
+    yield made
+    made.close()
+
+
+def settle(source: KafkaSource, offsets: range) -> list[Settled]:
+    """Items of these offsets, each of a job of its own, so that each is a range."""
+    [assignment] = source.in_hand.current.values()
+    envelopes = []
+    for offset in offsets:
+        record = Record(
+            "t", 0, offset, assignment.next, assignment.number, None, b"", [], -1, job=f"j{offset}", items=1
+        )
+        source.in_hand.read(record)
+        envelopes.append(Envelope(record, 0, None))
+    return [Settled(Outcome.WRITTEN, envelopes)]
+
+
+def until(reporter: Reporter, condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        reporter.serve(idle=True, between=True)
+        time.sleep(0.01)
+
+
+def test_a_page_in_place_of_an_answer_is_tried_again(service: Oddly, source: KafkaSource, reporter: Reporter) -> None:
+    pages: list[Answer] = [(200, b"<html>welcome</html>"), (200, b'{"no": "jobs"}'), (503, b"")]
+    service.answer = lambda _ranges: pages.pop(0) if pages else ACCEPTED
+    reporter.take(settle(source, range(3)))
+
+    until(reporter, lambda: source.in_hand.unaccepted == 0)
+
+    assert len(service.asked) == 4
+    assert source.fault is None
+
+
+def test_what_is_too_large_is_sent_in_halves(service: Oddly, source: KafkaSource, reporter: Reporter) -> None:
+    service.answer = lambda ranges: ACCEPTED if len(ranges) <= 2 else (413, b"")
+    reporter.take(settle(source, range(7)))
+
+    until(reporter, lambda: source.in_hand.unaccepted == 0)
+
+    accepted = [offset for ranges in service.asked if len(ranges) <= 2 for offset, _ in ranges]
+    assert accepted == list(range(7))
+    assert not reporter.unfinished()
+
+
+def test_a_refused_report_stops_the_worker_with_the_range_named(
+    service: Oddly, source: KafkaSource, reporter: Reporter
+) -> None:
+    service.answer = lambda _ranges: (422, b"{}")
+    reporter.take(settle(source, range(5, 8)))
+
+    until(reporter, lambda: source.fault is not None)
+
+    assert "t-0:0…7" in str(source.fault)
+
+
+def test_no_token_is_the_deployments_fault(service: Oddly, source: KafkaSource) -> None:
+    reporter = Reporter(source, ProgressSettings(service.url, ""))
+    reporter.serve(idle=False, between=True)
+
+    assert "PROGRESS_API_TOKEN" in str(source.fault)
+    reporter.close()

@@ -1,0 +1,100 @@
+"""What the environment says, which of its sources wins, and that no password is shown."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lovelace_streams.errors import DeploymentFault
+from lovelace_streams.settings import PostgresSettings, Settings, librdkafka_settings
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder and an environment that names nothing of ours."""
+    monkeypatch.chdir(tmp_path)
+    for name in [field.upper() for field in Settings.model_fields]:
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def test_the_environment_wins_over_the_file_and_the_file_over_the_local_stack(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (elsewhere / ".lovelace").mkdir()
+    (elsewhere / ".lovelace" / "env").write_text("KAFKA_BROKERS=stack:1\nPOLL_SIZE=1\nBATCH_SIZE=1\n")
+    (elsewhere / ".env").write_text("POLL_SIZE=2\nBATCH_SIZE=2\nKAFKA_SASL_PASSWORD=filed\n")
+    monkeypatch.setenv("BATCH_SIZE", "3")
+
+    settings = Settings()
+
+    assert (settings.kafka_brokers, settings.poll_size, settings.batch_size) == ("stack:1", 2, 3)
+    assert settings.kafka.extra["sasl.password"] == "filed"
+    monkeypatch.setenv("KAFKA_SASL_PASSWORD", "given")
+    assert Settings().kafka.extra["sasl.password"] == "given"
+
+
+def test_the_parts_hold_what_their_steps_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "CONSUMER_GROUP_ID": "g",
+        "DEAD_LETTER_TOPIC": "letters",
+        "BATCH_LINGER_MS": "250",
+        "ACCEPT_REFUSALS": "check, null",
+        "POSTGRES_DSN": "postgresql://u:p@h/db",
+        "POSTGRES_WRITE_SECONDS": "7",
+        "PROGRESS_API_URL": "",
+    }.items():
+        monkeypatch.setenv(name, value)
+
+    settings = Settings()
+
+    assert (settings.kafka.group, settings.kafka.dead_letter_topic, settings.kafka.linger) == ("g", "letters", 0.25)
+    assert settings.kafka.accept_refusals == frozenset({"check", "null"})
+    assert (settings.postgres.dsn, settings.postgres.write_seconds) == ("postgresql://u:p@h/db", 7)
+    assert settings.progress.url is None, "an empty address is none"
+
+
+@pytest.mark.parametrize(("name", "value"), [("BATCH_SIZE", "0"), ("POLL_SIZE", "many"), ("DRAIN_SECONDS", "-1")])
+def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+
+    with pytest.raises(DeploymentFault, match=name) as refused:
+        Settings()
+
+    assert "\n" not in str(refused.value)
+
+
+def test_what_kubernetes_injects_is_ignored() -> None:
+    injected = {
+        "KAFKA_PORT": "tcp://10.0.0.1:9092",
+        "KAFKA_SERVICE_HOST": "10.0.0.1",
+        "KAFKA_PORT_9092_TCP_ADDR": "10.0.0.1",
+        "KAFKA_BROKERS": "b:1",
+    }
+
+    assert librdkafka_settings(injected | {"KAFKA_SSL_CA_LOCATION": "/ca.pem"}) == {"ssl.ca.location": "/ca.pem"}
+
+
+def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSTGRES_DSN", "postgresql://u:hidden@h/db")
+    monkeypatch.setenv("PROGRESS_API_TOKEN", "hidden")
+
+    assert "hidden" not in repr(Settings())
+
+
+@given(password=st.text("Z@:/?#%[] ", min_size=1).filter(lambda text: "Z" in text), query=st.booleans())
+def test_the_name_of_a_database_never_holds_its_password(password: str, query: bool) -> None:
+    in_front = f"postgresql://user:{password}@db.example:5432/members"
+    behind = f"postgresql://db.example:5432/members?password={password}"
+
+    name = PostgresSettings(behind if query else in_front).name
+
+    assert "Z" not in name
+    assert name.startswith("postgresql")
+
+
+def test_the_name_of_a_database_says_where_it_is() -> None:
+    assert PostgresSettings("postgresql://u:p@h:5432/db?sslmode=require").name == "postgresql://h:5432/db"
+    assert PostgresSettings("postgresql://h/db").name == "postgresql://h/db"
+    assert PostgresSettings("host=h password=hidden").name == "postgresql"

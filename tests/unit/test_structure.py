@@ -1,0 +1,160 @@
+"""What holds the package together and no type checker sees: who imports whom (law 9), what is exported and named."""
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import fastavro
+import pytest
+
+import lovelace_streams
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "lovelace_streams"
+LOGIC = (
+    "records", "errors", "rows", "kinds", "mapping", "json", "avro", "isolate", "offsets", "resilience", "writers",
+)  # fmt: skip
+"""Could move to another engine: none of them, nor anything they import, imports Bytewax."""
+ENGINE = {"bytewax"}
+DRIVERS = {"psycopg", "psycopg_pool", "clickhouse_connect", "chdb"}
+TEXT = {".py", ".md", ".toml", ".sql", ".yml", ".yaml", ".json", ".avsc", ".html", ".css", ".js", ".lock", ".sh", ""}
+OURS = ("lovelace_streams", "dataflows", "tests", "benchmarks", "deploy", "docs", "schemas", ".ci")
+
+EXPORTED = """
+    UNSET Batch BatchPolicy Before DeadLetter DeploymentFault DestinationFault Envelope Epoch Events From FromKafka
+    Items JobState JsonDecoder KafkaSettings KafkaSource Lenient LovelaceError Outcome Outgoing Pii PostgresSettings
+    ProgressSettings Reason Record RecordFault Row Settings Settled Skip SkipReason Source batch commit dead_letter
+    decode kafka_source normalize progress upsert
+"""
+
+
+def name_of(path: Path) -> str:
+    """`lovelace_streams/writers/__init__.py` → `lovelace_streams.writers`."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+@cache
+def tree_of(module: str) -> ast.Module:
+    return ast.parse(MODULES[module].read_text(encoding="utf-8"))
+
+
+@cache
+def imports_of(module: str) -> frozenset[str]:
+    """All modules that a module imports, also within functions: `from package import module` as the module."""
+    found: set[str] = set()
+    for node in ast.walk(tree_of(module)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: imports are absolute"
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name for name in inner if name in MODULES} or {str(node.module)}
+    return frozenset(found)
+
+
+def way_to(module: str, packages: set[str]) -> list[str] | None:
+    """The shortest chain of imports from a module to one of these packages."""
+    ways, seen = [[module]], {module}
+    for way in ways:
+        for name in sorted(imports_of(way[-1])):
+            if name.split(".")[0] in packages:
+                return [*way, name]
+            if name in MODULES and name not in seen:
+                seen.add(name)
+                ways.append([*way, name])
+    return None
+
+
+def operators_in(module: str) -> list[str]:
+    return [
+        node.name
+        for node in tree_of(module).body
+        if isinstance(node, ast.FunctionDef)
+        and any(isinstance(mark, ast.Name) and mark.id == "operator" for mark in node.decorator_list)
+    ]
+
+
+def texts() -> Iterator[tuple[Path, str]]:
+    """All text files of the repository that somebody wrote."""
+    for top in sorted(ROOT.iterdir()):
+        if top.is_file() and (top.suffix in TEXT) and not top.name.startswith("."):
+            yield top, top.read_text(encoding="utf-8")
+        if top.is_dir() and top.name in OURS:
+            for path in sorted(top.rglob("*")):
+                if path.is_file() and path.suffix in TEXT and "__pycache__" not in path.parts:
+                    yield path, path.read_text(encoding="utf-8")
+
+
+IS_LOGIC = re.compile(rf"lovelace_streams\.({'|'.join(LOGIC)})(\..*)?")
+OPERATOR_MODULES = [module for module in MODULES if operators_in(module)]
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if IS_LOGIC.fullmatch(module)])
+def test_logic_knows_no_engine(module: str) -> None:
+    way = way_to(module, ENGINE)
+
+    assert way is None, f"law 9: {' → '.join(way or ())}"
+
+
+@pytest.mark.parametrize("module", OPERATOR_MODULES)
+def test_operators_know_no_database_driver(module: str) -> None:
+    way = way_to(module, DRIVERS)
+
+    assert way is None, f"law 9: {' → '.join(way or ())}"
+
+
+def test_every_named_part_of_the_logic_is_there() -> None:
+    assert [part for part in LOGIC if f"lovelace_streams.{part}" not in MODULES] == []
+    assert {name for module in OPERATOR_MODULES for name in operators_in(module)} <= set(lovelace_streams.__all__)
+
+
+def test_the_library_names_no_dataflow() -> None:
+    flows = [path.stem for path in (ROOT / "dataflows").glob("*.py") if path.stem != "__init__"]
+    named = re.compile(rf"\b({'|'.join(flows)})\b", re.IGNORECASE)
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path, text in texts()
+        if PACKAGE in path.parents
+        for number, line in enumerate(text.splitlines(), start=1)
+        if named.search(line)
+    ]
+
+    assert flows
+    assert found == [], "law 9: the command line finds dataflows by name"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_module_says_what_it_is(module: str) -> None:
+    assert ast.get_docstring(tree_of(module))
+
+
+@pytest.mark.parametrize("module", OPERATOR_MODULES)
+def test_every_operator_has_a_page_or_shares_one(module: str) -> None:
+    pages = ROOT / "docs" / "operators"
+    for name in operators_in(module):
+        page = pages / f"{name}.md"
+        assert page.is_file(), f"docs/operators/{name}.md is missing"
+        assert page.read_text(encoding="utf-8").startswith(f"# `{name}`")
+
+
+def test_the_exported_names_are_an_interface() -> None:
+    assert set(lovelace_streams.__all__) == set(EXPORTED.split())
+    assert [name for name in EXPORTED.split() if not hasattr(lovelace_streams, name)] == []
+
+
+def test_no_path_of_a_machine_is_written_down() -> None:
+    machine = re.compile(r"(?<![\w.}])/(home|Users|root|work|workspace|mnt)/\w")
+    found = [f"{path.relative_to(ROOT)}: {hit[0]}" for path, text in texts() for hit in machine.finditer(text)]
+
+    assert found == []
+
+
+@pytest.mark.parametrize("schema", sorted((ROOT / "schemas").rglob("*.avsc")), ids=lambda path: path.stem)
+def test_every_avro_schema_parses(schema: Path) -> None:
+    fastavro.parse_schema(json.loads(schema.read_text(encoding="utf-8")))
