@@ -40,6 +40,8 @@ log = structlog.get_logger(__name__)
 JOB_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
 POLL_SECONDS = 0.1
 """How often a waiting worker polls: far below any `max.poll.interval.ms`."""
+QUIET_SECONDS = 1.0
+"""After so long without a record the topic counts as silent, whatever the last fetch said of its end."""
 REVOKE_SECONDS = 5.0
 """How long giving up a partition may wait for what is in flight; past it the connection is shut (H1, S10)."""
 
@@ -62,7 +64,7 @@ class Service(Protocol):
     def serve(self, *, idle: bool, between: bool) -> None:
         """Do what is due, without waiting.
 
-        `idle`: the last poll found nothing. `between`: everything of the last window has been through every step
+        `idle`: there is nothing to read. `between`: everything of the last window has been through every step
         (not so when called from within a step that waits).
         """
 
@@ -109,6 +111,7 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
         self._serving = False
         self._stash: list[Message] = []
         self._idle = False
+        self._read_last = 0.0
         self._committing = False
         self._closed = False
         self._reading = False
@@ -232,7 +235,9 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
         messages, self._stash = self._stash, []
         messages += self._consume(max(1, self.settings.poll_size - len(messages)), self.settings.linger)
         window = self._records(messages)
-        self._idle = not window
+        self._idle = not window and self._silent()
+        if window:
+            self._read_last = time.monotonic()
         if window and not self._reading:
             self._reading = True
             log.info("reading", pipeline=self.pipeline)
@@ -358,6 +363,16 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
         if self._reset:
             self._restart_reset()
         return messages
+
+    def _silent(self) -> bool:
+        """Whether a poll found nothing because there is nothing, not because a fetch was slow.
+
+        On a busy machine a fetch takes longer than one poll; letters that were let go meanwhile would be those of a
+        wrong deployment. Transaction markers and aborted records lie before the end unread: hence the bound in time.
+        """
+        if time.monotonic() - self._read_last > QUIET_SECONDS:
+            return True
+        return all((self._known_end(a) or 0) <= a.next for a in self.in_hand.current.values())
 
     def _known_end(self, assignment: Assignment) -> int | None:
         """The end of a partition as the last fetch told it; None where nothing was fetched yet."""
