@@ -322,9 +322,8 @@ def _wrong_deployment(tripped: tuple[str, ...]) -> DeploymentFault:
     cause = ", ".join(filter(None, (reason, code, rule)))
     return DeploymentFault(
         f"a thousand items in a row were refused by {step!r} for one cause ({cause}): that looks like a wrong "
-        f"deployment, so none of those still held was dead-lettered. Mend it and start again; if they are to be dead-lettered, "
-        f"start with "
-        f"ACCEPT_REFUSALS={reason}",
+        f"deployment, so none of those still held was dead-lettered. Mend it and start again; if they are to be "
+        f"dead-lettered, start with ACCEPT_REFUSALS={reason}",
         code,
     )
 
