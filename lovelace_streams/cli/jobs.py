@@ -1,0 +1,84 @@
+"""Submitting a job, and how jobs stand."""
+
+import json
+from inspect import signature
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lovelace_streams.cli.shared import Flow, ask, bar, faults, show, source_of
+from lovelace_streams.errors import DeploymentFault
+from lovelace_streams.settings import Settings
+
+app = typer.Typer()
+
+
+@app.command()
+@faults
+def submit(
+    flow: Flow,
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A JSON array, or one payload a line.")],
+    job: Annotated[str, typer.Option(help="The job's id: [A-Za-z0-9._:-], at most 128.")],
+    workflow: Annotated[str | None, typer.Option(help="The Temporal workflow that waits for the job.")] = None,
+    guild: Annotated[str | None, typer.Option(help="What bare payloads belong to, where they do not say it.")] = None,
+    resume: Annotated[
+        bool, typer.Option(help="Go on with the current attempt instead of beginning a new one.")
+    ] = False,
+) -> None:
+    """Count the items of a file, open the job, and produce the raw messages with the job's headers.
+
+    A submission that failed half-way is repeated as it is: a new attempt begins, counted from zero.
+    """
+    from lovelace_streams.submit import check_topic, open_job, produce, read_file
+
+    settings, source = Settings(), source_of(flow)
+    options = {} if guild is None else {"guild": guild}
+    if guild is not None and "guild" not in signature(source.messages).parameters:
+        raise DeploymentFault(f"payloads of {source.name!r} belong to no guild: leave --guild out")
+    try:
+        total = sum(message.items for message in read_file(file, source, **options))
+    except ValueError as error:
+        raise DeploymentFault(f"{file}: {error}") from None
+    check_topic(settings.kafka, source.topic)
+    opened = open_job(
+        settings.progress,
+        {
+            "job_id": job,
+            "source": source.name,
+            "workflow_id": workflow,
+            "total_items": total,
+            "pipelines": [settings.consumer_group_id or source.name],
+            "restart": not resume,
+        },
+    )
+    with bar() as progress:
+        task = progress.add_task(f"{job} → {source.topic}", total=total)
+        produce(
+            settings.kafka,
+            source.topic,
+            read_file(file, source, **options),
+            job=job,
+            attempt=opened["attempt"],
+            on_delivered=lambda items: progress.advance(task, items),
+        )
+    print(json.dumps({"job_id": job, "attempt": opened["attempt"], "total_items": total}))
+
+
+@app.command()
+@faults
+def jobs(
+    state: Annotated[str | None, typer.Option("--status", help="open, completed, stalled or closed.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 50,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """The jobs and their counts, newest first."""
+    query: dict[str, Any] = {"limit": limit} | ({"status": state} if state else {})
+    found = ask("/jobs", query)
+    rows = found["jobs"] if isinstance(found, dict) else found
+    if as_json:
+        for row in rows:
+            print(json.dumps(row))
+        return
+    names = ("job_id", "attempt", "source", "status", "succeeded", "failed", "skipped", "total_items")
+    show(names, ([row[name] for name in names] for row in rows))
