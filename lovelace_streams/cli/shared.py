@@ -101,7 +101,7 @@ def bar() -> Progress:
 
 
 def ask(path: str, query: dict[str, Any]) -> Any:
-    """GET a path of the progress service; raises `DestinationFault` where it is away, `DeploymentFault` on a refusal."""
+    """GET a path of the progress service; raises `DestinationFault` (it is away) or `DeploymentFault` (it refuses)."""
     import httpx
 
     settings = Settings().progress
