@@ -15,7 +15,8 @@ import lovelace_streams
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "lovelace_streams"
 LOGIC = (
-    "records", "errors", "rows", "kinds", "mapping", "json", "avro", "isolate", "offsets", "resilience", "writers",
+    "records", "errors", "rows", "kinds", "mapping", "json", "avro", "isolate", "offsets", "rates", "resilience",
+    "writers",
 )  # fmt: skip
 """Could move to another engine: none of them, nor anything they import, imports Bytewax."""
 ENGINE = {"bytewax"}

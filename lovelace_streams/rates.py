@@ -1,0 +1,83 @@
+"""How fast, and until when: a rate over a sliding window of absolute counts, and the time that is left at that rate.
+
+Counts are absolute, so a sample may be lost or come twice and changes nothing. Between two samples the pace is taken as
+even; after the last one nothing has happened. No clock in here: whoever asks says what time it is.
+"""
+
+from collections import deque
+from typing import NamedTuple
+
+WINDOW_SECONDS = 60.0
+SAMPLES = 60
+"""A window keeps so many samples, at most twice that: the rate moves smoothly, and it can be had for every job."""
+
+
+class Sample(NamedTuple):
+    """So much was done at this time."""
+
+    at: float
+    done: int
+
+
+class Rate:
+    """Items a second over the last `window` seconds of one thing that is counted.
+
+    >>> rate = Rate()
+    >>> rate.add(100.0, 0)
+    >>> rate.per_second(100.0) is None  # one sample says nothing of a pace
+    True
+    >>> rate.add(110.0, 500)
+    >>> rate.per_second(110.0), rate.seconds_left(110.0, total=2000)
+    (50.0, 30.0)
+    >>> rate.per_second(150.0)  # nothing since
+    10.0
+    """
+
+    __slots__ = ("_samples", "_window")
+
+    def __init__(self, window: float = WINDOW_SECONDS) -> None:
+        self._window = window
+        self._samples: deque[Sample] = deque()
+
+    def add(self, at: float, done: int) -> None:
+        """Note how much is done by now; less than before means that it began again."""
+        samples = self._samples
+        if samples and done < samples[-1].done:
+            samples.clear()
+        if samples:
+            at = max(at, samples[-1].at)
+        if len(samples) > 1 and at - samples[-2].at < self._window / SAMPLES:
+            samples.pop()  # the newest one always stands for all that came close together
+        samples.append(Sample(at, done))
+        while len(samples) > 1 and samples[1].at <= at - self._window:
+            samples.popleft()
+
+    @property
+    def done(self) -> int:
+        """The count of the last sample, 0 before the first."""
+        return self._samples[-1].done if self._samples else 0
+
+    def per_second(self, now: float) -> float | None:
+        """Items a second; None while there is no stretch of time to tell by."""
+        if not self._samples:
+            return None
+        begin = max(self._samples[0].at, now - self._window)
+        return (self.done - self._done_at(begin)) / (now - begin) if now > begin else None
+
+    def seconds_left(self, now: float, total: int | None) -> float | None:
+        """Seconds until `total` at this rate: 0 where it is reached, None where nobody can say."""
+        if total is None:
+            return None
+        if self.done >= total:
+            return 0.0
+        rate = self.per_second(now)
+        return (total - self.done) / rate if rate else None
+
+    def _done_at(self, time: float) -> float:
+        before = self._samples[0]
+        for after in self._samples:
+            if after.at > time:
+                share = (time - before.at) / (after.at - before.at)
+                return before.done + share * (after.done - before.done)
+            before = after
+        return before.done
