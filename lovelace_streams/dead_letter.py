@@ -253,7 +253,7 @@ class PostOffice:
         largest = self._ready_topic()
         if largest is None:
             return False
-        self._producer = Producer(
+        self._producer = self._source.outside.producer(
             common_config(
                 settings,
                 **{
@@ -272,7 +272,7 @@ class PostOffice:
         """See to it that the topic is there; answers its largest message, None while the broker can't say."""
         settings = self._source.settings
         try:
-            return self._make_topic(AdminClient(common_config(settings)))
+            return self._make_topic(self._source.outside.admin(common_config(settings)))
         except KafkaException as error:
             if error.args[0].code() not in FINAL:
                 log.warning("waiting for the broker to make the dead-letter topic", error=error.args[0].name())

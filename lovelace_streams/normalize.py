@@ -1,7 +1,7 @@
 """3. `Envelope[raw item]` → `Envelope[Row]`: what a source calls a thing becomes what the table calls it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import bytewax.operators as op
@@ -9,7 +9,7 @@ from bytewax.dataflow import Stream, operator
 
 from lovelace_streams.decode import Ports, Sorted, split
 from lovelace_streams.errors import RecordFault
-from lovelace_streams.mapping import normalizer
+from lovelace_streams.mapping import Normalizer, normalizer
 from lovelace_streams.records import DeadLetter, Envelope, SkipReason
 from lovelace_streams.rows import Row, Skip
 
@@ -23,21 +23,23 @@ def normalize(step_id: str, up: Stream[Envelope[Any]], target: type[Row] | Calla
     """
     mapper = normalizer(target)
 
-    def sort(envelopes: list[Envelope[Any]]) -> list[Ports]:
-        ports = Ports()
-        now = int(time.time() * 1000)
-        for envelope in envelopes:
-            try:
-                rows = mapper.normalize(envelope, now)
-            except RecordFault as fault:
-                ports.errs.append(
-                    DeadLetter(envelope.record, envelope.item, 1, "normalize", fault.reason, fault.detail, fault.code)
-                )
-                continue
-            if isinstance(rows, Skip):
-                ports.skipped.append((SkipReason(rows.reason), envelope))
-            else:
-                ports.oks.append(Envelope(envelope.record, envelope.item, rows))
-        return [ports]
+    return split(op.flat_map_batch("sort", up, lambda envelopes: [sort(mapper, envelopes)]))
 
-    return split(op.flat_map_batch("sort", up, sort))
+
+def sort(mapper: Normalizer, envelopes: Iterable[Envelope[Any]]) -> Ports:
+    """Items as rows, letters and skips."""
+    ports = Ports()
+    now = int(time.time() * 1000)
+    for envelope in envelopes:
+        try:
+            rows = mapper.normalize(envelope, now)
+        except RecordFault as fault:
+            ports.errs.append(
+                DeadLetter(envelope.record, envelope.item, 1, "normalize", fault.reason, fault.detail, fault.code)
+            )
+            continue
+        if isinstance(rows, Skip):
+            ports.skipped.append((SkipReason(rows.reason), envelope))
+        else:
+            ports.oks.append(Envelope(envelope.record, envelope.item, rows))
+    return ports

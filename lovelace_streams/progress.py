@@ -144,7 +144,7 @@ class Reporter:
         self._settings = settings
         self._source = source
         self._url = settings.url.rstrip("/")
-        self._client = httpx.Client(
+        self.client = httpx.Client(
             headers={"authorization": f"Bearer {settings.token}"}, timeout=settings.timeout, trust_env=False
         )
         self._queue: deque[Report] = deque()
@@ -194,12 +194,12 @@ class Reporter:
             self._changed.notify_all()
         if self._thread.is_alive():
             self._thread.join(1.0)
-        self._client.close()
+        self.client.close()
 
     def cover(self, topic_id: str) -> dict[int, Offsets]:
         """Partition → what the ledger has settled: asked at a start without committed offsets; empty if it is away."""
         try:
-            answer = self._client.get(f"{self._url}/progress/{self._source.pipeline}/{topic_id}")
+            answer = self.client.get(f"{self._url}/progress/{self._source.pipeline}/{topic_id}")
             answer.raise_for_status()
         except httpx.HTTPError as error:
             log.warning("the ledger can't be asked for a start; beginning at the earliest", error=type(error).__name__)
@@ -286,7 +286,7 @@ class Reporter:
         """The states that the service answered; None means try again."""
         body = msgspec.json.encode({"pipeline": self._source.pipeline, "reports": _by_partition(reports)})
         try:
-            answer = self._client.post(
+            answer = self.client.post(
                 f"{self._url}/progress", content=body, headers={"content-type": "application/json"}
             )
         except httpx.HTTPError as error:

@@ -10,11 +10,7 @@ an outage of any length costs neither the membership nor memory, and never holds
 """
 
 import logging
-import os
 import re
-import signal
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol, cast
@@ -27,9 +23,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from lovelace_streams import metrics
-from lovelace_streams.errors import EXIT_DEPLOYMENT, DeploymentFault
-from lovelace_streams.logs import observe
+from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.offsets import Assignment, InHand, Offsets
+from lovelace_streams.outside import Outside
 from lovelace_streams.records import ITEMS_MAX, DeadLetter, Envelope, Origin, Record, Settled
 from lovelace_streams.settings import KafkaSettings
 from lovelace_streams.topics import REQUEST_SECONDS, TopicIds
@@ -98,12 +94,13 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
         self.settings = settings
         self.topics = tuple(topics)
         self.pipeline: str | None = settings.group
+        self.outside = Outside()
         self.in_hand = InHand()
         self.fault: DeploymentFault | None = None
         self.draining_since: float | None = None
         self.ledger_cover: Callable[[str], dict[int, Offsets]] | None = None
         """Topic id → partition → what the ledger has settled: where to start if nothing was committed (H12)."""
-        self._services: list[Service] = []
+        self.services: list[Service] = []
         self._consumer: Consumer | None = None
         self._admin: AdminClient | None = None
         self._waiting = False
@@ -128,7 +125,7 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
 
     def register(self, service: Service) -> None:
         """Have something served in every `next_batch`, in the order registered."""
-        self._services.append(service)
+        self.services.append(service)
 
     def is_current(self, record: Record) -> bool:
         """Whether the record's partition is still ours: asked before every effect (H1)."""
@@ -173,6 +170,11 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
             return float("inf")
         return self.draining_since + self.settings.drain_seconds - time.monotonic()
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether anything that was read is not settled, accounted for and committed."""
+        return self.in_hand.unfinished or any(service.unfinished() for service in self.services)
+
     def keep_alive(self, seconds: float, records: Iterable[Record] = ()) -> bool:
         """Wait without reading; False at once when the worker ends or one of the records is not ours any more."""
         records = list(records)
@@ -205,11 +207,8 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
                 f"{step_id}: a flow in a consumer group runs one worker a process, not {worker_count}; "
                 f"start `python -m bytewax.run` again instead, and the partitions are shared out"
             )
-        observe()
+        self.outside.begin(self.drain)
         self.register(Watch(self.pipeline, self.in_hand, self._known_end))
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self.drain)
-            signal.signal(signal.SIGINT, self.drain)
         return _Worker(self)
 
     def window(self) -> list[Envelope[bytes]]:
@@ -249,25 +248,20 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
         if self._closed:
             return
         self._closed = True
-        for service in self._services:
+        for service in self.services:
             service.close()
         if self._consumer is not None:
             self._consumer.close()
         if self.fault:
-            logging.shutdown()
-            sys.stdout.flush()
-            sys.stderr.write(f"{self.pipeline}: {self.fault}\n")
-            sys.stderr.flush()
-            os._exit(EXIT_DEPLOYMENT)
+            self.outside.stop(f"{self.pipeline}: {self.fault}")
 
     # -- within --------------------------------------------------------------------------------------------------
 
     def _full(self) -> bool:
-        return self.in_hand.unaccepted >= self.settings.max_unreported or any(s.full() for s in self._services)
+        return self.in_hand.unaccepted >= self.settings.max_unreported or any(s.full() for s in self.services)
 
     def _drained(self) -> list[Envelope[bytes]]:
-        unfinished = self.in_hand.unfinished or any(s.unfinished() for s in self._services)
-        if not unfinished or self.drain_left <= 0:
+        if not self.unfinished or self.drain_left <= 0:
             log.info("drained", pipeline=self.pipeline, left_for_the_next=self.in_hand.unaccepted)
             raise StopIteration
         self._pause()
@@ -280,7 +274,7 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
             return
         self._serving = True
         try:
-            for service in self._services:
+            for service in self.services:
                 service.serve(idle=idle, between=between)
         finally:
             self._serving = False
@@ -309,7 +303,7 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
             "logger": _LIBRDKAFKA_LOG,
             **self.settings.extra,
         }
-        self._admin = self._admin or AdminClient({k: v for k, v in common.items() if k not in _CONSUMER_ONLY})
+        self._admin = self._admin or self.outside.admin({k: v for k, v in common.items() if k not in _CONSUMER_ONLY})
         replay = f"{self.pipeline}.replay"
         topics = [*self.topics, replay]
         listed = self._admin.list_topics(timeout=REQUEST_SECONDS).topics
@@ -323,7 +317,7 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
             topics.remove(replay)
         self._ids = TopicIds(self._admin)
         self._topic_ids = self._ids.now(topics)
-        self._consumer = Consumer(
+        self._consumer = self.outside.consumer(
             {
                 # The default back-off, 1 s, leaves the fetcher asleep whenever the queue was full: 250k against
                 # 1.2M messages/s on one core, 432-byte messages, librdkafka 2.x.
@@ -520,7 +514,7 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
         """Finish what is in flight, report, commit, and only then let go (H1)."""
         deadline = time.monotonic() + REVOKE_SECONDS
         self._confirm_now()
-        for service in self._services:
+        for service in self.services:
             service.revoke(max(0.0, deadline - time.monotonic()))
         self._commit_now()
         for p in partitions:

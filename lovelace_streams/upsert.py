@@ -60,7 +60,7 @@ class Carrier:
 
     def __init__(self, step: str, writer: Writer, source: KafkaSource) -> None:
         self._step = step
-        self._writer = writer
+        self.writer = writer
         self._source = source
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=step)
         self._flight: Future[Any] | None = None
@@ -128,7 +128,7 @@ class Carrier:
         try:
             self._call(())
         except DestinationFault as fault:
-            log.warning("waiting for the destination", destination=self._writer.name, fault=str(fault))
+            log.warning("waiting for the destination", destination=self.writer.name, fault=str(fault))
         except DeploymentFault as fault:
             self._source.note(fault)
 
@@ -139,7 +139,7 @@ class Carrier:
     def revoke(self, seconds: float) -> None:
         """Wait for the transaction in flight; past the bound shut its connection (S10)."""
         if self._flight is not None and wait([self._flight], seconds).not_done:
-            self._writer.abort()
+            self.writer.abort()
             wait([self._flight], 1.0)
 
     def full(self) -> bool:
@@ -149,7 +149,7 @@ class Carrier:
     def close(self) -> None:
         """Let go of the connection."""
         self._thread.shutdown(wait=False, cancel_futures=True)
-        self._writer.close()
+        self.writer.close()
 
     # -- one call ------------------------------------------------------------------------------------------------
 
@@ -160,7 +160,7 @@ class Carrier:
             return []
         began = time.perf_counter()
         try:
-            results = self._timed(lambda: self._writer.write(entries))
+            results = self._timed(lambda: self.writer.write(entries))
         except DestinationFault:
             self._open = False  # whatever it was, the next try begins with a connection that answers
             raise
@@ -169,13 +169,13 @@ class Carrier:
 
     def _connect(self) -> None:
         if not self._open:
-            self._timed(self._writer.open)
+            self._timed(self.writer.open)
             self._open = True
 
     def _probe(self, others: Sequence[Entry]) -> bool | None:
         try:
             self._connect()
-            return self._timed(lambda: self._writer.probe(others))
+            return self._timed(lambda: self.writer.probe(others))
         except DestinationFault:
             self._open = False
             return False
@@ -184,18 +184,18 @@ class Carrier:
         """Run in the background thread; past the deadline (or the end of a drain) the connection is shut under it."""
         flight: Future[T] = self._thread.submit(function)
         self._flight = flight
-        end = time.monotonic() + self._writer.deadline
+        end = time.monotonic() + self.writer.deadline
         try:
             if not wait([flight], QUICK).not_done:
                 return flight.result()
             while wait([flight], 0.01).not_done:
                 if time.monotonic() > end or self._source.drain_left <= 0:
-                    self._writer.abort()
+                    self.writer.abort()
                     if wait([flight], 1.0).not_done:
                         self._thread.shutdown(wait=False)
                         self._thread = ThreadPoolExecutor(1, thread_name_prefix=self._step)
-                        raise DestinationFault("timeout", f"{self._writer.name}: no answer, and none to shutting it")
-                    raise DestinationFault("timeout", f"{self._writer.name}: no answer in {self._writer.deadline:g} s")
+                        raise DestinationFault("timeout", f"{self.writer.name}: no answer, and none to shutting it")
+                    raise DestinationFault("timeout", f"{self.writer.name}: no answer in {self.writer.deadline:g} s")
                 if not self._source.keep_alive(0.1):
                     wait([flight], 0.1)
             return flight.result()
@@ -210,7 +210,7 @@ class Carrier:
     def _on_fault(self, fault: DestinationFault, failures: int) -> None:
         metrics.RETRIES.labels(self._source.pipeline, self._step, fault.code).inc()
         metrics.BREAKER.labels(self._source.pipeline).set(_GAUGE[Breaker.OPEN])
-        log.warning("waiting for the destination", destination=self._writer.name, fault=str(fault), failures=failures)
+        log.warning("waiting for the destination", destination=self.writer.name, fault=str(fault), failures=failures)
 
     # -- what became of it ---------------------------------------------------------------------------------------
 

@@ -1,0 +1,49 @@
+"""What a worker touches outside of the flow: the broker's clients, its log, metrics port and signals, its exit code.
+
+One object, so that `lovelace_streams.testing` can put a broker in memory in its place and run everything else as it is.
+"""
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from confluent_kafka import Consumer, Producer
+from confluent_kafka.admin import AdminClient
+
+from lovelace_streams.errors import EXIT_DEPLOYMENT
+from lovelace_streams.logs import observe
+
+
+class Outside:
+    """The real thing; opens nothing until it is asked."""
+
+    def consumer(self, config: dict[str, Any]) -> Consumer:
+        """A member of a consumer group."""
+        return Consumer(config)
+
+    def producer(self, config: dict[str, Any]) -> Producer:
+        """A client that sends."""
+        return Producer(config)
+
+    def admin(self, config: dict[str, Any]) -> AdminClient:
+        """A client that asks and makes."""
+        return AdminClient(config)
+
+    def begin(self, drain: Callable[..., None]) -> None:
+        """A worker begins: show its log and metrics, and drain when the process is asked to end."""
+        observe()
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, drain)
+            signal.signal(signal.SIGINT, drain)
+
+    def stop(self, line: str) -> None:
+        """A worker stops for a reason: its one line, exit code 78 (S8: an exception gives 1 and ninety lines)."""
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
+        os._exit(EXIT_DEPLOYMENT)
