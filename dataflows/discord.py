@@ -116,5 +116,7 @@ def flow(settings: Settings | None = None) -> Dataflow:
     batches = ls.batch("batch", members.oks, settings.batch)
     written = ls.upsert("upsert", batches, writer, source)
     dead = ls.dead_letter("dead_letter", source, decoded.errs, members.errs, written.errs)
-    ls.progress("progress", source, settings.progress, written.settled, dead.settled, decoded.skipped, members.skipped)
+    settled = written.settled, dead.settled, decoded.skipped, members.skipped
+    states = ls.progress("progress", source, settings.progress, *settled)
+    ls.aggregate_progress("aggregate_progress", states, source)
     return flow

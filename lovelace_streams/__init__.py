@@ -7,17 +7,19 @@ batch         4  rows → batches of 100                          batch.py
 upsert        5  batches → the database, isolating what it refuses   upsert.py (writers/, resilience.py)
 dead_letter   ✕  any step's failures → one exit                 dead_letter.py
 progress      6  what is durable → reports and commits          progress.py (offsets.py)
+aggregate_progress     its answers → a topic: how far, how fast, until when   aggregate_progress.py (rates.py)
 commit        6  the same for a flow without jobs               progress.py
 """
 
+from lovelace_streams.aggregate_progress import JobProgress, aggregate_progress
 from lovelace_streams.batch import batch
 from lovelace_streams.dead_letter import dead_letter
 from lovelace_streams.decode import decode
 from lovelace_streams.errors import DeploymentFault, DestinationFault, LovelaceError, RecordFault
 from lovelace_streams.json import Events, Items, JsonDecoder
 from lovelace_streams.normalize import normalize
-from lovelace_streams.progress import JobState, commit, progress
-from lovelace_streams.records import Batch, DeadLetter, Envelope, Outcome, Reason, Record, Settled, SkipReason
+from lovelace_streams.progress import commit, progress
+from lovelace_streams.records import Batch, DeadLetter, Envelope, JobState, Outcome, Reason, Record, Settled, SkipReason
 from lovelace_streams.rows import UNSET, Before, Epoch, From, FromKafka, Lenient, Pii, Row, Skip
 from lovelace_streams.settings import BatchPolicy, KafkaSettings, PostgresSettings, ProgressSettings, Settings
 from lovelace_streams.source import KafkaSource, kafka_source
@@ -38,6 +40,7 @@ __all__ = [
     "From",
     "FromKafka",
     "Items",
+    "JobProgress",
     "JobState",
     "JsonDecoder",
     "KafkaSettings",
@@ -58,6 +61,7 @@ __all__ = [
     "Skip",
     "SkipReason",
     "Source",
+    "aggregate_progress",
     "batch",
     "commit",
     "dead_letter",

@@ -54,6 +54,11 @@ BAD_HEADERS = Counter("lovelace_bad_headers_total", "Headers that are not valid 
 UNREPORTED = Gauge(
     "lovelace_unreported_offsets", "Offsets read and not yet accepted by the progress service.", ["pipeline"]
 )
+PUBLISHED = Counter(
+    "lovelace_progress_published_total",
+    "States of jobs handed to the progress topic: delivered or refused.",
+    ["pipeline", "outcome"],
+)
 
 
 def read(pipeline: str | None, window: Sequence[Envelope[Any]]) -> None:

@@ -20,7 +20,7 @@ from bytewax.outputs import DynamicSink, StatelessSinkPartition
 from lovelace_streams import metrics
 from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.offsets import Offsets, Range
-from lovelace_streams.records import Settled
+from lovelace_streams.records import JobState, Settled
 from lovelace_streams.resilience import Backoff
 from lovelace_streams.settings import ProgressSettings
 from lovelace_streams.source import KafkaSource
@@ -30,21 +30,6 @@ log = structlog.get_logger(__name__)
 RANGES_MAX = 5000
 """Ranges of one request: about half a megabyte."""
 UNAUTHORIZED, FORBIDDEN, UNPROCESSABLE, TOO_LARGE = 401, 403, 422, 413
-
-
-class JobState(msgspec.Struct, frozen=True):
-    """A job as the progress service sees it: absolute counts, and a version that only grows."""
-
-    job_id: str
-    attempt: int
-    version: int
-    source: str | None
-    workflow_id: str | None
-    total_items: int | None
-    succeeded: int
-    failed: int
-    skipped: int
-    status: str
 
 
 class Report(msgspec.Struct):
@@ -236,6 +221,7 @@ class Reporter:
             for report in reports:
                 self._source.in_hand.accept(report.number, report.ranges)
             self._states = [*self._states[-1000:], *states]
+            self._source.tell(states)
         if self._fault is not None:
             self._source.note(self._fault)
 

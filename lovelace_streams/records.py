@@ -141,3 +141,18 @@ class DeadLetter(msgspec.Struct, gc=False):
     """Path, what was expected and what kind was got, or the constraint or column: never a value (law 10)."""
     code: str = ""
     """SQLSTATE or another code of the destination; with `detail` what fail-fast compares (law 5)."""
+
+
+class JobState(msgspec.Struct, frozen=True):
+    """A job as the progress service sees it: absolute counts, and a version that only grows."""
+
+    job_id: str
+    attempt: int
+    version: int
+    source: str | None
+    workflow_id: str | None
+    total_items: int | None
+    succeeded: int
+    failed: int
+    skipped: int
+    status: str

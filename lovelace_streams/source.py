@@ -26,7 +26,7 @@ from lovelace_streams import metrics
 from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.offsets import Assignment, InHand, Offsets
 from lovelace_streams.outside import Outside
-from lovelace_streams.records import ITEMS_MAX, DeadLetter, Envelope, Origin, Record, Settled
+from lovelace_streams.records import ITEMS_MAX, DeadLetter, Envelope, JobState, Origin, Record, Settled
 from lovelace_streams.settings import KafkaSettings
 from lovelace_streams.topics import REQUEST_SECONDS, TopicIds
 from lovelace_streams.watch import Watch
@@ -101,6 +101,7 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
         self.ledger_cover: Callable[[str], dict[int, Offsets]] | None = None
         """Topic id → partition → what the ledger has settled: where to start if nothing was committed (H12)."""
         self.services: list[Service] = []
+        self._listeners: list[Callable[[list[JobState]], None]] = []
         self._consumer: Consumer | None = None
         self._admin: AdminClient | None = None
         self._waiting = False
@@ -126,6 +127,15 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
     def register(self, service: Service) -> None:
         """Have something served in every `next_batch`, in the order registered."""
         self.services.append(service)
+
+    def listen(self, listener: Callable[[list[JobState]], None]) -> None:
+        """Have every answer of the progress service told at once: as a stream it comes with the next list only."""
+        self._listeners.append(listener)
+
+    def tell(self, states: list[JobState]) -> None:
+        """The progress service has answered."""
+        for listener in self._listeners:
+            listener(states)
 
     def is_current(self, record: Record) -> bool:
         """Whether the record's partition is still ours: asked before every effect (H1)."""

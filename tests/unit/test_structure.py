@@ -26,9 +26,9 @@ OURS = ("lovelace_streams", "dataflows", "tests", "benchmarks", "deploy", "docs"
 
 EXPORTED = """
     UNSET Batch BatchPolicy Before DeadLetter DeploymentFault DestinationFault Envelope Epoch Events From FromKafka
-    Items JobState JsonDecoder KafkaSettings KafkaSource Lenient LovelaceError Outcome Outgoing Pii PostgresSettings
-    ProgressSettings Reason Record RecordFault Row Settings Settled Skip SkipReason Source batch commit dead_letter
-    decode kafka_source normalize progress upsert
+    Items JobProgress JobState JsonDecoder KafkaSettings KafkaSource Lenient LovelaceError Outcome Outgoing Pii
+    PostgresSettings ProgressSettings Reason Record RecordFault Row Settings Settled Skip SkipReason Source
+    aggregate_progress batch commit dead_letter decode kafka_source normalize progress upsert
 """
 
 
