@@ -613,7 +613,7 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
             assignment = held.get(cast("tuple[str, int]", (message.topic(), message.partition())))
             if assignment is None or cast("int", message.offset()) < assignment.next:
                 continue
-            record = _record(message, assignment)
+            record = record_of(message, assignment)
             self.in_hand.read(record)
             envelopes.append(Envelope(record, 0, record.value))
         return envelopes  # type: ignore[return-value]
@@ -639,7 +639,7 @@ def kafka_source(step_id: str, flow: Dataflow, source: KafkaSource) -> Stream[En
     return op.input("input", flow, source)
 
 
-def _record(message: Message, assignment: Assignment) -> Record:
+def record_of(message: Message, assignment: Assignment) -> Record:
     headers = headers_of(message)
     record = Record(
         assignment.topic,

@@ -81,7 +81,7 @@ class Carrier:
         for at, batch in enumerate(batches):
             if self._source.fault:
                 break
-            others = [entry for later in batches[at + 1 : at + 2] for entry in _entries(later.envelopes)[0]]
+            others = [entry for later in batches[at + 1 : at + 2] for entry in entries_of(later.envelopes)[0]]
             metrics.BATCHES.labels(self._source.pipeline, batch.reason).inc()
             try:
                 done = self._write(batch, others)
@@ -100,11 +100,14 @@ class Carrier:
             self._envelopes = [e for e in batch.envelopes if self._source.is_current(e.record)]
             if not self._envelopes:
                 return []
-            entries, spans = _entries(self._envelopes)
+            entries, spans = entries_of(self._envelopes)
             metrics.BATCH_ROWS.labels(self._source.pipeline).observe(len(entries))
             results = self._patience.write(entries, others)
             if results is not None:
-                return self._ends(self._envelopes, spans, results)
+                ends = ends_of(self._step, self._envelopes, spans, results)
+                if any(isinstance(end, DeadLetter) for end in ends):
+                    metrics.ISOLATIONS.labels(self._source.pipeline).inc()
+                return ends
             if self._source.ending:
                 return None
             if self._patience.lonely:
@@ -212,31 +215,26 @@ class Carrier:
         metrics.BREAKER.labels(self._source.pipeline).set(_GAUGE[Breaker.OPEN])
         log.warning("waiting for the destination", destination=self.writer.name, fault=str(fault), failures=failures)
 
-    # -- what became of it ---------------------------------------------------------------------------------------
 
-    def _ends(
-        self, envelopes: Sequence[Envelope[Any]], spans: Sequence[int], results: Sequence[Result]
-    ) -> list[Settled | DeadLetter]:
-        """An item fails if one of its rows does, and is superseded if all of them are."""
-        settled: dict[End, list[Envelope[Any]]] = {}
-        letters: list[Settled | DeadLetter] = []
-        at = 0
-        for envelope, span in zip(envelopes, spans, strict=True):
-            rows = results[at : at + span]
-            at += span
-            refusal = next((r for r in rows if isinstance(r, Refusal)), None)
-            if refusal is not None:
-                letters.append(
-                    DeadLetter(
-                        envelope.record, envelope.item, 1, self._step, refusal.reason, refusal.rule, refusal.code
-                    )
-                )
-            else:
-                end = rows[0] if len(set(rows)) == 1 else End.WRITTEN
-                settled.setdefault(end, []).append(envelope)  # type: ignore[arg-type]
-        if letters:
-            metrics.ISOLATIONS.labels(self._source.pipeline).inc()
-        return [_settled(end, done) for end, done in settled.items()] + letters
+def ends_of(
+    step: str, envelopes: Sequence[Envelope[Any]], spans: Sequence[int], results: Sequence[Result]
+) -> list[Settled | DeadLetter]:
+    """What became of the items: one fails if one of its rows does, and is superseded if all of them are."""
+    settled: dict[End, list[Envelope[Any]]] = {}
+    letters: list[Settled | DeadLetter] = []
+    at = 0
+    for envelope, span in zip(envelopes, spans, strict=True):
+        rows = results[at : at + span]
+        at += span
+        refusal = next((r for r in rows if isinstance(r, Refusal)), None)
+        if refusal is not None:
+            letters.append(
+                DeadLetter(envelope.record, envelope.item, 1, step, refusal.reason, refusal.rule, refusal.code)
+            )
+        else:
+            end = rows[0] if len(set(rows)) == 1 else End.WRITTEN
+            settled.setdefault(end, []).append(envelope)  # type: ignore[arg-type]
+    return [_settled(end, done) for end, done in settled.items()] + letters
 
 
 def _settled(end: End, envelopes: list[Envelope[Any]]) -> Settled | DeadLetter:
@@ -245,7 +243,7 @@ def _settled(end: End, envelopes: list[Envelope[Any]]) -> Settled | DeadLetter:
     return Settled(Outcome.WRITTEN if end is End.WRITTEN else Outcome.SUPERSEDED, envelopes)
 
 
-def _entries(envelopes: Sequence[Envelope[Any]]) -> tuple[list[Entry], list[int]]:
+def entries_of(envelopes: Sequence[Envelope[Any]]) -> tuple[list[Entry], list[int]]:
     """The rows of the items, and how many each item has."""
     entries: list[Entry] = []
     spans: list[int] = []

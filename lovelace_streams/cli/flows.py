@@ -1,11 +1,13 @@
 """A flow and what it stands on: its table, a check of everything it needs, a new one of one's own."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
 
-from lovelace_streams.cli.shared import Flow, faults, source_of
+from lovelace_streams.cli.shared import Flow, err, faults, journey, out, show
 from lovelace_streams.settings import Settings
 
 app = typer.Typer()
@@ -17,25 +19,37 @@ def ddl(flow: Flow) -> None:
     """Print the CREATE TABLE of a flow's rows."""
     from lovelace_streams.ddl import create_table
 
-    print(create_table(*source_of(flow).rows))
+    print(create_table(*journey(flow).rows))
 
 
 @app.command()
 @faults
-def check(flow: Flow) -> None:
-    """Connect to what a flow needs, compare its rows with the real table; writes nothing."""
-    from lovelace_streams.submit import check_topic
-    from lovelace_streams.writers.postgres import PostgresWriter
+def check(
+    flow: Flow,
+    sample: Annotated[int, typer.Option(min=0, help="Messages to try: so many of each end of each partition.")] = 200,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Connect to all a flow needs, compare rows with real tables, try a sample of records; writes nothing.
 
-    source, settings = source_of(flow), Settings()
-    writer = PostgresWriter(settings.postgres, *source.rows)
-    try:
-        writer.open()
-    finally:
-        writer.close()
-    print(f"{writer.name}: the table is as {', '.join(row.__name__ for row in source.rows)} say")
-    partitions = check_topic(settings.kafka, source.topic)
-    print(f"{settings.kafka_brokers}: topic {source.topic} with {partitions} partitions")
+    Exit code 0: all is well; 1: records would fail; 78: something can't be right; 75: something is away.
+    """
+    from lovelace_streams.check import check
+
+    report = check(journey(flow), sample)
+    if as_json:
+        print(json.dumps({**msgspec.to_builtins(report), "exit": report.exit}))
+        raise typer.Exit(report.exit)
+    for finding in report.findings:
+        style = {"away": "red", "deployment": "red", "note": "yellow"}.get(finding.state, "")
+        console = err if style == "red" else out
+        console.print(finding.text, style=style, markup=False, highlight=False, soft_wrap=True)
+    trial = report.sample
+    ends = ", ".join(f"{count} {name}" for name, count in sorted(trial.ends.items()))
+    failing = sum(failure.items for failure in trial.failures)
+    print(f"tried {trial.messages} messages, {trial.items} items: {ends or 'none written'}; {failing} would fail")
+    names = ("reason", "step", "items", "detail", "example")
+    show(names, ([f.reason, f.step, f.items, f.detail, f.example] for f in trial.failures))
+    raise typer.Exit(report.exit)
 
 
 @app.command()

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lovelace_streams.cli.shared import Flow, ask, bar, faults, show, source_of
+from lovelace_streams.cli.shared import Flow, ask, bar, faults, journey, show, source_of
 from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.settings import Settings
 
@@ -33,6 +33,11 @@ def submit(
     from lovelace_streams.submit import check_topic, open_job, produce, read_file
 
     settings, source = Settings(), source_of(flow)
+    if not journey(flow).counts:
+        raise DeploymentFault(
+            f"the flow {source.name!r} ends in `commit`, so its jobs would never complete: "
+            f"end it in `ls.progress(…, source, settings.progress, …)` to submit jobs to it"
+        )
     options = {} if guild is None else {"guild": guild}
     if guild is not None and "guild" not in signature(source.messages).parameters:
         raise DeploymentFault(f"payloads of {source.name!r} belong to no guild: leave --guild out")

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 import typer
 from rich.console import Console
@@ -20,6 +20,9 @@ from lovelace_streams.submit import Source
 
 out = Console()
 err = Console(stderr=True)
+
+if TYPE_CHECKING:
+    from lovelace_streams.journey import Journey
 
 F = TypeVar("F", bound=Callable[..., Any])
 """A command."""
@@ -73,6 +76,19 @@ def source_of(name: str) -> Source:
     if not isinstance(source, Source):
         raise DeploymentFault(f"the dataflow {name!r} has no SOURCE: give it one, see CONTRIBUTING.md")
     return source
+
+
+def journey(name: str) -> "Journey":
+    """What a dataflow is made of: it is built, nothing of it runs."""
+    from bytewax.dataflow import Dataflow
+
+    from lovelace_streams.journey import journey_of
+
+    made = getattr(find_flow(name), "flow", None)
+    flow = made() if callable(made) and not isinstance(made, Dataflow) else made
+    if not isinstance(flow, Dataflow):
+        raise DeploymentFault(f"the dataflow {name!r} has no flow: a function `flow` that gives a Dataflow")
+    return journey_of(flow)
 
 
 def dead_letter_topic(settings: Settings, flow: str) -> str:

@@ -69,6 +69,14 @@ class Writer(Protocol):
         `DeploymentFault` (a code of the deployment, and no other row could be written).
         """
 
+    def rehearse(self, block: Sequence[Entry]) -> list[Result] | None:
+        """What `write` would answer, with nothing written: tried by the destination's own rules, then rolled back.
+
+        None where the destination has no transaction to roll back: then the rows were held against the columns' types
+        at most. Triggers run and are rolled back with the rest; a sequence keeps what was taken from it. Raises what
+        `write` raises.
+        """
+
     def probe(self, others: Sequence[Entry] = ()) -> bool | None:
         """Whether a row that was written before, or one of these, could be written now: tried, then rolled back.
 

@@ -42,6 +42,16 @@ class MemoryWriter:
         self._wrote = self._wrote or End.WRITTEN in outcomes
         return superseded(outcomes, [self._key(entry.row) for entry in block])
 
+    def rehearse(self, block: Sequence[Entry]) -> list[Result]:
+        """Write a block to a copy; see `Writer.rehearse`."""
+        before, wrote = dict(self.table), self._wrote
+        try:
+            return self.write(block)
+        finally:
+            self.table.clear()
+            self.table.update(before)
+            self._wrote = wrote
+
     def probe(self, others: Sequence[Entry] = ()) -> bool | None:
         """True, once a row was written or one of these would be."""
         return True if self._wrote or others else None

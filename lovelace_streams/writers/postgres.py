@@ -100,6 +100,18 @@ def reason_of(sqlstate: str) -> Reason:
     return REASONS.get(sqlstate) or (Reason.BAD_VALUE if sqlstate.startswith("22") else Reason.REFUSED)
 
 
+class Frame(msgspec.Struct, frozen=True):
+    """How an attempt begins, and how it ends."""
+
+    begin: tuple[bytes, ...]
+    keep: bytes
+    undo: bytes
+
+
+REHEARSAL = Frame((b"savepoint attempt",), b"release savepoint attempt", b"rollback to savepoint attempt")
+"""Within a transaction that is rolled back in the end, so that later attempts see what earlier ones wrote."""
+
+
 class Segment:
     """Rows of a block that share a statement (or a pair), by their places in it."""
 
@@ -134,6 +146,7 @@ class PostgresWriter:
         self._optional = {row: _optional(row) for row in rows}
         self._connection: psycopg.Connection[Any] | None = None
         self._shape: Shape | None = None
+        self._frame = Frame((), b"commit", b"rollback")
         self._plans: dict[tuple[type[Row], frozenset[str], bool], Plan] = {}
         self._last: Entry | None = None
 
@@ -163,7 +176,8 @@ class PostgresWriter:
             self._shape = inspect(connection, self.table, self.rows, "compare with `lovelace ddl FLOW`")
             self._plans.clear()
             self._identity = identity_of(self.table, self._shape.types)
-            self._rehearse(connection)
+            self._frame = Frame(self._preamble(), b"commit", b"rollback")
+            self._explain(connection)
 
     def _unconnected(self, error: psycopg.OperationalError) -> DestinationFault | DeploymentFault:
         for code, text in REFUSED_AT_START.items():
@@ -172,7 +186,7 @@ class PostgresWriter:
                 return DeploymentFault(message, code)
         return DestinationFault("08001", f"no connection to {self.settings.name}")
 
-    def _rehearse(self, connection: psycopg.Connection[Any]) -> None:
+    def _explain(self, connection: psycopg.Connection[Any]) -> None:
         """Let the server plan the usual statement: privileges, arbiter and casts are found wrong now, not later."""
         plan = self._plan(self.rows[0], frozenset(), only_new=False)
         literals = ["{}"] * len(plan.columns)
@@ -221,15 +235,30 @@ class PostgresWriter:
 
     def write(self, block: Sequence[Entry]) -> list[Result]:
         """Write a block durably; see `Writer.write`."""
-        if not block:
-            return []
+        results = self._written(block)
+        self._last = next((e for e, r in zip(block, results, strict=True) if r is End.WRITTEN), self._last)
+        return results
+
+    def rehearse(self, block: Sequence[Entry]) -> list[Result]:
+        """What `write` would answer, rolled back; see `Writer.rehearse`."""
+        connection, frame = self._connected(), self._frame
+        with self._faults():
+            self._in_one_trip(frame.begin)
+        self._frame = REHEARSAL
+        try:
+            return self._written(block)
+        finally:
+            self._frame = frame
+            with suppress(psycopg.Error):
+                connection.execute(frame.undo, prepare=False)
+
+    def _written(self, block: Sequence[Entry]) -> list[Result]:
+        """What became of the rows, in the frame that is set."""
         if self.one_by_one:
             outcomes = [isolate([entry], self._attempt)[0] for entry in block]
         else:
             outcomes = isolate(block, self._attempt, self._sieve)
-        results = self._believed(outcomes)
-        self._last = next((e for e, r in zip(block, results, strict=True) if r is End.WRITTEN), self._last)
-        return superseded(results, [self._identity(entry.row) for entry in block])
+        return superseded(self._believed(outcomes), [self._identity(entry.row) for entry in block])
 
     def probe(self, others: Sequence[Entry] = ()) -> bool | None:
         """Whether the row that was last written, or one of the first others, could be written now; rolled back."""
@@ -255,7 +284,7 @@ class PostgresWriter:
         """All entries in one transaction, or none."""
         connection = self._connected()
         try:
-            segments = self._segments(connection, entries)
+            segments = self._segments(entries)
             literals = [segment.plan.encode([entries[p].row for p in segment.places]) for segment in segments]
             ends = self._transact(connection, segments, literals, commit=commit)
         except Unfit as unfit:
@@ -276,7 +305,7 @@ class PostgresWriter:
     def _refused(self, connection: psycopg.Connection[Any], error: psycopg.Error) -> Refused:
         """What the error says of the attempt. Raises `DestinationFault`."""
         with suppress(psycopg.Error):
-            connection.rollback()
+            connection.execute(self._frame.undo, prepare=False)
         code = error.sqlstate
         if code is None:
             if not isinstance(error, psycopg.DataError):
@@ -303,8 +332,8 @@ class PostgresWriter:
         cursors: list[list[psycopg.Cursor[Any]]] = []
         ends: list[list[End]] = []
         with nullcontext() if shape.suppresses else _one_trip(connection):
-            for preamble in self._preamble():
-                connection.execute(preamble, prepare=False)
+            for statement in self._frame.begin:
+                connection.execute(statement, prepare=False)
             for segment, parameters in zip(segments, literals, strict=True):
                 cursors.append(
                     [
@@ -314,20 +343,37 @@ class PostgresWriter:
                 )
                 if shape.suppresses:  # asked at once: a later statement may store a newer version
                     ends.append(self._ends(connection, segment, parameters, cursors[-1]))
-            connection.execute("commit" if commit else "rollback", prepare=False)
+            connection.execute(self._frame.keep if commit else self._frame.undo, prepare=False)
         return ends or [
             self._ends(connection, segment, parameters, made)
             for segment, parameters, made in zip(segments, literals, cursors, strict=True)
         ]
 
-    def _preamble(self) -> list[bytes]:
+    def _preamble(self) -> tuple[bytes, ...]:
         """What a transaction begins with: nothing is left behind in a session that a pooler may hand to others."""
         timeout = sql.Literal(int(self.settings.write_seconds * 1000))
-        preamble = [
+        preamble = (
             b"begin isolation level read committed",
             sql.SQL("set local statement_timeout = {}").format(timeout).as_bytes(),
-        ]
-        return [*preamble, b"set constraints all immediate"] if self._shaped().deferrable else preamble
+        )
+        return (*preamble, b"set constraints all immediate") if self._shaped().deferrable else preamble
+
+    def _ask(self, query: bytes, parameters: list[str], *, prepare: bool = False) -> list[Any]:
+        """The rows of a query, under the same timeout as a block. Raises `psycopg.Error`."""
+        return self._in_one_trip(self._frame.begin, query, parameters, prepare=prepare)
+
+    def _in_one_trip(
+        self, begin: Sequence[bytes], query: bytes = b"", parameters: Sequence[str] = (), *, prepare: bool = False
+    ) -> list[Any]:
+        connection = self._connected()
+        cursor: psycopg.Cursor[Any] | None = None
+        with _one_trip(connection):
+            for statement in begin:
+                connection.execute(statement, prepare=False)
+            if query:
+                cursor = connection.execute(query, parameters, prepare=prepare)
+                connection.execute(self._frame.keep, prepare=False)
+        return cursor.fetchall() if cursor else []
 
     def _ends(
         self,
@@ -366,7 +412,7 @@ class PostgresWriter:
 
     # -- cutting a block into segments -------------------------------------------------------------------------------
 
-    def _segments(self, connection: psycopg.Connection[Any], entries: Sequence[Entry]) -> list[Segment]:
+    def _segments(self, entries: Sequence[Entry]) -> list[Segment]:
         """In which statements the entries go, so that they end as if each had one of its own."""
         shape = self._shaped()
         plans = self._plans_of(entries)
@@ -378,7 +424,7 @@ class PostgresWriter:
                 return _rounds(plans, keys)
             joins = [plan.single for plan in plans]
             if not all(joins):
-                fresh = self._fresh(connection, plans[0], entries)
+                fresh = self._fresh(plans[0], entries)
                 first = {key: place for place, key in reversed(list(enumerate(keys)))}  # or the block itself makes it
                 joins = [
                     single or (new and first[key] == place)
@@ -413,14 +459,13 @@ class PostgresWriter:
             plan = self._plans[kind, absent, only_new] = Plan(self.table, self._shaped(), columns, only_new=only_new)
         return plan
 
-    def _fresh(self, connection: psycopg.Connection[Any], plan: Plan, entries: Sequence[Entry]) -> list[bool]:
+    def _fresh(self, plan: Plan, entries: Sequence[Entry]) -> list[bool]:
         """Whether a row's key is new to the table: then its pair is an INSERT alone, and those keep the order read.
 
         Asked before the transaction: who comes in between is met by the pair itself, as ever.
         """
         keys = plan.encode_key([entry.row for entry in entries])
-        cursor = connection.execute(plan.fresh, keys, prepare=False)
-        new = {ordinal - 1 for (ordinal,) in cursor.fetchall()}
+        new = {ordinal - 1 for (ordinal,) in self._ask(plan.fresh, keys)}
         return [place in new for place in range(len(entries))]
 
     def _parents(self, entries: Sequence[Entry], plans: Sequence[Plan], shape: Shape) -> list[list[Any]]:
@@ -470,16 +515,10 @@ class PostgresWriter:
 
     def _asked(self, query: bytes, parameters: list[str]) -> list[tuple[int, int]]:
         """Ordinal and rule of the rows that break one; none if an expression can't be evaluated."""
-        connection = self._connected()
         try:
-            with _one_trip(connection):
-                for preamble in self._preamble():
-                    connection.execute(preamble, prepare=False)
-                cursor = connection.execute(query, parameters, prepare=self.settings.prepare)
-                connection.execute("commit", prepare=False)
-            return cursor.fetchall()
+            return self._ask(query, parameters, prepare=self.settings.prepare)
         except psycopg.Error as error:
-            self._refused(connection, error)
+            self._refused(self._connected(), error)
             return []
 
     def _unfit(self, entries: Sequence[Entry]) -> dict[int, Refusal]:

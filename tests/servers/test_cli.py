@@ -93,6 +93,16 @@ def test_a_flow_that_is_not_there(run: Run) -> None:
 # -- submit ------------------------------------------------------------------------------------------------------------
 
 
+def test_a_flow_that_counts_for_no_job_takes_none(run: Run, brokers: str, topic: str, tmp_path: Path) -> None:
+    file = tmp_path / "payloads.jsonl"
+    file.write_bytes(b"{}")
+
+    line = refused(run("submit", "tests.servers.flows", str(file), "--job", "j", TOPIC=topic))
+
+    assert "ends in `commit`" in line
+    assert read_all(brokers, topic) == []
+
+
 def test_submit_sends_every_line_as_it_is(
     flow: Run, service: Service, brokers: str, topic: str, tmp_path: Path
 ) -> None:

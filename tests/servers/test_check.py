@@ -1,0 +1,225 @@
+"""`lovelace check`: what would fail is said before anything runs, and nothing is written."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from confluent_kafka.admin import AdminClient
+
+from lovelace_streams.check import AWAY, DEPLOYMENT, FAILS, Report, check
+from lovelace_streams.ddl import create_table
+from lovelace_streams.journey import journey_of
+from lovelace_streams.local.kafka import Kafka
+from lovelace_streams.settings import Settings
+from tests.faults.conftest import Service
+from tests.faults.harness import Group, query, send
+from tests.servers import flows
+from tests.servers.command import lovelace
+
+Look = Callable[..., Report]
+
+
+@pytest.fixture
+def look(brokers: str, database: str, make_topic) -> Look:
+    """Check the flow of orders on a topic of the test's own; `look.topic` is its name."""
+
+    def look(sample: int = 200, **changes: object) -> Report:
+        settings = Settings(_env_file=None, **{"kafka_brokers": brokers, "postgres_dsn": database, **changes})
+        return check(journey_of(flows.orders(settings, look.topic)), sample)
+
+    look.topic = make_topic(partitions=2)
+    return look
+
+
+@pytest.fixture
+def table(database: str) -> str:
+    query(database, create_table(flows.Order).replace('"total" bigint NOT NULL', '"total" bigint CHECK ("total" > 0)'))
+    query(database, "create table log (id bigint)")
+    query(
+        database,
+        """create function logged() returns trigger language plpgsql as
+        $$ begin insert into log values (new.id); return new; end $$;
+        create trigger logged before insert on orders for each row execute function logged()""",
+    )
+    return database
+
+
+def order(number: int, **changes: object) -> tuple[bytes, bytes]:
+    return str(number).encode(), json.dumps({"id": number, "total": 1, "state": "new"} | changes).encode()
+
+
+def topics(brokers: str) -> set[str]:
+    listed = AdminClient({"bootstrap.servers": brokers}).list_topics(timeout=10).topics
+    return {topic for topic in listed if not topic.startswith("__")}  # the broker's own come with the first question
+
+
+def states(report: Report) -> set[str]:
+    return {finding.state for finding in report.findings}
+
+
+def said(report: Report, state: str) -> str:
+    return "\n".join(finding.text for finding in report.findings if finding.state == state)
+
+
+def test_a_sound_flow_is_told_so_and_nothing_is_written(look: Look, table: str, brokers: str) -> None:
+    send(brokers, look.topic, [order(n) for n in range(30)])
+    before = topics(brokers)
+
+    report = look()
+
+    assert (report.exit, states(report), report.sample.failures) == (0, {"ok"}, [])
+    assert (report.sample.messages, report.sample.items, report.sample.ends) == (30, 30, {"written": 30})
+    assert "the table is as Order say" in said(report, "ok")
+    assert "0 of 2 partitions begun, 30 offsets to read" in said(report, "ok")
+    assert "orders.dlq is made at start" in said(report, "ok")
+    assert query(table, "select (select count(*) from orders), (select count(*) from log)") == [(0, 0)]
+    assert topics(brokers) == before
+    assert Group(brokers, "orders").committed(look.topic, 2) == [0, 0]
+
+
+def test_what_would_fail_is_counted_by_reason_step_and_rule(look: Look, table: str, brokers: str) -> None:
+    good = [order(n) for n in range(20)]
+    bad = [
+        (b"x", b"{broken"),
+        order(21, total="secret-value"),
+        order(22, total="secret-value"),
+        order(23, total=-1),
+        order(24, state="secret-value"),
+    ]
+    send(brokers, look.topic, good + bad)
+
+    report = look()
+
+    found = {(f.reason, f.step, f.items): f for f in report.sample.failures}
+    assert set(found) == {
+        ("not_json", "decode", 1),
+        ("wrong_type", "normalize", 2),
+        ("check", "upsert", 1),
+        ("bad_value", "normalize", 1),
+    }
+    assert "$.total" in found["wrong_type", "normalize", 2].detail
+    assert found["check", "upsert", 1].detail == "orders_total_check (23514)"
+    assert found["not_json", "decode", 1].example.startswith(f"{look.topic}/")
+    assert report.exit == FAILS
+    assert report.sample.ends == {"written": 20}
+    assert "secret-value" not in str(report)
+    assert query(table, "select count(*) from orders") == [(0,)]
+
+
+def test_later_records_of_the_sample_see_the_earlier_ones(look: Look, database: str, brokers: str) -> None:
+    query(database, create_table(flows.Order) + "alter table orders add foreign key (parent) references orders (id)")
+    send(brokers, look.topic, [(b"1", order(1)[1]), (b"1", order(2, parent=1)[1]), (b"1", order(3, parent=99)[1])])
+
+    report = look()
+
+    assert [(f.reason, f.items) for f in report.sample.failures] == [("foreign_key", 1)]
+    assert query(database, "select count(*) from orders") == [(0,)]
+
+
+def test_the_sample_is_both_ends_of_each_partition(look: Look, table: str, brokers: str) -> None:
+    send(brokers, look.topic, [(str(n % 7).encode(), order(n)[1]) for n in range(200)])
+
+    report = look(sample=5)
+
+    assert (report.sample.messages, report.sample.ends) == (20, {"written": 20})
+    assert look(sample=0).sample.messages == 0
+
+
+def test_what_is_stored_and_newer_counts_as_superseded(look: Look, table: str, brokers: str) -> None:
+    query(table, "insert into orders (id, total, state, seen_at) values (1, 1, 'new', now() + interval '1 h')")
+    send(brokers, look.topic, [order(1), order(2)])
+
+    assert look().sample.ends == {"written": 1, "superseded": 1}
+
+
+def test_everything_is_looked_at_although_something_is_wrong(look: Look, brokers: str, database: str) -> None:
+    send(brokers, look.topic, [order(1), (b"", b"{broken")])
+
+    report = look(progress_api_url="http://127.0.0.1:1", progress_api_token="t")
+
+    assert report.exit == DEPLOYMENT
+    assert "there is no such table" in said(report, "deployment")
+    assert "http://127.0.0.1:1" in said(report, "away")
+    assert [f.reason for f in report.sample.failures] == ["not_json"]
+    query(database, create_table(flows.Order))
+    assert look(progress_api_url="http://127.0.0.1:1", progress_api_token="t").exit == AWAY
+    assert look(progress_api_url="http://127.0.0.1:1").exit == DEPLOYMENT
+
+
+def test_a_missing_topic_and_a_broker_that_is_away(look: Look, table: str) -> None:
+    look.topic, here = "nowhere", look.topic
+    assert "no topic 'nowhere'" in said(look(), "deployment")
+    look.topic = here
+
+    away = look(kafka_brokers="127.0.0.1:1")
+    assert (away.exit, "127.0.0.1:1" in said(away, "away")) == (AWAY, True)
+
+
+def test_limits_of_the_dead_letter_topic_are_said(look: Look, table: str, make_topic) -> None:
+    small = make_topic(partitions=1, max_message_bytes=1000, retention_ms=60_000)
+
+    report = look(dead_letter_topic=small)
+
+    assert report.exit == 0
+    assert "max.message.bytes is 1000" in said(report, "note")
+    assert "retention.ms is 60000" in said(report, "note")
+
+
+def test_a_group_whose_offset_is_gone_is_told(look: Look, table: str, brokers: str) -> None:
+    from confluent_kafka import Consumer, TopicPartition
+
+    send(brokers, look.topic, [order(1)])
+    group = f"gone-{look.topic}"
+    consumer = Consumer({"bootstrap.servers": brokers, "group.id": group})
+    consumer.commit(offsets=[TopicPartition(look.topic, 0, 1000)], asynchronous=False)
+    consumer.close()
+
+    report = look(consumer_group_id=group)
+
+    assert report.exit == DEPLOYMENT
+    assert f"offset 1000 of {look.topic}-0" in said(report, "deployment")
+    assert Group(brokers, group).committed(look.topic, 2) == [1000, 0]
+
+
+def test_the_progress_service_is_asked_and_its_ledger_is_as_before(
+    look: Look, table: str, brokers: str, service: Service
+) -> None:
+    send(brokers, look.topic, [order(1)])
+    ledger = "select (select count(*) from lovelace.settled_offsets), (select count(*) from lovelace.heard)"
+    before = query(table, ledger)
+
+    report = look(progress_api_url=service.url, progress_api_token=service.token)
+    assert (report.exit, f"{service.url}: the progress service is ready" in said(report, "ok")) == (0, True)
+    assert query(table, ledger) == before
+    refused = look(progress_api_url=service.url, progress_api_token="another")
+    assert (refused.exit, "PROGRESS_API_TOKEN" in said(refused, "deployment")) == (DEPLOYMENT, True)
+
+
+def test_steps_of_the_flows_own_are_not_guessed_at(brokers: str, table: str, make_topic) -> None:
+    settings = Settings(_env_file=None, kafka_brokers=brokers, postgres_dsn=table)
+    topic = make_topic(partitions=1)
+    send(brokers, topic, [order(1), order(2, total="x")])
+
+    report = check(journey_of(flows.orders(settings, topic, between=True)), 10)
+
+    assert "no row was tried" in said(report, "note")
+    assert [f.reason for f in report.sample.failures] == ["wrong_type"]
+
+
+def test_the_command_prints_a_table_or_json(
+    look: Look, table: str, brokers: str, kafka_server: Kafka, tmp_path: Path
+) -> None:
+    send(brokers, look.topic, [order(1), order(2, total=-1)])
+    environment = {
+        "KAFKA_BROKERS": brokers, "POSTGRES_DSN": table, "PROGRESS_API_URL": "", "CONSUMER_GROUP_ID": "",
+        "TOPIC": look.topic,
+    }  # fmt: skip
+
+    shown = lovelace(tmp_path, environment, "check", "tests.servers.flows")
+    assert (shown.returncode, shown.stderr) == (1, "")
+    [row] = [line.split("\t") for line in shown.stdout.splitlines() if "\t" in line]
+    assert row[:4] == ["check", "upsert", "1", "orders_total_check (23514)"]
+    assert "tried 2 messages, 2 items: 1 written; 1 would fail" in shown.stdout
+    answer = json.loads(lovelace(tmp_path, environment, "check", "tests.servers.flows", "--json").stdout)
+    assert (answer["exit"], answer["flow"], answer["sample"]["ends"]) == (1, "orders", {"written": 1})
