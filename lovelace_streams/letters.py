@@ -65,13 +65,13 @@ def read_letters(settings: Settings, topic: str, *, with_values: bool = False) -
     """
     letters: dict[str, DeadLettered] = {}
     for message in messages(settings.kafka, topic):
-        letter = _letter(message, with_value=with_values)
+        letter = letter_of(message, with_value=with_values)
         letters.pop(letter.origin, None)  # the last one, in the last one's place
         letters[letter.origin] = letter
     return iter(letters.values())
 
 
-def _letter(message: Message, *, with_value: bool) -> DeadLettered:
+def letter_of(message: Message, *, with_value: bool) -> DeadLettered:
     named = {name: value.decode("utf-8", "replace") for name, value in headers_of(message) if value is not None}
     return DeadLettered(
         origin=named.get("lovelace-origin", f"?/{message.topic()}/{message.partition()}/{message.offset()}"),

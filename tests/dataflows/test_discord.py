@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from dataflows.discord import EVENTS, SOURCE, Member, MemberLeft, messages
+from dataflows.discord import flow as dataflow
 from dataflows.discord_sample import bad_messages, dispatch, member, setup
 from lovelace_streams.batch import cut
 from lovelace_streams.ddl import create_table
@@ -18,6 +19,7 @@ from lovelace_streams.json import JsonDecoder
 from lovelace_streams.mapping import normalizer
 from lovelace_streams.records import Envelope, Record
 from lovelace_streams.settings import BatchPolicy, PostgresSettings
+from lovelace_streams.testing import Message, run
 from lovelace_streams.writers import Entry, Refusal
 from lovelace_streams.writers.postgres import PostgresWriter
 
@@ -206,3 +208,18 @@ def test_bare_members_are_wrapped_and_dispatches_are_not(flow: Flow) -> None:
 
 def test_the_source_names_what_the_command_line_needs() -> None:
     assert (SOURCE.name, SOURCE.topic, SOURCE.rows) == ("discord", "discord.members.raw", (Member, MemberLeft))
+
+
+def test_the_whole_flow_without_a_server() -> None:
+    listed = [member(n) for n in range(1, 101)]
+    listed[50] = {"nick": "nobody"}
+    chunk = dispatch("GUILD_MEMBERS_CHUNK", {"guild_id": str(GUILD), "members": listed})
+    sent = [Message(message.value, job="g", items=message.items) for message in messages(chunk)]
+
+    result = run(dataflow, [*sent, Message(b"{", job="g"), {"t": "TYPING_START"}], jobs={"g": 101})
+
+    assert result.outcomes == {"written": 99, "dead_lettered": 2, "skipped": 1}
+    assert result.letter("missing").items == [(50, "missing")]
+    assert result.row("discord_members", user_id=7)["display_name"] == "Member 7"
+    assert (result.jobs["g"].status, len(result.signals)) == ("completed", 1)
+    assert result.committed[SOURCE.topic, 0] == 3

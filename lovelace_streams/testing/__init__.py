@@ -1,0 +1,15 @@
+"""Users' tests: a mapping in three lines, and a whole flow without servers (docs/testing.md).
+
+mapped(what, *payloads)     a row class, events or a decoder by themselves       mappings.py
+run(flow, messages)         the flow as it is, its ends in memory                flows.py (broker.py)
+
+What is tested is what runs: the same operators on the same engine. Only the network is replaced: librdkafka's clients
+by a broker in memory, writers by `MemoryWriter`, the progress service by its own ledger.
+"""
+
+from lovelace_streams.testing.flows import Result, run
+from lovelace_streams.testing.mappings import Mapped, mapped
+from lovelace_streams.testing.messages import Message
+from lovelace_streams.writers.memory import MemoryWriter
+
+__all__ = ["Mapped", "MemoryWriter", "Message", "Result", "mapped", "run"]

@@ -1,0 +1,275 @@
+"""A broker in memory, behind the same calls that `source` and `dead_letter` make of librdkafka's clients.
+
+It stands in for the network, not for Kafka: one member a group, no rebalance, nothing expires, every call answers at
+once. What those do is tested on real brokers, in this project's own tests.
+"""
+
+import heapq
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from itertools import count
+from types import SimpleNamespace
+from typing import Any, cast
+
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from lovelace_streams.outside import Outside
+
+Headers = Sequence[tuple[str, bytes | None]]
+Place = tuple[str, int]
+"""Topic and partition."""
+
+NOTHING = -1001
+"""librdkafka's offset of a group that has committed nothing."""
+CREATE_TIME = 1
+LARGEST = 1_048_588
+"""A real broker's default of `max.message.bytes`."""
+
+
+class Stored:
+    """A message as it lies in a topic, read by the calls of a `confluent_kafka.Message`."""
+
+    __slots__ = ("_headers", "_key", "_offset", "_partition", "_timestamp", "_topic", "_value", "sequence")
+
+    def __init__(
+        self,
+        place: Place,
+        offset: int,
+        sequence: int,
+        value: bytes | None,
+        key: bytes | None,
+        headers: Headers,
+        ms: int,
+    ) -> None:
+        self._topic, self._partition = place
+        self._offset = offset
+        self._value, self._key, self._headers, self._timestamp = value, key, list(headers), ms
+        self.sequence = sequence
+        """Its place among all messages of the broker, which is the order they are read in."""
+
+    def topic(self) -> str:
+        return self._topic
+
+    def partition(self) -> int:
+        return self._partition
+
+    def offset(self) -> int:
+        return self._offset
+
+    def key(self) -> bytes | None:
+        return self._key
+
+    def value(self) -> bytes | None:
+        return self._value
+
+    def headers(self) -> list[tuple[str, bytes | None]] | None:
+        return self._headers or None
+
+    def timestamp(self) -> tuple[int, int]:
+        return CREATE_TIME, self._timestamp
+
+    def error(self) -> None:
+        return None
+
+    def __len__(self) -> int:
+        return len(self._value or b"")
+
+
+class Broker(Outside):
+    """Topics in memory, and the clients of them. `on_silence` is called where a consumer has nothing left to read."""
+
+    def __init__(self, on_silence: Callable[[], None]) -> None:
+        self.on_silence = on_silence
+        self.logs: dict[Place, list[Stored]] = {}
+        self.committed: dict[Place, int] = {}
+        self.stopped: str | None = None
+        """The line that the worker would have ended with, and exit code 78."""
+        self._sequence = count()
+
+    def consumer(self, config: dict[str, Any]) -> Consumer:
+        return cast("Consumer", MemoryConsumer(self, config.get("on_commit")))
+
+    def producer(self, config: dict[str, Any]) -> Producer:  # noqa: ARG002
+        return cast("Producer", MemoryProducer(self))
+
+    def admin(self, config: dict[str, Any]) -> AdminClient:  # noqa: ARG002
+        return cast("AdminClient", MemoryAdmin(self))
+
+    def begin(self, drain: Callable[..., None]) -> None:
+        """A test's own log, ports and signals are left alone."""
+
+    def stop(self, line: str) -> None:
+        """The process goes on; whoever ran the flow raises."""
+        self.stopped = line
+
+    def create(self, topic: str, partitions: int = 1) -> None:
+        """Make a topic, unless it is there."""
+        for partition in range(partitions):
+            self.logs.setdefault((topic, partition), [])
+
+    def append(self, place: Place, value: bytes | None, key: bytes | None, headers: Headers, ms: int) -> Stored:
+        """Store a message. Raises `KeyError` where there is no such topic or partition."""
+        log = self.logs[place]
+        stored = Stored(place, len(log), next(self._sequence), value, key, headers, ms)
+        log.append(stored)
+        return stored
+
+    def places(self, topics: Iterable[str]) -> list[Place]:
+        """All partitions of these topics."""
+        wanted = set(topics)
+        return [place for place in self.logs if place[0] in wanted]
+
+    def topics(self) -> dict[str, int]:
+        """Topic → how many partitions it has."""
+        numbers: dict[str, int] = {}
+        for topic, _ in self.logs:
+            numbers[topic] = numbers.get(topic, 0) + 1
+        return numbers
+
+
+class MemoryConsumer:
+    """The only member of its group."""
+
+    def __init__(self, broker: Broker, on_commit: Callable[[None, list[TopicPartition]], None] | None) -> None:
+        self._broker = broker
+        self._on_commit = on_commit
+        self._on_assign: Callable[[Any, list[TopicPartition]], None] | None = None
+        self._on_revoke: Callable[[Any, list[TopicPartition]], None] | None = None
+        self._topics: list[str] = []
+        self._positions: dict[Place, int] = {}
+        self._paused: set[Place] = set()
+        self._answers: list[list[TopicPartition]] = []
+
+    def subscribe(self, topics: list[str], *, on_assign: Any, on_revoke: Any, on_lost: Any) -> None:  # noqa: ARG002
+        self._topics, self._on_assign, self._on_revoke = topics, on_assign, on_revoke
+
+    def consume(self, number: int, seconds: float) -> list[Stored]:
+        """Callbacks first, as librdkafka has it; an empty answer is the worker's chance to end."""
+        if self._on_assign is not None:
+            assign, self._on_assign = self._on_assign, None
+            assign(self, [TopicPartition(*place) for place in self._broker.places(self._topics)])
+        self._answer()
+        found = list(self._next(number))
+        if not found:
+            self._broker.on_silence()
+            time.sleep(min(seconds, 0.001))  # other threads may have something to do
+        return found
+
+    def _answer(self) -> None:
+        answers, self._answers = self._answers, []
+        for partitions in answers:
+            if self._on_commit is not None:
+                self._on_commit(None, partitions)
+
+    def _next(self, number: int) -> Iterator[Stored]:
+        logs = [
+            map(self._broker.logs[place].__getitem__, range(position, len(self._broker.logs[place])))
+            for place, position in self._positions.items()
+            if place not in self._paused
+        ]
+        for stored, _ in zip(heapq.merge(*logs, key=lambda message: message.sequence), range(number), strict=False):
+            self._positions[stored.topic(), stored.partition()] = stored.offset() + 1
+            yield stored
+
+    def incremental_assign(self, partitions: list[TopicPartition]) -> None:
+        self._positions |= {(p.topic, p.partition): p.offset for p in partitions}
+
+    def incremental_unassign(self, partitions: list[TopicPartition]) -> None:
+        for p in partitions:
+            del self._positions[p.topic, p.partition]
+
+    def assignment(self) -> list[TopicPartition]:
+        return [TopicPartition(*place) for place in self._positions]
+
+    def pause(self, partitions: list[TopicPartition]) -> None:
+        self._paused |= {(p.topic, p.partition) for p in partitions}
+
+    def resume(self, partitions: list[TopicPartition]) -> None:
+        self._paused -= {(p.topic, p.partition) for p in partitions}
+
+    def committed(self, partitions: list[TopicPartition], timeout: float = -1) -> list[TopicPartition]:  # noqa: ARG002
+        held = self._broker.committed
+        return [TopicPartition(p.topic, p.partition, held.get((p.topic, p.partition), NOTHING)) for p in partitions]
+
+    def get_watermark_offsets(
+        self,
+        partition: TopicPartition,
+        timeout: float = -1,  # noqa: ARG002
+        cached: bool = False,  # noqa: ARG002
+    ) -> tuple[int, int]:
+        return 0, len(self._broker.logs[partition.topic, partition.partition])
+
+    def commit(self, *, offsets: list[TopicPartition], asynchronous: bool) -> list[TopicPartition] | None:
+        self._broker.committed |= {(p.topic, p.partition): p.offset for p in offsets}
+        if not asynchronous:
+            return offsets
+        self._answers.append(offsets)
+        return None
+
+    def close(self) -> None:
+        if self._on_revoke is not None and self._positions:
+            self._on_revoke(self, self.assignment())
+
+
+class MemoryProducer:
+    """Acknowledges what it sent when it is polled, as a real one does."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._sent: list[tuple[Any, Stored]] = []
+
+    def produce(
+        self,
+        topic: str,
+        value: bytes | None = None,
+        key: bytes | None = None,
+        *,
+        headers: Headers = (),
+        on_delivery: Any = None,
+    ) -> None:
+        self._broker.create(topic)
+        stored = self._broker.append((topic, 0), value, key, headers, int(time.time() * 1000))
+        self._sent.append((on_delivery, stored))
+
+    def poll(self, seconds: float = 0) -> int:  # noqa: ARG002
+        sent, self._sent = self._sent, []
+        for on_delivery, stored in sent:
+            if on_delivery is not None:
+                on_delivery(None, stored)
+        return len(sent)
+
+    def flush(self, seconds: float = -1) -> int:
+        self.poll(seconds)
+        return 0
+
+    def __len__(self) -> int:
+        return len(self._sent)
+
+
+class MemoryAdmin:
+    """Answers about topics; a topic's id is its name."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+
+    def list_topics(self, topic: str | None = None, timeout: float = -1) -> Any:  # noqa: ARG002
+        return SimpleNamespace(topics={name: SimpleNamespace(topic=name) for name in self._broker.topics()})
+
+    def create_topics(self, topics: Iterable[Any], **_: Any) -> dict[str, Future[None]]:
+        for new in topics:
+            self._broker.create(new.topic, new.num_partitions)
+        return {new.topic: _done(None) for new in topics}
+
+    def describe_topics(self, topics: Any, **_: Any) -> dict[str, Future[Any]]:
+        return {name: _done(SimpleNamespace(topic_id=name)) for name in topics.topic_names}
+
+    def describe_configs(self, resources: Iterable[Any], **_: Any) -> dict[Any, Future[Any]]:
+        return {it: _done({"max.message.bytes": SimpleNamespace(value=str(LARGEST))}) for it in resources}
+
+
+def _done(answer: Any) -> Future[Any]:
+    future: Future[Any] = Future()
+    future.set_result(answer)
+    return future

@@ -1,0 +1,309 @@
+"""A whole flow in a second: its own operators on the real engine, with a broker, a table and a service in memory."""
+
+import inspect
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import httpx
+import msgspec
+import structlog
+from bytewax.dataflow import Dataflow
+from bytewax.testing import run_main
+
+from lovelace_streams.letters import DeadLettered, letter_of
+from lovelace_streams.offsets import InHand
+from lovelace_streams.progress import Reporter
+from lovelace_streams.records import Outcome, Settled
+from lovelace_streams.settings import Settings
+from lovelace_streams.source import KafkaSource
+from lovelace_streams.testing.broker import Broker, Place
+from lovelace_streams.testing.messages import Message
+from lovelace_streams.upsert import Carrier
+from lovelace_streams.writers import Writer
+from lovelace_streams.writers.memory import MemoryWriter
+
+SERVICE = "http://progress.memory"
+MEMORY: dict[str, Any] = {
+    "kafka_brokers": "memory",
+    "postgres_dsn": "postgresql://memory/memory",
+    "clickhouse_dsn": "http://memory/memory",
+    "drain_seconds": 0.0,
+    "progress_api_token": "memory",
+}
+
+
+class Result(msgspec.Struct, frozen=True):
+    """What a flow made of its messages."""
+
+    tables: dict[str, list[dict[str, Any]]]
+    """Table → its rows, in the order of their first write."""
+    letters: list[DeadLettered]
+    """The dead-letter topic, read as `lovelace dlq` reads it: `reason`, `detail`, `items`, `step`, `value`."""
+    outcomes: Counter[str]
+    """Items by how they ended: `written`, `superseded`, `dead_lettered`, `skipped`."""
+    skipped: Counter[str]
+    """Skipped items by their reason."""
+    committed: dict[Place, int]
+    """(topic, partition) → the group's offset: where a restart would begin."""
+    jobs: dict[str, Any]
+    """Job → its state at the progress service: `status`, `succeeded`, `failed`, `skipped`."""
+    signals: list[dict[str, Any]]
+    """What a workflow that waits for its job would have been told."""
+    sent: dict[str, list[bytes | None]]
+    """Topic → the values that the flow sent to it."""
+
+    def rows(self, table: str | None = None) -> list[dict[str, Any]]:
+        """The rows of a table, or of the only one. Raises `AssertionError` for one that the flow does not write."""
+        if table is None and len(self.tables) == 1:
+            return next(iter(self.tables.values()))
+        if table not in self.tables:
+            raise AssertionError(f"the flow writes {', '.join(self.tables)}, not {table}")
+        return self.tables[table]
+
+    def row(self, table: str | None = None, **columns: Any) -> dict[str, Any]:
+        """The only row with these values. Raises `AssertionError` that says what is there, and what failed."""
+        rows = self.rows(table)
+        found = [row for row in rows if all(row.get(name, None) == value for name, value in columns.items())]
+        if len(found) == 1:
+            return found[0]
+        wanted = ", ".join(f"{name}={value!r}" for name, value in columns.items()) or "anything"
+        there = [{name: row.get(name) for name in columns} for row in rows[:5]]
+        raise AssertionError(f"expected one row with {wanted}, got {len(found)} of {len(rows)}: {there}; {self}")
+
+    def letter(self, reason: str | None = None) -> DeadLettered:
+        """The only dead letter (with this reason). Raises `AssertionError` that says what there is instead."""
+        found = [letter for letter in self.letters if letter.matches(reason, None)]
+        if len(found) == 1:
+            return found[0]
+        raise AssertionError(f"expected one dead letter{f' for {reason}' if reason else ''}, got {len(found)}; {self}")
+
+    def all_written(self) -> "Result":
+        """This result. Raises `AssertionError` where an item did not become a row."""
+        if self.letters or self.skipped:
+            raise AssertionError(f"expected every item to be written; {self}")
+        return self
+
+    def __str__(self) -> str:
+        told = [f"{count} {outcome}" for outcome, count in self.outcomes.items()] or ["nothing read"]
+        told += [
+            f"dead letter in {it.step}: {it.failed}{f': {it.detail}' if it.detail else ''}" for it in self.letters[:5]
+        ]
+        told += [f"{count} skipped as {reason}" for reason, count in self.skipped.items()]
+        return "; ".join(told)
+
+
+def run(
+    flow: Callable[..., Dataflow] | Dataflow,
+    messages: Iterable[Any],
+    *,
+    jobs: Mapping[str, int | None] | None = None,
+    writers: Sequence[MemoryWriter] = (),
+    timeout: float = 30.0,
+    **settings: Any,
+) -> Result:
+    """Run a flow until everything that was sent is settled and committed; opens no connection, starts no server.
+
+    `flow` is what `python -m bytewax.run` gets: a function (it gets settings of its own, which `settings` change:
+    `batch_size=2`), or what it answers. Its source reads `messages` (see `Message`), in their order; each writer is a
+    `MemoryWriter` with its rows, or that of `writers` for the same table, with rows or rules of its own. `jobs` opens
+    jobs, each with its total.
+
+    Raises the `DeploymentFault` that would have stopped the worker with exit code 78, and `TimeoutError` where
+    something is not settled after `timeout` seconds.
+    """
+    ledger = Ledger(jobs or {})
+    built = _build(flow, settings | ({"progress_api_url": SERVICE} if jobs else {}))
+    source = source_of(built)
+    broker = Broker(on_silence=Patience(source, timeout).end)
+    source.outside = broker
+    source.in_hand = watched = Watched()
+    into = _replace_ends(source, writers, ledger)
+    _send(broker, source, [Message.of(message) for message in messages])
+    given = set(broker.places(source.topics))
+    with _quiet():
+        run_main(built)  # type: ignore[no-untyped-call]
+    if source.fault is not None:
+        raise source.fault
+    if watched.left:
+        raise TimeoutError(f"{watched.left} messages are not settled after {timeout:g} s")
+    letters = source.settings.dead_letter_topic or f"{source.pipeline}.dlq"
+    sent: dict[str, list[bytes | None]] = {}
+    for place in broker.logs.keys() - given:
+        if broker.logs[place]:
+            sent.setdefault(place[0], []).extend(message.value() for message in broker.logs[place])
+    return Result(
+        tables={writer.declared.name: list(writer.table.values()) for writer in into},
+        letters=[letter_of(cast("Any", message), with_value=True) for message in broker.logs.get((letters, 0), [])],
+        outcomes=Counter({outcome: count for outcome, count in source.in_hand.totals.items() if count}),
+        skipped=watched.skipped,
+        committed=broker.committed,
+        jobs=ledger.jobs,
+        signals=ledger.signals,
+        sent=sent,
+    )
+
+
+def source_of(flow: Dataflow) -> KafkaSource:
+    """The source that a flow reads. Raises `TypeError` where it is none, or not one."""
+    found = {
+        id(it): it for step in _steps(flow.substeps) if isinstance(it := getattr(step, "source", None), KafkaSource)
+    }
+    if len(found) != 1:
+        raise TypeError(f"{flow.flow_id}: expected a flow with one KafkaSource, got {len(found)}")
+    return next(iter(found.values()))
+
+
+def _steps(steps: Iterable[Any]) -> Iterator[Any]:
+    for step in steps:
+        yield step
+        yield from _steps(step.substeps)
+
+
+def _build(flow: Callable[..., Dataflow] | Dataflow, values: Mapping[str, Any]) -> Dataflow:
+    if isinstance(flow, Dataflow):
+        return flow
+    return flow(OwnSettings(**{**MEMORY, **values})) if inspect.signature(flow).parameters else flow()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The worker's log goes where a test's own output is not looked for; pytest shows it with what fails."""
+    if structlog.is_configured():
+        yield
+        return
+    structlog.configure(logger_factory=structlog.WriteLoggerFactory(sys.stderr))
+    try:
+        yield
+    finally:
+        structlog.reset_defaults()
+
+
+class OwnSettings(Settings):
+    """Settings that no environment and no file says anything about."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: Any,  # noqa: ARG003
+        init_settings: Any,
+        env_settings: Any,  # noqa: ARG003
+        dotenv_settings: Any,  # noqa: ARG003
+        file_secret_settings: Any,  # noqa: ARG003
+    ) -> tuple[Any, ...]:
+        """Only what the test says."""
+        return (init_settings,)
+
+
+def _replace_ends(source: KafkaSource, writers: Sequence[MemoryWriter], ledger: "Ledger") -> list[MemoryWriter]:
+    """A writer in memory for each that the flow has, and the ledger behind the reporter's own client."""
+    given = {writer.declared.name: writer for writer in writers}
+    into = []
+    for service in source.services:
+        if isinstance(service, Carrier):
+            service.writer = _in_memory(service.writer, given)
+            into.append(service.writer)
+        if isinstance(service, Reporter):
+            service.client.close()
+            service.client = httpx.Client(transport=httpx.MockTransport(ledger.answer))
+    if ledger.opened and not any(isinstance(service, Reporter) for service in source.services):
+        raise TypeError("the flow ends in `commit`, which knows no jobs: let it end in `progress`")
+    if unknown := given.keys() - {writer.declared.name for writer in into}:
+        raise TypeError(f"the flow writes no table {', '.join(sorted(unknown))}")
+    return into
+
+
+def _in_memory(writer: Writer, given: Mapping[str, MemoryWriter]) -> MemoryWriter:
+    if isinstance(writer, MemoryWriter):
+        return writer
+    return given.get(writer.rows[0].__table__.name) or MemoryWriter(*writer.rows)
+
+
+def _send(broker: Broker, source: KafkaSource, messages: Sequence[Message]) -> None:
+    partitions = 1 + max((message.partition for message in messages), default=0)
+    for topic in source.topics:
+        broker.create(topic, partitions)
+    replay = f"{source.pipeline}.replay"
+    broker.create(replay)
+    for place, message in enumerate(messages):
+        at = (message.topic or source.topics[0], message.partition)
+        if at not in broker.logs:
+            raise ValueError(f"message {place} is sent to {at[0]}, which the flow does not read: {source.topics}")
+        broker.append(at, message.value_sent, message.key_sent, message.headers_sent, message.ms(place))
+
+
+class Patience:
+    """Ends the worker when nothing is left to read and all of it is settled, or when the time is up."""
+
+    def __init__(self, source: KafkaSource, seconds: float) -> None:
+        self._source = source
+        self._deadline = time.monotonic() + seconds
+
+    def end(self) -> None:
+        """Nothing is there to be read."""
+        if not self._source.unfinished or time.monotonic() > self._deadline:
+            self._source.drain()
+
+
+class Watched(InHand):
+    """Also remembers why items were skipped, and how many messages were not settled in the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.skipped: Counter[str] = Counter()
+        self.left = 0
+
+    def settle(self, settled: Settled) -> None:
+        """Note the outcome."""
+        if settled.outcome is Outcome.SKIPPED:
+            self.skipped[str(settled.reason)] += sum(item.count for item in settled.envelopes)
+        super().settle(settled)
+
+    def end(self, topic: str, partition: int) -> None:
+        """Forget the partition."""
+        if (held := self.of(topic, partition)) is not None:
+            self.left += len(held.in_hand)
+        super().end(topic, partition)
+
+
+class Ledger:
+    """The progress service's own ledger, behind the client's calls."""
+
+    def __init__(self, jobs: Mapping[str, int | None]) -> None:
+        self.opened = jobs
+        self._ledger: Any = None
+
+    @property
+    def jobs(self) -> dict[str, Any]:
+        """The jobs as they stand."""
+        return self._ledger.jobs if self._ledger is not None else {}
+
+    @property
+    def signals(self) -> list[dict[str, Any]]:
+        """The signals that are due."""
+        return list(self._ledger.signals.values()) if self._ledger is not None else []
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        """What the service answers to a worker."""
+        from lovelace_streams.api.models import ProgressRequest
+
+        ledger = self._made()
+        if request.method == "POST":
+            report = ProgressRequest.model_validate_json(request.content)
+            return httpx.Response(200, text=ledger.report(report, datetime.now(UTC)).model_dump_json())
+        _, pipeline, topic_id = request.url.path.strip("/").split("/", 2)
+        return httpx.Response(200, text=ledger.cover(pipeline, topic_id).model_dump_json())
+
+    def _made(self) -> Any:
+        if self._ledger is None:
+            from lovelace_streams.api import ledger, models
+
+            self._ledger = ledger.Ledger()
+            for job, total in self.opened.items():
+                wanted = models.OpenJob(job_id=job, source="test", total_items=total, workflow_id="workflow")
+                self._ledger.open(wanted, None, datetime.now(UTC))
+        return self._ledger

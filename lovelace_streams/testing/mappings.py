@@ -1,0 +1,103 @@
+"""A mapping by itself: payloads in, rows out, by the decoder and the normalizer that a flow runs."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from lovelace_streams.decode import Decoder, Skipped
+from lovelace_streams.json import Events, JsonDecoder
+from lovelace_streams.mapping import MapFunction, normalizer
+from lovelace_streams.normalize import sort
+from lovelace_streams.records import DeadLetter, Envelope, Record
+from lovelace_streams.rows import Row
+from lovelace_streams.testing.messages import Message
+
+What = type[Row] | MapFunction | Events
+
+
+class Mapped(msgspec.Struct, frozen=True):
+    """What became of some payloads: `rows` in their order, `letters` for what failed, `skipped` with the reasons."""
+
+    rows: list[Row]
+    letters: list[DeadLetter]
+    """Each with `reason`, `detail`, `step` and `item`, the place in its message."""
+    skipped: list[str]
+
+    @property
+    def row(self) -> Any:
+        """The only row. Raises `AssertionError` that says what happened instead."""
+        if len(self.rows) == 1 and not self.letters:
+            return self.rows[0]
+        raise AssertionError(f"expected one row, got {self}")
+
+    @property
+    def letter(self) -> DeadLetter:
+        """The only failure. Raises `AssertionError` that says what happened instead."""
+        if len(self.letters) == 1:
+            return self.letters[0]
+        raise AssertionError(f"expected one dead letter, got {self}")
+
+    def __str__(self) -> str:
+        told = [f"{len(self.rows)} row{'s' * (len(self.rows) != 1)}"]
+        told += [f"dead letter in {it.step}: {it.reason}{f': {it.detail}' if it.detail else ''}" for it in self.letters]
+        told += [f"skipped: {reason}" for reason in self.skipped]
+        return "; ".join(told)
+
+
+def mapped(what: What | Decoder, *payloads: Any, to: type[Row] | Sequence[type[Row]] = ()) -> Mapped:
+    """Decode and normalize payloads as a flow does that says `JsonDecoder(what)`; needs nothing but the mapping.
+
+    `what` is a row class, a function, `Events`, or a decoder of its own, which then needs `to`: the row classes that
+    `normalize` is told. A payload is anything that `Message` takes, or a `Message` where key, headers or time matter.
+
+    >>> from typing import Annotated
+    >>> from lovelace_streams import From, Row
+    >>> class Order(Row, table="orders", primary_key="id"):
+    ...     id: int
+    ...     country: Annotated[str, From("shipping.country"), str.upper]
+    >>> mapped(Order, {"id": "7", "shipping": {"country": "de"}}).row
+    Order(id=7, country='DE')
+    >>> print(mapped(Order, {"id": 7}))
+    0 rows; dead letter in normalize: missing: expected str, got nothing at $.shipping.country
+    """
+    decoder, targets = _decoder(what), _targets(what, to)
+    items: list[Envelope[Any]] = []
+    letters: list[DeadLetter] = []
+    skipped: list[Skipped] = []
+    for place, message in enumerate(map(Message.of, payloads)):
+        decoder.decode(_record(message, place), items, letters, skipped)
+    ports = sort(normalizer(*targets), items)
+    rows = [row for made in ports.oks for row in (made.payload if isinstance(made.payload, tuple) else [made.payload])]
+    ended = [*skipped, *ports.skipped]
+    return Mapped(rows, letters + ports.errs, [str(reason) for reason, item in ended for _ in range(item.count)])
+
+
+def _decoder(what: What | Decoder) -> Decoder:
+    return what if hasattr(what, "decode") and not isinstance(what, type) else JsonDecoder(what)
+
+
+def _targets(what: What | Decoder, to: type[Row] | Sequence[type[Row]]) -> list[Any]:
+    if to:
+        return [to] if isinstance(to, type) else list(to)
+    if isinstance(what, Events):
+        rows = [items.row for items in what.events.values()]
+        return [row for row in rows if isinstance(row, type)] or rows[:1]
+    if hasattr(what, "decode") and not isinstance(what, type):
+        raise TypeError("a decoder does not say which rows its items become: mapped(decoder, payload, to=Member)")
+    return [what]
+
+
+def _record(message: Message, place: int) -> Record:
+    return Record(
+        message.topic or "",
+        message.partition,
+        place,
+        place,
+        1,
+        message.key_sent,
+        message.value_sent,
+        message.headers_sent,
+        message.ms(place),
+        declared=message.items,
+    )
