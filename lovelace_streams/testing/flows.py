@@ -15,6 +15,7 @@ import structlog
 from bytewax.dataflow import Dataflow
 from bytewax.testing import run_main
 
+from lovelace_streams.journey import journey_of
 from lovelace_streams.letters import DeadLettered, letter_of
 from lovelace_streams.offsets import InHand
 from lovelace_streams.progress import Reporter
@@ -149,19 +150,11 @@ def run(
 
 
 def source_of(flow: Dataflow) -> KafkaSource:
-    """The source that a flow reads. Raises `TypeError` where it is none, or not one."""
-    found = {
-        id(it): it for step in _steps(flow.substeps) if isinstance(it := getattr(step, "source", None), KafkaSource)
-    }
-    if len(found) != 1:
+    """The source that a flow reads. Raises `DeploymentFault` where there is none, `TypeError` for several."""
+    found = {id(lane.source): lane.source for lane in journey_of(flow).lanes}
+    if len(found) > 1:
         raise TypeError(f"{flow.flow_id}: expected a flow with one KafkaSource, got {len(found)}")
     return next(iter(found.values()))
-
-
-def _steps(steps: Iterable[Any]) -> Iterator[Any]:
-    for step in steps:
-        yield step
-        yield from _steps(step.substeps)
 
 
 def _build(flow: Callable[..., Dataflow] | Dataflow, values: Mapping[str, Any]) -> Dataflow:
