@@ -240,8 +240,8 @@ class PostOffice:
     def _settle(self, letter: Letter) -> None:
         """The broker has it: its items are settled, here and at once, whether or not any step runs again."""
         failures: dict[int, str] = {item: str(reason) for item, reason in letter.failures.items()}
-        metrics.failures(self._source.pipeline, failures.values())
-        self._source.in_hand.fail(letter.record, failures)
+        if self._source.in_hand.fail(letter.record, failures):
+            metrics.failures(self._source.pipeline, failures.values())
         envelope: Envelope[Any] = Envelope(letter.record, letter.first.item, None, letter.items)
         self._settled = [*self._settled[-1000:], Settled(Outcome.DEAD_LETTERED, [envelope])]
 

@@ -12,11 +12,21 @@ from typing import Any
 import structlog
 from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
-from lovelace_streams.records import Envelope, Outcome, Settled
+from lovelace_streams.records import Envelope, Settled
 
 log = structlog.get_logger(__name__)
 
 RECORDS = Counter("lovelace_records_total", "Messages read.", ["pipeline", "topic", "partition"])
+READ_ITEMS = Counter(
+    "lovelace_read_items_total",
+    "Items that were read: those that came to an end, are pending, or were given up.",
+    ["pipeline"],
+)
+GIVEN_UP_ITEMS = Counter(
+    "lovelace_given_up_items_total",
+    "Items that had no outcome when their partition was given up: its next owner reads them again.",
+    ["pipeline"],
+)
 ITEMS = Counter(
     "lovelace_items_total", "Items that came to an end, by outcome and reason.", ["pipeline", "outcome", "reason"]
 )
@@ -44,6 +54,21 @@ OLDEST = Gauge(
     ["pipeline"],
 )
 PENDING = Gauge("lovelace_pending_items", "Items in hand without an outcome.", ["pipeline"])
+END = Gauge(
+    "lovelace_partition_end_offset",
+    "The end of a partition as the last fetch told it: how it grows is what arrives.",
+    ["pipeline", "topic", "partition"],
+)
+PARTITION_PENDING = Gauge(
+    "lovelace_partition_pending_items",
+    "Items of a partition in hand without an outcome.",
+    ["pipeline", "topic", "partition"],
+)
+PARTITION_OLDEST = Gauge(
+    "lovelace_partition_oldest_unsettled_seconds",
+    "Seconds that the oldest record of a partition without an outcome has been in hand.",
+    ["pipeline", "topic", "partition"],
+)
 END_TO_END = Histogram(
     "lovelace_end_to_end_seconds",
     "Seconds from a record's timestamp to its settlement, of the first record of each list.",
@@ -67,12 +92,18 @@ def read(pipeline: str | None, window: Sequence[Envelope[Any]]) -> None:
         RECORDS.labels(pipeline, topic, partition).inc(count)
 
 
-def items(pipeline: str | None, settled: Settled) -> None:
-    """Count items that were written or skipped, and see how long the first took; `failures` has counted the others."""
-    if settled.outcome is Outcome.DEAD_LETTERED:
+def decoded(pipeline: str | None, window: Sequence[Envelope[Any]]) -> None:
+    """Count the items of a window's messages, once they are known."""
+    if count := sum(envelope.record.items for envelope in window):
+        READ_ITEMS.labels(pipeline).inc(count)
+
+
+def items(pipeline: str | None, settled: Settled, count: int) -> None:
+    """Count items that were written or skipped, and see how long the first took; `failures` counts the others."""
+    if not count:
         return
-    ITEMS.labels(pipeline, settled.outcome, settled.reason or "").inc(sum(e.count for e in settled.envelopes))
-    if settled.envelopes and (timestamp := settled.envelopes[0].record.timestamp) > 0:
+    ITEMS.labels(pipeline, settled.outcome, settled.reason or "").inc(count)
+    if (timestamp := settled.envelopes[0].record.timestamp) > 0:
         END_TO_END.labels(pipeline).observe(max(0.0, time.time() - timestamp / 1000))
 
 

@@ -206,6 +206,8 @@ class InHand:
         self.current: dict[int, Assignment] = {}
         self.totals: dict[str, int] = {str(end): 0 for end in Outcome}
         """Items by outcome since the worker began, also those of assignments that have ended."""
+        self.given_up = 0
+        """Items without an outcome when their assignment ended: the next owner reads them again."""
         self._last_number = 0
 
     def assign(self, topic: str, topic_id: str, partition: int, start: int) -> Assignment:
@@ -223,6 +225,7 @@ class InHand:
     def end(self, topic: str, partition: int) -> None:
         """Forget a partition: what of it is still on its way is dropped by everybody."""
         if ended := self.of(topic, partition):
+            self.given_up += ended.pending
             del self.current[ended.number]
 
     def read(self, record: Record) -> None:
@@ -232,32 +235,39 @@ class InHand:
         assignment.unaccepted += record.offset + 1 - record.after
         assignment.next = record.offset + 1
 
-    def settle(self, settled: Settled) -> None:
-        """Note the outcome of items that were written or skipped; of dead-lettered ones `fail` has been told."""
+    def settle(self, settled: Settled) -> int:
+        """Note the outcome of items that were written or skipped; of dead-lettered ones `fail` has been told.
+
+        Answers how many items that were: none of an assignment that has ended.
+        """
         if settled.outcome is Outcome.DEAD_LETTERED:
-            return
+            return 0
         skipped = settled.outcome is Outcome.SKIPPED
+        noted = 0
         for envelope in settled.envelopes:
             record = envelope.record
             assignment = self.current.get(record.assignment)
             if assignment is None:
                 continue
             self._count(assignment, record, str(settled.outcome), envelope.count)
+            noted += envelope.count
             if skipped:
                 record.skipped += envelope.count
             else:
                 record.succeeded += envelope.count
             self._complete(assignment, record)
+        return noted
 
-    def fail(self, record: Record, failures: dict[int, str]) -> None:
-        """Note that items of a record were dead-lettered, each with its reason."""
+    def fail(self, record: Record, failures: dict[int, str]) -> bool:
+        """Note that items of a record were dead-lettered, each with its reason; False where its assignment ended."""
         assignment = self.current.get(record.assignment)
         if assignment is None:
-            return
+            return False
         self._count(assignment, record, str(Outcome.DEAD_LETTERED), len(failures))
         record.failed += len(failures)
         record.failures = failures
         self._complete(assignment, record)
+        return True
 
     def _count(self, assignment: Assignment, record: Record, outcome: str, items: int) -> None:
         if not (record.succeeded or record.failed or record.skipped):

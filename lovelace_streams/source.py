@@ -102,6 +102,7 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
         """Topic id → partition → what the ledger has settled: where to start if nothing was committed (H12)."""
         self.services: list[Service] = []
         self._listeners: list[Callable[[list[JobState]], None]] = []
+        self._watch: Watch | None = None
         self._consumer: Consumer | None = None
         self._admin: AdminClient | None = None
         self._waiting = False
@@ -147,8 +148,7 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
 
     def settle(self, settled: Settled) -> None:
         """Note items whose effect is durable."""
-        metrics.items(self.pipeline, settled)
-        self.in_hand.settle(settled)
+        metrics.items(self.pipeline, settled, self.in_hand.settle(settled))
 
     def failed(self, letters: Iterable[DeadLetter]) -> None:
         """Hand over what failed outside of a step's call; `dead_letter` takes it."""
@@ -218,7 +218,8 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
                 f"start `python -m bytewax.run` again instead, and the partitions are shared out"
             )
         self.outside.begin(self.drain)
-        self.register(Watch(self.pipeline, self.in_hand, self._known_end))
+        self._watch = Watch(self.pipeline, self.in_hand, self._known_end)
+        self.register(self._watch)
         return _Worker(self)
 
     def window(self) -> list[Envelope[bytes]]:
@@ -250,7 +251,8 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
         if window and not self._reading:
             self._reading = True
             log.info("reading", pipeline=self.pipeline)
-        metrics.read(self.pipeline, window)
+        if self._watch is not None:
+            self._watch.read(window)
         return window
 
     def close(self) -> None:

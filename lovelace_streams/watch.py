@@ -6,16 +6,20 @@ clock, so that it costs the same at any rate. It is a service of the source: the
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from prometheus_client import Gauge
 
 from lovelace_streams import metrics
 from lovelace_streams.offsets import Assignment, InHand
+from lovelace_streams.records import Envelope
 
 LOOK_SECONDS = 1.0
 
 
 class Watch:
-    """Keeps the gauges of one worker: lag a partition, items in hand, and how long the oldest has been there.
+    """Keeps the gauges of one worker: by partition its end, the lag, what is in hand and for how long; and their sums.
 
     `end_of(assignment)` answers the end of its partition as the last fetch told it, None where nothing was fetched yet.
     """
@@ -32,12 +36,22 @@ class Watch:
         self._end_of = end_of
         self._clock = clock
         self._next = clock()
+        self._window: Sequence[Envelope[Any]] = ()
+        self._given_up = 0
         self._read: dict[int, deque[tuple[int, float]]] = {}
         """Assignment → (everything below this offset, was read by this time), one for each look that found more."""
-        self._lags: set[tuple[str, int]] = set()
+        self._shown: set[tuple[Gauge, str, int]] = set()
+
+    def read(self, window: Sequence[Envelope[Any]]) -> None:
+        """A window is handed on: its messages are counted now, its items when every step has seen them."""
+        metrics.read(self._pipeline, window)
+        self._window = window
 
     def serve(self, *, idle: bool, between: bool) -> None:  # noqa: ARG002
-        """Look, if a second has passed since the last time."""
+        """Count the items of the last window; look, if a second has passed since the last time."""
+        if between:
+            metrics.decoded(self._pipeline, self._window)
+            self._window = ()
         now = self._clock()
         if now >= self._next:
             self._next = now + LOOK_SECONDS
@@ -58,22 +72,31 @@ class Watch:
         """Nothing to let go of."""
 
     def look(self, now: float) -> None:
-        """Set the gauges."""
+        """Set the gauges, and take away those of partitions that are not ours any more."""
         current = self._in_hand.current
-        self._show_lags(current)
-        metrics.PENDING.labels(self._pipeline).set(sum(a.pending for a in current.values()))
         self._read = {number: self._read.get(number, deque()) for number in current}
-        ages = [self._age(assignment, now) for assignment in current.values()]
-        metrics.OLDEST.labels(self._pipeline).set(max(ages, default=0.0))
+        shown: dict[tuple[Gauge, str, int], float] = {}
+        pending, oldest = 0, 0.0
+        for a in current.values():
+            held, age, end = a.pending, self._age(a, now), self._end_of(a)
+            pending, oldest = pending + held, max(oldest, age)
+            shown[metrics.PARTITION_PENDING, a.topic, a.partition] = held
+            shown[metrics.PARTITION_OLDEST, a.topic, a.partition] = age
+            if end is not None:
+                shown[metrics.END, a.topic, a.partition] = end
+                shown[metrics.LAG, a.topic, a.partition] = max(0, end - a.next)
+        self._show(shown)
+        metrics.PENDING.labels(self._pipeline).set(pending)
+        metrics.OLDEST.labels(self._pipeline).set(oldest)
+        metrics.GIVEN_UP_ITEMS.labels(self._pipeline).inc(self._in_hand.given_up - self._given_up)
+        self._given_up = self._in_hand.given_up
 
-    def _show_lags(self, current: dict[int, Assignment]) -> None:
-        ends = {(a.topic, a.partition): (self._end_of(a), a.next) for a in current.values()}
-        lags = {place: max(0, end - read) for place, (end, read) in ends.items() if end is not None}
-        for place in self._lags - lags.keys():
-            metrics.LAG.remove(self._pipeline, *place)
-        for place, lag in lags.items():
-            metrics.LAG.labels(self._pipeline, *place).set(lag)
-        self._lags = set(lags)
+    def _show(self, shown: dict[tuple[Gauge, str, int], float]) -> None:
+        for gauge, *place in self._shown - shown.keys():
+            gauge.remove(self._pipeline, *place)
+        for (gauge, *place), value in shown.items():
+            gauge.labels(self._pipeline, *place).set(value)
+        self._shown = set(shown)
 
     def _age(self, assignment: Assignment, now: float) -> float:
         """How long the oldest record has been in hand, to within one look; 0 where nothing is."""

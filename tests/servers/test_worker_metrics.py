@@ -49,12 +49,14 @@ def test_every_item_read_comes_to_one_end(job: Job) -> None:
     eventually(job.done)
     eventually(lambda: Group(job.brokers, job.topic).committed(job.topic) == ends(job.brokers, job.topic))
     eventually(lambda: scrape(worker)["lovelace_pending_items"] == {(("pipeline", job.topic),): 0})
-    eventually(lambda: by("topic", scrape(worker)["lovelace_consumer_lag_records"])[job.topic] == 0)  # once a second
+    eventually(lambda: by("topic", scrape(worker)["lovelace_consumer_lag_records"]).get(job.topic) == 0)  # once a second
 
     seen = scrape(worker)
 
     outcomes = by("outcome", seen["lovelace_items_total"])
     assert sum(outcomes.values()) == TOTAL
+    assert by("pipeline", seen["lovelace_read_items_total"]) == {job.topic: TOTAL}  # none pending, none given up
+    assert by("pipeline", seen["lovelace_given_up_items_total"]) == {job.topic: 0}
     assert outcomes["dead_lettered"] == FAILED
     assert outcomes["skipped"] == SKIPPED
     assert outcomes["written"] + outcomes.get("superseded", 0) == job.rows()
@@ -63,6 +65,10 @@ def test_every_item_read_comes_to_one_end(job: Job) -> None:
     assert reasons == {reason: letters.count(reason) for reason in letters}
     assert sum(by("partition", seen["lovelace_records_total"]).values()) == len(sent)
     assert by("topic", seen["lovelace_consumer_lag_records"])[job.topic] == 0
+    assert by("partition", seen["lovelace_partition_end_offset"]) == dict(
+        zip("012", ends(job.brokers, job.topic), strict=True)
+    )
+    assert by("topic", seen["lovelace_partition_pending_items"])[job.topic] == 0
     assert by("pipeline", seen["lovelace_oldest_unsettled_seconds"]) == {job.topic: 0}
     assert by("pipeline", seen["lovelace_unreported_offsets"]) == {job.topic: 0}
     assert by("pipeline", seen["lovelace_end_to_end_seconds_count"])[job.topic] > 0
@@ -85,7 +91,7 @@ def test_the_gauges_move_on_while_the_destination_is_frozen(job: Job, postgres_s
         postgres_server.thaw()
 
     eventually(lambda: job.rows() == 500)
-    eventually(lambda: by("topic", scrape(worker)["lovelace_consumer_lag_records"])[job.topic] == 0)
+    eventually(lambda: by("topic", scrape(worker)["lovelace_consumer_lag_records"]).get(job.topic) == 0)
     eventually(lambda: by("pipeline", scrape(worker)["lovelace_pending_items"]) == {job.topic: 0})
     assert by("pipeline", scrape(worker)["lovelace_breaker_state"]) == {job.topic: 0}
 
