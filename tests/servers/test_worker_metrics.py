@@ -49,7 +49,9 @@ def test_every_item_read_comes_to_one_end(job: Job) -> None:
     eventually(job.done)
     eventually(lambda: Group(job.brokers, job.topic).committed(job.topic) == ends(job.brokers, job.topic))
     eventually(lambda: scrape(worker)["lovelace_pending_items"] == {(("pipeline", job.topic),): 0})
-    eventually(lambda: by("topic", scrape(worker)["lovelace_consumer_lag_records"]).get(job.topic) == 0)  # once a second
+    eventually(
+        lambda: by("topic", scrape(worker)["lovelace_consumer_lag_records"]).get(job.topic) == 0
+    )  # once a second
 
     seen = scrape(worker)
 
