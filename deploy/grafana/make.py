@@ -113,7 +113,7 @@ PIPELINE = [
           by_pipeline="sum by (pipeline) (lovelace_unreported_offsets{})"),
     panel("Bad headers", "Read as absent.", "ops",
           by_header="sum by (header) (rate(lovelace_bad_headers_total[$__rate_interval]))"),
-    panel("Published progress", "Messages on the progress topic. Refused: it can't be written; records are not held up.",
+    panel("Published progress", "On the progress topic; refused: it can't be written, records are not held up.",
           "ops", by_outcome=rate("outcome", "lovelace_progress_published_total{}")),
 ]  # fmt: skip
 
