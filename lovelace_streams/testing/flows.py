@@ -250,11 +250,11 @@ class Watched(InHand):
         self.skipped: Counter[str] = Counter()
         self.left = 0
 
-    def settle(self, settled: Settled) -> None:
+    def settle(self, settled: Settled) -> int:
         """Note the outcome."""
         if settled.outcome is Outcome.SKIPPED:
             self.skipped[str(settled.reason)] += sum(item.count for item in settled.envelopes)
-        super().settle(settled)
+        return super().settle(settled)
 
     def end(self, topic: str, partition: int) -> None:
         """Forget the partition."""
