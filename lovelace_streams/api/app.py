@@ -27,22 +27,29 @@ from lovelace_streams.api.events import Events, stream
 from lovelace_streams.api.guard import Guard
 from lovelace_streams.api.ledger import Conflict, UnknownJob
 from lovelace_streams.api.models import (
+    INT_MAX,
     JOB_ID,
     TEXT,
     CloseJob,
     Cover,
+    FailurePage,
+    FailureReasons,
+    FailuresFound,
+    FindFailures,
     InputReceived,
     Job,
     JobDetail,
     JobPage,
     JobState,
     OpenJob,
+    Place,
     ProgressAnswer,
     ProgressRequest,
     Status,
 )
 from lovelace_streams.api.signals import Outbox, Signaller, TemporalSignaller, resend
 from lovelace_streams.api.store import Store
+from lovelace_streams.records import Reason
 
 log = structlog.get_logger(__name__)
 
@@ -53,6 +60,8 @@ ERRORS_MAX = 20
 JobIdPath = Annotated[str, Path(pattern=JOB_ID)]
 TextPath = Annotated[str, Path(min_length=1, max_length=255, pattern=TEXT)]
 TextQuery = Annotated[str | None, Query(min_length=1, max_length=255, pattern=TEXT)]
+JobIdQuery = Annotated[str | None, Query(pattern=JOB_ID)]
+AttemptQuery = Annotated[int | None, Query(ge=1, le=INT_MAX)]
 IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255, pattern=TEXT)]
 
 
@@ -157,6 +166,7 @@ def create_app(settings: ApiSettings, signaller: Signaller | None = None) -> Fas
     _health(app, service)
     _jobs(app, service)
     _progress(app, service)
+    _failures(app, service)
     _events(app, service)
     return app
 
@@ -273,6 +283,47 @@ def _progress(app: FastAPI, service: Service) -> None:
         return await store.cover(pipeline, topic_id)
 
     app.include_router(router)
+
+
+def _failures(app: FastAPI, service: Service) -> None:
+    store = service.store
+    router = _router()
+
+    @router.get("/failures")
+    async def failures(
+        pipeline: TextQuery = None,
+        job_id: JobIdQuery = None,
+        attempt: AttemptQuery = None,
+        reason: Reason | None = None,
+        open: bool | None = None,  # noqa: A002 - the name that whoever asks would choose
+        limit: Annotated[int, Query(ge=1, le=500)] = 50,
+        after: Annotated[str | None, Query(max_length=4096)] = None,
+    ) -> FailurePage:
+        """Failed items by pipeline and place; `open`: those with items that no replay has written yet."""
+        wanted = {"pipeline": pipeline, "job_id": job_id, "attempt": attempt, "reason": reason, "open": open}
+        return await store.failures(wanted, _place(after), limit)
+
+    @router.get("/failures/reasons")
+    async def reasons(
+        pipeline: TextQuery = None, job_id: JobIdQuery = None, attempt: AttemptQuery = None
+    ) -> FailureReasons:
+        """Failed items counted by pipeline and reason."""
+        return await store.failure_reasons({"pipeline": pipeline, "job_id": job_id, "attempt": attempt})
+
+    @router.post("/failures/find")
+    async def find(wanted: FindFailures) -> FailuresFound:
+        """The failed items of these messages: what of their dead letters is real, and what is still to be mended."""
+        return await store.find_failures(wanted)
+
+    app.include_router(router)
+
+
+def _place(cursor: str | None) -> Place | None:
+    try:
+        return None if cursor is None else Place.from_cursor(cursor)
+    except ValueError:
+        fault = {"loc": ("query", "after"), "msg": "not the `next` of a page", "type": "cursor"}
+        raise RequestValidationError([fault]) from None
 
 
 def _events(app: FastAPI, service: Service) -> None:

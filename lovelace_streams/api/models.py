@@ -4,6 +4,7 @@ Counts are *per offset*, offsets are inclusive: a range can be cut anywhere and 
 rule is refused as a whole request with 422, which a worker takes for a bug: it stops with the range named.
 """
 
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
@@ -21,6 +22,8 @@ COUNT_MAX = 100_000
 OFFSET_MAX = 2**63 - 2
 """The end of a range is exclusive in Postgres, hence one less than a bigint holds."""
 INT_MAX = 2**31 - 2
+ORIGINS_MAX = 5000
+"""Messages that one request may ask about."""
 
 JOB_ID = r"^[A-Za-z0-9._:-]{1,128}$"
 TEXT = r"^[^\x00-\x1f\x7f]+$"
@@ -234,6 +237,91 @@ class JobPage(BaseModel):
 
     jobs: list[JobState]
     next: str | None
+
+
+class FailedAt(Body):
+    """Where a message was first read: what a dead letter's `lovelace-origin` says, without the topic's name."""
+
+    topic_id: Text
+    partition: Number
+    offset: Offset
+
+
+class FindFailures(Body):
+    """Which items of these messages failed, as the pipeline reported them."""
+
+    pipeline: Text
+    origins: Annotated[list[FailedAt], Field(max_length=ORIGINS_MAX)]
+
+
+class Failure(BaseModel):
+    """Items `first` to `last` of one message, failed for one reason, and those that a replayed letter has written."""
+
+    pipeline: str
+    topic_id: str
+    partition: int
+    offset: int
+    first: int
+    last: int
+    reason: str
+    job_id: str | None
+    attempt: int
+    resolved: list[tuple[int, int]]
+    """Inclusive first and last items."""
+    created_at: datetime
+
+
+class FailurePage(BaseModel):
+    """Failed items in the order of pipeline and place; `next` is what `after` takes for the page after."""
+
+    failures: list[Failure]
+    next: str | None
+
+
+class FailuresFound(BaseModel):
+    """Of the messages asked for those with failed items; what is not among them did not fail, or is forgotten."""
+
+    failures: list[Failure]
+
+
+class FailureReason(BaseModel):
+    """How many items failed for a reason, and how many of them a replay has written since."""
+
+    pipeline: str
+    reason: str
+    failed: int
+    resolved: int
+
+
+class FailureReasons(BaseModel):
+    """The most frequent first."""
+
+    reasons: list[FailureReason]
+
+
+class Place(Body):
+    """A row of failed items by its key, in a cursor's clothes."""
+
+    pipeline: Text
+    topic_id: Text
+    partition: Number
+    offset: Offset
+    first: Number
+
+    @classmethod
+    def of(cls, failure: Failure) -> Self:
+        """Where this failure stands."""
+        return cls(**{name: getattr(failure, name) for name in cls.model_fields})
+
+    @classmethod
+    def from_cursor(cls, cursor: str) -> Self:
+        """Raises `ValueError` (pydantic's is one) for what no page gave."""
+        return cls.model_validate_json(urlsafe_b64decode(cursor.encode("ascii")))
+
+    @property
+    def cursor(self) -> str:
+        """Opaque to whoever pages."""
+        return urlsafe_b64encode(self.model_dump_json().encode()).decode()
 
 
 class Cover(BaseModel):

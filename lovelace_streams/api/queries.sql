@@ -225,6 +225,43 @@ select partition, array(select array[lower(piece), upper(piece) - 1] from unnest
  where pipeline = %(pipeline)s and topic_id = %(topic_id)s
  order by partition
 
+-- failures --
+-- In the order of the primary key, so that a page goes on where the last one ended.
+select pipeline, topic_id, partition, "offset", first_item as first, last_item as last, reason, job_id, attempt,
+       array(select array[lower(piece), upper(piece) - 1] from unnest(resolved) as piece) as resolved, created_at
+  from {failed_items}
+ where (%(pipeline)s::text is null or pipeline = %(pipeline)s)
+   and (%(job_id)s::text is null or job_id = %(job_id)s)
+   and (%(attempt)s::int is null or attempt = %(attempt)s)
+   and (%(reason)s::text is null or reason = %(reason)s)
+   and (%(open)s::bool is null or (resolved @> int4range(first_item, last_item + 1)) <> %(open)s)
+   and (%(after_pipeline)s::text is null
+        or (pipeline, topic_id, partition, "offset", first_item)
+           > (%(after_pipeline)s, %(after_topic_id)s, %(after_partition)s::int, %(after_offset)s::int8,
+              %(after_first)s::int))
+ order by pipeline, topic_id, partition, "offset", first_item
+ limit %(limit)s
+
+-- find_failures --
+select f.pipeline, f.topic_id, f.partition, f."offset", f.first_item as first, f.last_item as last, f.reason, f.job_id,
+       f.attempt, array(select array[lower(piece), upper(piece) - 1] from unnest(f.resolved) as piece) as resolved,
+       f.created_at
+  from (select distinct * from unnest(%(topic_ids)s::text[], %(partitions)s::int[], %(offsets)s::int8[]))
+       as o (topic_id, partition, "offset")
+  join {failed_items} f
+    on f.pipeline = %(pipeline)s and f.topic_id = o.topic_id and f.partition = o.partition and f."offset" = o."offset"
+ order by f.topic_id, f.partition, f."offset", f.first_item
+
+-- failure_reasons --
+select pipeline, reason, sum(last_item + 1 - first_item)::int8 as failed,
+       sum((select coalesce(sum(upper(piece) - lower(piece)), 0) from unnest(resolved) as piece))::int8 as resolved
+  from {failed_items}
+ where (%(pipeline)s::text is null or pipeline = %(pipeline)s)
+   and (%(job_id)s::text is null or job_id = %(job_id)s)
+   and (%(attempt)s::int is null or attempt = %(attempt)s)
+ group by pipeline, reason
+ order by failed desc, pipeline, reason
+
 -- stall --
 -- Takes no job's lock: a job that somebody holds is being changed, so it is not stalled.
 with quiet as (

@@ -19,12 +19,19 @@ from lovelace_streams.api.database import Queries
 from lovelace_streams.api.ledger import UnknownJob, all_received, closed, opened, payload
 from lovelace_streams.api.models import (
     Cover,
+    Failure,
+    FailurePage,
+    FailureReason,
+    FailureReasons,
+    FailuresFound,
+    FindFailures,
     InputReceived,
     Job,
     JobDetail,
     JobPage,
     JobState,
     OpenJob,
+    Place,
     ProgressAnswer,
     ProgressRequest,
     Status,
@@ -155,6 +162,29 @@ class Store:
         """What is settled of one topic: where a worker without committed offsets starts."""
         rows = await self.query("cover", {"pipeline": pipeline, "topic_id": topic_id})
         return Cover(partitions={str(row["partition"]): row["ranges"] for row in rows})
+
+    async def failures(self, wanted: dict[str, Any], after: Place | None, limit: int) -> FailurePage:
+        """Failed items in order; `wanted`: `pipeline`, `job_id`, `attempt`, `reason`, `open`, each or None."""
+        at = dict.fromkeys(Place.model_fields) if after is None else after.model_dump()
+        place = {f"after_{name}": value for name, value in at.items()}
+        rows = await self.query("failures", {**wanted, **place, "limit": limit + 1})
+        found = [Failure.model_validate(row) for row in rows[:limit]]
+        return FailurePage(failures=found, next=Place.of(found[-1]).cursor if len(rows) > limit else None)
+
+    async def find_failures(self, wanted: FindFailures) -> FailuresFound:
+        """The failed items of these messages."""
+        places = {
+            "topic_ids": [at.topic_id for at in wanted.origins],
+            "partitions": [at.partition for at in wanted.origins],
+            "offsets": [at.offset for at in wanted.origins],
+        }
+        rows = await self.query("find_failures", {"pipeline": wanted.pipeline, **places})
+        return FailuresFound(failures=[Failure.model_validate(row) for row in rows])
+
+    async def failure_reasons(self, wanted: dict[str, Any]) -> FailureReasons:
+        """Failed items counted by pipeline and reason; `wanted`: `pipeline`, `job_id`, `attempt`, each or None."""
+        rows = await self.query("failure_reasons", wanted)
+        return FailureReasons(reasons=[FailureReason.model_validate(row) for row in rows])
 
     async def stall(self) -> list[str]:
         """Mark the open jobs that did not change for `job_stall_seconds`."""

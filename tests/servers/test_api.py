@@ -134,6 +134,47 @@ def test_a_replayed_letter_moves_one_count_once(service, job):
         assert (state["succeeded"], state["failed"], state["status"]) == (2, 998, "completed")
 
 
+def test_failed_items_by_place_by_reason_and_of_messages(service, job):
+    """What the ledger knows of failures: listed in pages, counted by reason, and asked for by origin."""
+    opening(service, job, total_items=100)
+    chunk = [{"first": 0, "last": 4, "reason": "check"}, {"first": 7, "last": 7, "reason": "null"}]
+    send(service, job, part(3, 3, job, succeeded=2, failed=6, failed_items=chunk), pipeline=job)
+    one = [{"first": 0, "last": 0, "reason": "check"}]
+    send(service, job, part(9, 9, job, succeeded=0, failed=1, failed_items=one), partition=1, pipeline=job)
+    resolves = [{"topic_id": job, "partition": 0, "offset": 3, "item": item} for item in (1, 2, 7)]
+    send(service, job, part(0, 0, None, succeeded=0, resolves=resolves), topic_id=f"{job}.replay", pipeline=job)
+
+    def listed(**query):
+        found, after = [], {}
+        while True:
+            answer = service.get("/failures", params={"pipeline": job, "limit": 1, **query, **after})
+            assert answer.status_code == 200, answer.text
+            page = answer.json()
+            found += [(f["partition"], f["offset"], f["first"], f["last"], f["reason"]) for f in page["failures"]]
+            if page["next"] is None:
+                return found
+            after = {"after": page["next"]}
+
+    everything = [(0, 3, 0, 4, "check"), (0, 3, 7, 7, "null"), (1, 9, 0, 0, "check")]
+    assert listed() == listed(job_id=job, attempt=1) == everything
+    assert listed(reason="null") == listed(open=False) == everything[1:2]
+    assert listed(open=True) == [everything[0], everything[2]]
+    assert listed(attempt=2) == listed(job_id="another") == []
+    assert service.get("/failures", params={"after": "no page gave this"}).status_code == 422
+    assert service.get("/failures/reasons", params={"pipeline": job}).json() == {
+        "reasons": [
+            {"pipeline": job, "reason": "check", "failed": 6, "resolved": 2},
+            {"pipeline": job, "reason": "null", "failed": 1, "resolved": 1},
+        ]
+    }
+
+    origins = [{"topic_id": job, "partition": 0, "offset": offset} for offset in (3, 4, 3)]
+    found = service.post("/failures/find", json={"pipeline": job, "origins": origins}).json()["failures"]
+    assert [(f["first"], f["last"], f["resolved"]) for f in found] == [(0, 4, [[1, 2]]), (7, 7, [[7, 7]])]
+    assert service.post("/failures/find", json={"pipeline": "flow", "origins": origins}).json() == {"failures": []}
+    assert service.post("/failures/find", json={"pipeline": job, "origins": origins * 2000}).status_code == 422
+
+
 def test_reports_that_name_the_same_jobs_at_once(service, job):
     """Partitions and jobs in every order: nobody waits for each other for ever, nothing is lost or counted twice."""
     jobs = [f"{job}.{n}" for n in range(6)]
@@ -392,4 +433,4 @@ def test_no_request_breaks_it(service):
 
         probe()
         tried += 1
-    assert tried == 11
+    assert tried == 14
