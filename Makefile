@@ -8,7 +8,7 @@ PYTHON ?= $(shell .ci/python)
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test bench check clean
+.PHONY: help install demo test bench check docs clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -30,8 +30,11 @@ check: $(STAMP) ## format, lint, types, structure
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q tests/unit/test_structure.py
 
+docs: $(STAMP) ## the documentation as a site, in site/
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict $(ARGS)
+
 clean: ## the environment and what tools left; the local stack's data stays
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache
 
 # .ci/install writes the stamp last: an installation that was killed half-way begins anew.
 $(STAMP): requirements.lock
