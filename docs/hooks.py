@@ -101,7 +101,7 @@ def _uri(path: str) -> str:
 
 def _is_code(path: str) -> bool:
     """Whether it is a file or a folder that is no page by itself."""
-    page = path in PROJECT or path.startswith("docs/")
+    page = path in PROJECT or (path.startswith("docs/") and not path.endswith(".py"))
     return not page and (ROOT / path).exists()
 
 
