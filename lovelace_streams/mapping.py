@@ -406,7 +406,6 @@ class Slow(Exception):  # noqa: N818
     """The generated function leaves this item to `interpret`."""
 
 
-SLOW = Slow()
 _EXACT = re.compile(rb"\\|\d\.|\d[eE]|\d{19}")
 """What msgspec's plain values and `parse`'s could differ by: escapes, fractions, long integers."""
 
@@ -428,7 +427,7 @@ def _generate(target: Target, message: _Node, item: _Node) -> Callable[[Any, Any
     row_class = target.row
     assert row_class is not None
     names: dict[str, Any] = {
-        "UNSET": UNSET, "SLOW": SLOW, "UTC": UTC, "plain": plain, "stamp": stamp, "copy": copy.copy, "Row": row_class,
+        "UNSET": UNSET, "SLOW": Slow, "UTC": UTC, "plain": plain, "stamp": stamp, "copy": copy.copy, "Row": row_class,
         "replace": msgspec.structs.replace,
     }  # fmt: skip
     lines: list[str] = []

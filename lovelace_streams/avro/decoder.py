@@ -1,0 +1,261 @@
+"""Avro messages to raw items: which schema wrote a message, and what its rows read of it."""
+
+import struct
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from lovelace_streams.avro.reading import Read, Wanted, reading
+from lovelace_streams.avro.registry import NoSchema, Registry
+from lovelace_streams.avro.schema import Node, Schema, load
+from lovelace_streams.errors import RecordFault
+from lovelace_streams.json import Events, Items, JsonDecoder, fail_whole, hand_on, items_at
+from lovelace_streams.kinds import got
+from lovelace_streams.mapping import MapFunction, RawItem, Target
+from lovelace_streams.records import DeadLetter, Envelope, Reason, Record, SkipReason
+from lovelace_streams.rows import Row
+
+UNKNOWN_SECONDS = 60.0
+"""How long an id that the registry does not know is not asked for again."""
+READERS_MAX = 1000
+"""Writers' schemas that are kept compiled; past it the oldest is let go."""
+
+SchemaSource = str | Path | Mapping[str, Any] | Schema
+"""A schema: the path of an .avsc, its JSON, or one that is parsed."""
+
+
+class Framing(Protocol):
+    """Says which schema wrote a message, by what stands before the datum."""
+
+    waits: bool
+    """Whether `schema` may raise a `DestinationFault`."""
+
+    def named(self, message: bytes) -> tuple[Any, int]:
+        """The key of the writer's schema, and where the datum begins; raises `RecordFault`."""
+
+    def schema(self, key: Any) -> Schema:
+        """The schema of a key; raises `NoSchema`, `DestinationFault`, `DeploymentFault`."""
+
+
+class Bare:
+    """No frame: every message is a datum of one schema."""
+
+    waits = False
+
+    def __init__(self, source: SchemaSource) -> None:
+        self._schema = load(source)
+
+    def named(self, message: bytes) -> tuple[Any, int]:  # noqa: ARG002
+        """The one schema, the whole message."""
+        return None, 0
+
+    def schema(self, key: Any) -> Schema:  # noqa: ARG002
+        """The one schema."""
+        return self._schema
+
+
+class SingleObject:
+    """Avro's single-object encoding: C3 01, then the fingerprint of one of these schemas (the versions of a record).
+
+    >>> from lovelace_streams.avro import AvroDecoder, SingleObject
+    >>> order = {"type": "record", "name": "Order", "fields": [{"name": "id", "type": "long"}]}
+    >>> decoder = AvroDecoder(SingleObject(order), lambda order: None, reader=order)
+    """
+
+    waits = False
+    _MARK, _SIZE = b"\xc3\x01", 10
+
+    def __init__(self, *sources: SchemaSource) -> None:
+        self._schemas = {schema.fingerprint(): schema for schema in map(load, sources)}
+
+    def named(self, message: bytes) -> tuple[Any, int]:
+        """The fingerprint."""
+        if not message.startswith(self._MARK) or len(message) < self._SIZE:
+            raise RecordFault(Reason.NOT_AVRO, "no single-object encoding: C3 01 and the schema's fingerprint")
+        return message[2 : self._SIZE], self._SIZE
+
+    def schema(self, key: Any) -> Schema:
+        """The schema that has this fingerprint."""
+        if key not in self._schemas:
+            raise NoSchema("none of the schemas has this fingerprint")
+        return self._schemas[key]
+
+
+class Confluent:
+    """Confluent's frame: a zero byte, four bytes of the schema's id in a registry, which is asked once for each id."""
+
+    waits = True
+    _FRAME = struct.Struct(">BI")
+
+    def __init__(self, registry: Registry | str, timeout: float = 10.0) -> None:
+        self.registry = registry if isinstance(registry, Registry) else Registry(registry, timeout)
+
+    def named(self, message: bytes) -> tuple[Any, int]:
+        """The id."""
+        if len(message) < self._FRAME.size or message[0] != 0:
+            raise RecordFault(Reason.NOT_AVRO, "no Confluent frame: a zero byte and the schema's id")
+        return self._FRAME.unpack_from(message)[1], self._FRAME.size
+
+    def schema(self, key: Any) -> Schema:
+        """What the registry says."""
+        return self.registry.schema(key)
+
+
+class AvroDecoder:
+    """Decodes one record at a time; an id's schema is asked for once, and compiled for what the rows read of it.
+
+    `source` says which schema wrote a message: a schema (then messages are bare), a registry's http address
+    (Confluent's frame), `SingleObject(…)`, or a `Framing`. `what` are the items, as for `JsonDecoder`. With a `reader`,
+    the flow's own schema, what was written is resolved to it: defaults, promotions, aliases; another record than the
+    reader (by full name or alias) is nobody's here: `unknown_schema`. Without one the writer's schema is taken as it
+    is. Raises `DeploymentFault` for a schema that can't be used.
+    """
+
+    def __init__(
+        self,
+        source: "SchemaSource | Framing",
+        what: type[Row] | Items | Events | MapFunction,
+        *,
+        reader: SchemaSource | None = None,
+        timeout: float = 10.0,
+    ) -> None:
+        self._framing = _framing(source, timeout)
+        self._reader = load(reader) if reader is not None else None
+        self._events = what if isinstance(what, Events) else None
+        found = what.events if isinstance(what, Events) else {"": what if isinstance(what, Items) else Items("$", what)}
+        self._targets = {name: Target(items.row, items.path) for name, items in found.items()}
+        self._wanted = _wanted(self._targets.values(), self._events)
+        self._reads: dict[Any, Read] = {}
+        self._unknown: dict[Any, tuple[float, str]] = {}
+        self.waits = self._framing.waits
+
+    def decode(
+        self,
+        record: Record,
+        oks: list[Envelope[RawItem]],
+        errs: list[DeadLetter],
+        skipped: list[tuple[SkipReason, Envelope[Any]]],
+        step: str = "decode",
+    ) -> None:
+        """Append the record's items to the three lists, and set `record.items`, as `JsonDecoder.decode` does.
+
+        Raises `DestinationFault` where the registry does not answer, `DeploymentFault` where it refuses us; nothing
+        was appended then: decode the record again.
+        """
+        try:
+            found = self._items(record.value)
+        except RecordFault as fault:
+            fail_whole(record, errs, step, fault)
+            return
+        hand_on(record, [found] if isinstance(found, RawItem) else found, oks, errs, skipped, step)
+
+    def _items(self, value: bytes | None) -> RawItem | list[RawItem] | SkipReason:
+        if value is None:
+            return SkipReason.TOMBSTONE
+        key, start = self._framing.named(value)
+        read = self._reads.get(key) or self._compiled(key)
+        root = read(value, start)
+        if not isinstance(root, dict):
+            raise RecordFault(Reason.WRONG_TYPE, f"expected record, got {got(root)} at $")
+        name = "" if self._events is None else root.get(self._events.field)
+        target = self._targets.get(name) if isinstance(name, str) else None
+        if target is None:
+            assert self._events is not None
+            return self._events.otherwise
+        return items_at(target, root, value)
+
+    def _compiled(self, key: Any) -> Read:
+        """The function for a writer's schema, made once; raises as `Framing.schema`, with `RecordFault` for none."""
+        until, why = self._unknown.get(key, (0.0, ""))
+        if time.monotonic() >= until:
+            try:
+                made = self._reading(self._framing.schema(key), key)
+            except NoSchema as error:
+                why = str(error)
+            else:
+                if len(self._reads) >= READERS_MAX:
+                    self._reads.pop(next(iter(self._reads)))
+                self._reads[key] = made
+                return made
+            if len(self._unknown) >= READERS_MAX:
+                self._unknown.pop(next(iter(self._unknown)))
+            self._unknown[key] = (time.monotonic() + UNKNOWN_SECONDS, why)
+        raise RecordFault(Reason.UNKNOWN_SCHEMA, why)
+
+    def _reading(self, writer: Schema, key: Any) -> Read:
+        reader = self._reader or writer
+        if not reads(reader.root, writer.root):
+            which = f"schema {key} is of" if isinstance(key, int) else "it is of"
+            raise NoSchema(f"{which} {writer.root.shown}, the flow reads {reader.root.shown}")
+        try:
+            return reading(writer.root, reader.root, self._wanted)[0]
+        except (RecursionError, SyntaxError, MemoryError):
+            raise NoSchema("a schema that is too large") from None
+
+
+def reads(reader: Node, writer: Node) -> bool:
+    """Whether the writer's record is the reader's own, by full name or alias: equal last names are not enough here."""
+    if reader.kind != "record" or writer.kind != "record":
+        return reader.kind == writer.kind
+    return writer.name in (reader.name, *reader.aliases)
+
+
+class JsonOrAvro:
+    """For a topic with both: a message that begins as JSON does goes to one decoder, all others to the other.
+
+    JSON begins with a brace, a bracket or white space, Confluent's frame with a zero byte, a single object with C3.
+    """
+
+    def __init__(self, json: JsonDecoder, avro: AvroDecoder) -> None:
+        self._json = json
+        self._avro = avro
+        self.waits = avro.waits
+
+    def decode(
+        self,
+        record: Record,
+        oks: list[Envelope[RawItem]],
+        errs: list[DeadLetter],
+        skipped: list[tuple[SkipReason, Envelope[Any]]],
+        step: str = "decode",
+    ) -> None:
+        """As the decoder that it is for."""
+        chosen = self._json if not record.value or record.value[0] in b'{["-0123456789tfn \t\r\n' else self._avro
+        chosen.decode(record, oks, errs, skipped, step)
+
+
+def _framing(source: "SchemaSource | Framing", timeout: float) -> Framing:
+    if isinstance(source, str) and source.startswith(("http://", "https://")):
+        return Confluent(source, timeout)
+    if isinstance(source, str | Path | Mapping | Schema):
+        return Bare(source)
+    return source
+
+
+def _wanted(targets: "Sequence[Target] | Any", events: Events | None) -> Wanted | None:
+    """The names that the rows read, with what they read of each; None: all, where a function sees everything."""
+    wanted: Wanted = {events.field: None} if events is not None else {}
+    for target in targets:
+        if target.row is None:
+            if target.root_wanted or not target.path:
+                return None
+            _want(wanted, target.path)
+            continue
+        _want(wanted, target.path, whole=False)
+        for field in target.fields:
+            for place in field.places:
+                _want(wanted, place.parts if place.root else (*target.path, *place.parts))
+    return wanted
+
+
+def _want(wanted: Wanted, parts: tuple[str, ...], *, whole: bool = True) -> None:
+    """Note that what lies at a path is read: `whole`, or only that it is there."""
+    for depth, part in enumerate(parts):
+        if whole and depth == len(parts) - 1:
+            wanted[part] = None
+            return
+        below = wanted.setdefault(part, {})
+        if below is None:  # all of it is read already
+            return
+        wanted = below
