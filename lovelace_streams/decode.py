@@ -1,20 +1,35 @@
-"""2. `Envelope[bytes]` → `Envelope[raw item]`: whatever the bytes are, every item leaves by one of three ports."""
+"""2. `Envelope[bytes]` → `Envelope[raw item]`: whatever the bytes are, every item leaves by one of three ports.
 
+A decoder may have to ask somebody (a schema registry). That one is a destination like any other: while it is away the
+window waits in `source.keep_alive`, and goes on with the very record that asked.
+"""
+
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, Protocol
 
 import bytewax.operators as op
+import structlog
 from bytewax.dataflow import Stream, operator
 
+from lovelace_streams import metrics
+from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.records import DeadLetter, Envelope, Outcome, Record, Settled, SkipReason
+from lovelace_streams.resilience import Backoff
+from lovelace_streams.source import KafkaSource
+
+log = structlog.get_logger(__name__)
 
 Skipped = tuple[SkipReason, Envelope[Any]]
 
 
 class Decoder(Protocol):
     """Makes items of a message's bytes (`JsonDecoder`, `AvroDecoder`)."""
+
+    waits: bool
+    """Whether it may raise a `DestinationFault`: it asks somebody who may be away."""
 
     def decode(
         self,
@@ -26,7 +41,8 @@ class Decoder(Protocol):
     ) -> None:
         """Append every item of the message to one of the lists and set `record.items`; raises nothing of the record's.
 
-        A message that can't be taken apart ends whole: the number of items in its header, or 1 (law 6).
+        A message that can't be taken apart ends whole: the number of items in its header, or 1 (law 6). With a
+        `DestinationFault` or `DeploymentFault` nothing was appended.
         """
 
 
@@ -51,19 +67,68 @@ class Ports:
 
 
 @operator
-def decode(step_id: str, up: Stream[Envelope[bytes]], decoder: Decoder) -> Sorted:
+def decode(step_id: str, up: Stream[Envelope[bytes]], decoder: Decoder, source: KafkaSource | None = None) -> Sorted:
     """Decode messages into items, each by itself: one bad member does not cost its chunk (law 7).
 
-    Undecodable messages and items leave by `errs`, tombstones, unknown events and empty messages by `skipped`.
+    Undecodable messages and items leave by `errs`, tombstones, unknown events and empty messages by `skipped`. What the
+    decoder has to ask is waited for, and nothing is dead-lettered meanwhile; a decoder that asks needs the `source`,
+    else `DeploymentFault` is raised at build. A refusal stops the worker with exit code 78.
     """
+    if not decoder.waits:
+        return split(op.flat_map_batch("sort", up, lambda window: [sort(decoder, window)]))
+    if source is None:
+        raise DeploymentFault(
+            f"{step_id}: this decoder asks a schema registry and has to wait while that is away: "
+            "hand it the source, decode(step, stream, decoder, source)"
+        )
+    asking = Asking(decoder, source)
+    return split(op.flat_map_batch("sort", up, lambda window: [asking.sort(window)]))
 
-    def sort(window: list[Envelope[bytes]]) -> list[Ports]:
+
+def sort(decoder: Decoder, window: Iterable[Envelope[bytes]]) -> Ports:
+    """Messages as items, letters and skips."""
+    ports = Ports()
+    for envelope in window:
+        decoder.decode(envelope.record, ports.oks, ports.errs, ports.skipped)
+    return ports
+
+
+class Asking:
+    """Decodes by asking somebody, who is waited for."""
+
+    def __init__(self, decoder: Decoder, source: KafkaSource) -> None:
+        self._decoder = decoder
+        self._source = source
+        self._backoff = Backoff()
+
+    def sort(self, window: Iterable[Envelope[bytes]]) -> Ports:
+        """Messages as items, letters and skips, without the rest of the window where the worker ends.
+
+        What is left out is not settled, so whoever reads on after us reads it again.
+        """
         ports = Ports()
         for envelope in window:
-            decoder.decode(envelope.record, ports.oks, ports.errs, ports.skipped)
-        return [ports]
+            if not self._decode(envelope.record, ports):
+                break
+        return ports
 
-    return split(op.flat_map_batch("sort", up, sort))
+    def _decode(self, record: Record, ports: Ports) -> bool:
+        """Decode a record for as long as it takes, or until it is another's; False where the worker ends."""
+        failures = 0
+        while True:
+            try:
+                self._decoder.decode(record, ports.oks, ports.errs, ports.skipped)
+            except DestinationFault as fault:
+                failures += 1
+                metrics.RETRIES.labels(self._source.pipeline, "decode", fault.code).inc()
+                log.warning("waiting for the schema registry", fault=str(fault), failures=failures)
+                if not self._source.keep_alive(self._backoff.seconds(failures), [record]):
+                    return not self._source.ending
+            except DeploymentFault as fault:
+                self._source.note(fault)
+                return False
+            else:
+                return True
 
 
 def split(sorted_lists: Stream[Ports]) -> Sorted:

@@ -50,6 +50,9 @@ class Events:
 class JsonDecoder:
     """Decodes one record at a time; holds nothing between records. `what` is a row class, a function, or `Events`."""
 
+    waits = False
+    """It asks nobody."""
+
     def __init__(self, what: type[Row] | Events | MapFunction) -> None:
         self._events = what if isinstance(what, Events) else None
         found = what.events if isinstance(what, Events) else {"": Items("$", what)}

@@ -8,22 +8,38 @@ import bytewax.operators as op
 from bytewax.dataflow import Stream, operator
 
 from lovelace_streams.decode import Ports, Sorted, split
-from lovelace_streams.errors import RecordFault
+from lovelace_streams.errors import DeploymentFault, RecordFault
 from lovelace_streams.mapping import Normalizer, normalizer
 from lovelace_streams.records import DeadLetter, Envelope, SkipReason
 from lovelace_streams.rows import Row, Skip
+from lovelace_streams.source import KafkaSource
 
 
 @operator
-def normalize(step_id: str, up: Stream[Envelope[Any]], target: type[Row] | Callable[..., Any]) -> Sorted:
+def normalize(
+    step_id: str,
+    up: Stream[Envelope[Any]],
+    target: type[Row] | Callable[..., Any],
+    source: KafkaSource | None = None,
+) -> Sorted:
     """Map each item to a row of the class that its event names (`target` where none does), or by a plain function.
 
     A function takes the decoded item and answers `Row`, several of them, or `Skip`. What does not fit leaves by `errs`
-    with path, expectation and kind, never with the value; `Skip` leaves by `skipped`.
+    with path, expectation and kind, never with the value; `Skip` leaves by `skipped`. Items of a table that `target` is
+    not of are the deployment's fault: with the `source` the worker stops with exit code 78, without it by an exception.
     """
     mapper = normalizer(target)
 
-    return split(op.flat_map_batch("sort", up, lambda envelopes: [sort(mapper, envelopes)]))
+    def sorted_(envelopes: list[Envelope[Any]]) -> list[Ports]:
+        try:
+            return [sort(mapper, envelopes)]
+        except DeploymentFault as fault:
+            if source is None:
+                raise
+            source.note(fault)
+            return []
+
+    return split(op.flat_map_batch("sort", up, sorted_))
 
 
 def sort(mapper: Normalizer, envelopes: Iterable[Envelope[Any]]) -> Ports:

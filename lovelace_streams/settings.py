@@ -80,7 +80,7 @@ class Settings(BaseSettings):
     kafka_brokers: str = "127.0.0.1:9092"
     consumer_group_id: str | None = None
     dead_letter_topic: str | None = None
-    schema_registry_url: str | None = None
+    schema_registry_url: SecretStr | None = None
     postgres_dsn: SecretStr = SecretStr("postgresql://postgres@127.0.0.1:5432/postgres")
     postgres_pool: int = 1
     postgres_write_seconds: float = 30.0
@@ -126,6 +126,13 @@ class Settings(BaseSettings):
             accept_refusals=frozenset(filter(None, self.accept_refusals.replace(" ", "").split(","))),
             extra=librdkafka_settings(_environment()),
         )
+
+    @property
+    def registry(self) -> str:
+        """The schema registry's address, with the password that it may hold; raises `DeploymentFault` without one."""
+        if self.schema_registry_url is None or not self.schema_registry_url.get_secret_value():
+            raise DeploymentFault("no schema registry: set SCHEMA_REGISTRY_URL (lovelace up starts one)")
+        return self.schema_registry_url.get_secret_value()
 
     @property
     def batch(self) -> BatchPolicy:

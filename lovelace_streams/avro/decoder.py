@@ -202,10 +202,7 @@ def reads(reader: Node, writer: Node) -> bool:
 
 
 class JsonOrAvro:
-    """For a topic with both: a message that begins as JSON does goes to one decoder, all others to the other.
-
-    JSON begins with a brace, a bracket or white space, Confluent's frame with a zero byte, a single object with C3.
-    """
+    """For a topic with both: Confluent's frame begins with a zero byte, a single object with C3, and no JSON does."""
 
     def __init__(self, json: JsonDecoder, avro: AvroDecoder) -> None:
         self._json = json
@@ -221,7 +218,7 @@ class JsonOrAvro:
         step: str = "decode",
     ) -> None:
         """As the decoder that it is for."""
-        chosen = self._json if not record.value or record.value[0] in b'{["-0123456789tfn \t\r\n' else self._avro
+        chosen = self._avro if record.value and record.value[0] in b"\0\xc3" else self._json
         chosen.decode(record, oks, errs, skipped, step)
 
 

@@ -61,7 +61,7 @@ def reading(writer: Node, reader: Node, wanted: Wanted | None = None) -> tuple[R
 def _long(b: bytes, p: int, n: int) -> tuple[int, int]:
     """The rest of a varint that began with `n` (above 127) before `p`: at most ten bytes, at most 64 bits.
 
-    Snowflakes and microseconds take eight to nine bytes, so they are squeezed together at once: half the time of a loop.
+    Snowflakes and microseconds take eight to nine bytes, so seven bits of each byte are put together at once.
     """
     second = b[p]
     if second < 128:  # noqa: PLR2004 - without the bit that says: more follow

@@ -1,14 +1,14 @@
 """A schema registry that speaks Confluent's API, asked over HTTP: what each answer means, and whose fault it is.
 
     404                              nobody's schema: the record's (`unknown_schema`, by whoever reads a record)
-    401, 403, no such host's user    the deployment's
+    401, 403                         the deployment's
     anything else, or no answer      the destination's: wait, ask again
 
 The address may carry a user and a password; no message shows more than its host.
 """
 
 from typing import Any
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 import httpx
 
@@ -38,6 +38,8 @@ class Registry:
         self._url = urlunsplit((parts.scheme, host + port, parts.path.rstrip("/"), "", ""))
         self._auth = (unquote(parts.username), unquote(parts.password or "")) if parts.username else None
         self.name = f"schema registry {host}{port}"
+        self._remote = parts.hostname not in ("127.0.0.1", "::1", "localhost")
+        """Proxies and certificates of the environment are for others than this machine."""
         self._timeout = timeout
         self._client: httpx.Client | None = None
 
@@ -64,7 +66,9 @@ class Registry:
             known.append(named)
             if len(known) > REFERENCES_MAX:
                 raise NoSchema(f"it refers to more than {REFERENCES_MAX} others")
-            found = self._found(f"/subjects/{_quoted(named[0])}/versions/{named[1]}", "a reference that is not there")
+            found = self._found(
+                f"/subjects/{quote(named[0], safe='')}/versions/{named[1]}", "a reference that is not there"
+            )
             texts += [*self._references(found, known), str(found["schema"])]
         return texts
 
@@ -79,7 +83,7 @@ class Registry:
     def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         """Status and JSON of an answer, below 500; raises `DestinationFault` or `DeploymentFault`."""
         if self._client is None:  # not at build: building a flow opens nothing
-            self._client = httpx.Client(timeout=self._timeout, auth=self._auth, trust_env=False, follow_redirects=False)
+            self._client = httpx.Client(timeout=self._timeout, auth=self._auth, trust_env=self._remote)
         kind = {"content-type": "application/vnd.schemaregistry.v1+json"} if body is not None else {}
         try:
             answer = self._client.request(method, f"{self._url}{path}", json=body, headers=kind)
@@ -89,7 +93,9 @@ class Registry:
             raise DestinationFault(type(error).__name__, self.name) from None
         status = answer.status_code
         if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-            message = f"{self.name} refuses us ({status}): SCHEMA_REGISTRY_URL takes http://user:password@host"
+            message = (
+                f"{self.name} refuses the credentials of SCHEMA_REGISTRY_URL, http://user:password@host ({status})"
+            )
             raise DeploymentFault(message, str(status))
         if status >= httpx.codes.INTERNAL_SERVER_ERROR or status in (
             httpx.codes.REQUEST_TIMEOUT,
@@ -100,9 +106,3 @@ class Registry:
             return status, answer.json()
         except ValueError:
             return status, None
-
-
-def _quoted(subject: str) -> str:
-    from urllib.parse import quote
-
-    return quote(subject, safe="")

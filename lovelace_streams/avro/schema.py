@@ -116,7 +116,7 @@ class _Graph:
         self._nodes: dict[str, Node] = {}
         self._defaults: list[tuple[Field, Any]] = []
 
-    def node(self, schema: Any) -> Node:
+    def node(self, schema: Any) -> Node:  # noqa: PLR0911 - a table
         """The node of a parsed schema."""
         if isinstance(schema, list):
             return Node("union", inner=tuple(map(self.node, schema)))
@@ -166,7 +166,7 @@ def _logical(schema: Mapping[str, Any]) -> Logical | None:
         return Logical(name, schema["precision"], schema.get("scale", 0))
     if name == "uuid" and (kind == "string" or (kind == "fixed" and schema["size"] == 16)):  # noqa: PLR2004 - 128 bits
         return Logical(name)
-    return Logical(name) if _BASES.get(str(name)) == kind else None
+    return Logical(str(name)) if _BASES.get(str(name)) == kind else None
 
 
 _BASES = {

@@ -1,7 +1,7 @@
 """A mapping by itself: payloads in, rows out, by the decoder and the normalizer that a flow runs."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -74,7 +74,7 @@ def mapped(what: What | Decoder, *payloads: Any, to: type[Row] | Sequence[type[R
 
 
 def _decoder(what: What | Decoder) -> Decoder:
-    return what if hasattr(what, "decode") and not isinstance(what, type) else JsonDecoder(what)
+    return cast("Decoder", what) if hasattr(what, "decode") and not isinstance(what, type) else JsonDecoder(what)
 
 
 def _targets(what: What | Decoder, to: type[Row] | Sequence[type[Row]]) -> list[Any]:

@@ -12,9 +12,12 @@ from typing import Annotated, Any
 
 import fastavro
 import pytest
+from bytewax.dataflow import Dataflow
 from hypothesis import given
 from hypothesis import strategies as st
 
+import lovelace_streams as ls
+from lovelace_streams import KafkaSettings, KafkaSource
 from lovelace_streams.avro import AvroDecoder
 from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.json import Items
@@ -95,6 +98,18 @@ def test_any_bytes_end_somewhere(value: bytes) -> None:
 def test_a_schema_that_is_not_there_is_the_deployments_fault(tmp_path: Path) -> None:
     with pytest.raises(DeploymentFault, match=r"gone\.avsc"):
         AvroDecoder(tmp_path / "gone.avsc", Member)
+
+
+def test_a_decoder_that_may_have_to_wait_wants_the_source() -> None:
+    source = KafkaSource(KafkaSettings("127.0.0.1:9092"), topics=["raw"])
+    flow = Dataflow("flow")
+    raw = ls.kafka_source("kafka", flow, source)
+    decoder = AvroDecoder("http://127.0.0.1:1", Member)
+    with pytest.raises(DeploymentFault, match="hand it the source"):
+        ls.decode("without", raw, decoder)
+
+    assert ls.decode("with", raw, decoder, source).oks
+    assert ls.decode("local", raw, LOCAL).oks
 
 
 class Registry:

@@ -1,6 +1,9 @@
 """One value to one column: what is taken, what is refused and why, by both ways of mapping."""
 
+import contextlib
+import gc
 import json
+import sys
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -407,6 +410,21 @@ def test_rows_that_a_function_makes_are_held_to_their_class() -> None:
     assert str(run(lambda raw: Pair(id="x", x=1))).startswith("wrong_type: expected int, got str at Pair.id made by ")
     assert str(run(lambda raw: Pair(id=1, x="\0"))).startswith("bad_value: expected str, got str with NUL at Pair.x")
     assert str(run(lambda raw: Pair(id=2**63, x=1))).startswith("out_of_range")
+
+
+def test_an_item_that_had_to_be_interpreted_is_let_go() -> None:
+    row = row_class(int)
+    oks: list[Envelope[Any]] = []
+    JsonDecoder(row).decode(record(b'{"id": "+1", "x": 2}'), oks, [], [])
+    mapper = normalizer(row)
+
+    def references() -> int:
+        with contextlib.suppress(RecordFault):
+            mapper.normalize(oks[0], NOW)
+        gc.collect()
+        return sys.getrefcount(oks[0].record)
+
+    assert references() == references()  # an exception that is raised again keeps every frame it passed
 
 
 def test_decoder_and_normalizer_are_told_the_same() -> None:
