@@ -235,6 +235,17 @@ class InHand:
         assignment.unaccepted += record.offset + 1 - record.after
         assignment.next = record.offset + 1
 
+    def pass_over(self, number: int, end: int) -> None:
+        """There is no record from what was read up to `end`: the broker skipped those offsets, and none may follow."""
+        assignment = self.current[number]
+        if end > assignment.next:
+            nothing = Record(
+                assignment.topic, assignment.partition, end - 1, assignment.next, number, None, None, [], timestamp=-1
+            )
+            assignment.ready.append(nothing)
+            assignment.unaccepted += end - assignment.next
+            assignment.next = end
+
     def settle(self, settled: Settled) -> int:
         """Note the outcome of items that were written or skipped; of dead-lettered ones `fail` has been told.
 

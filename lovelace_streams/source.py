@@ -336,10 +336,12 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
                 "fetch.queue.backoff.ms": 5,
                 "fetch.message.max.bytes": 67_108_864,
                 "partition.assignment.strategy": "cooperative-sticky",
+                "topic.metadata.refresh.interval.ms": 30_000,  # how soon partitions that were added are found
                 **common,
                 "group.id": self.pipeline,
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
+                "enable.partition.eof": True,  # what lies behind the last record is known by nothing else (H32)
                 "auto.offset.reset": "error",
                 "on_commit": self._on_commit,
                 "error_cb": self._on_error,
@@ -362,8 +364,9 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
         assert self._consumer is not None
         messages = []
         for message in self._consumer.consume(count, seconds):
-            if (error := message.error()) is None:
-                messages.append(message)
+            error = message.error()
+            if error is None or error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
+                messages.append(message)  # an end stays in its place: it is reached when what lies before it was read
             else:
                 self._on_message_error(message, error)
         if self._reset:
@@ -374,7 +377,7 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
         """Whether a poll found nothing because there is nothing, not because a fetch was slow.
 
         On a busy machine a fetch takes longer than one poll; letters that were let go meanwhile would be those of a
-        wrong deployment. Transaction markers and aborted records lie before the end unread: hence the bound in time.
+        wrong deployment. Offsets without a record lie before the end until it is reached: hence the bound in time.
         """
         if time.monotonic() - self._read_last > QUIET_SECONDS:
             return True
@@ -613,7 +616,11 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
         envelopes = []
         for message in messages:
             assignment = held.get(cast("tuple[str, int]", (message.topic(), message.partition())))
-            if assignment is None or cast("int", message.offset()) < assignment.next:
+            offset = cast("int", message.offset())
+            if assignment is None or offset < assignment.next:
+                continue
+            if message.error() is not None:
+                self.in_hand.pass_over(assignment.number, offset)
                 continue
             record = record_of(message, assignment)
             self.in_hand.read(record)

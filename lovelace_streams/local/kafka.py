@@ -86,6 +86,7 @@ class Kafka(Part):
             "share.coordinator.state.topic.min.isr": 1,
             "share.coordinator.state.topic.num.partitions": 1,
             "group.initial.rebalance.delay.ms": 0,  # 3 s are for clusters that start by and by
+            "log.cleaner.backoff.ms": 500,  # a topic is compacted when there is something to compact, not 15 s later
             "broker.session.timeout.ms": 3000,  # a killed broker may come back only when its session has ended
             "broker.heartbeat.interval.ms": 500,
             "message.max.bytes": MESSAGE_BYTES,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import psycopg
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 ROOT = Path(__file__).parents[2]
 
@@ -127,19 +127,24 @@ def send(brokers: str, topic: str, messages: Iterable[tuple[bytes, bytes]], head
     return count
 
 
-def read_all(brokers: str, topic: str, seconds: float = 20) -> list:
-    """Every message of a topic up to now."""
-    consumer = Consumer({"bootstrap.servers": brokers, "group.id": "reader", "fetch.message.max.bytes": 67_108_864})
+def read_all(brokers: str, topic: str, seconds: float = 60) -> list:
+    """Every message of a topic up to now, holes or not."""
+    config = {"bootstrap.servers": brokers, "group.id": "reader", "fetch.message.max.bytes": 67_108_864}
+    consumer = Consumer(config | {"enable.partition.eof": True, "auto.offset.reset": "earliest"})
     try:
         if topic not in consumer.list_topics(timeout=10).topics:
             return []
-        partitions = list(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
-        wanted = sum(ends(brokers, topic, len(partitions)))
-        consumer.assign([TopicPartition(topic, p, 0) for p in partitions])
+        unread = set(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
+        consumer.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for p in unread])
         found: list = []
         end = time.monotonic() + seconds
-        while len(found) < wanted and time.monotonic() < end:
-            found += [m for m in consumer.consume(500, 0.5) if m.error() is None]
+        while unread:
+            assert time.monotonic() < end, f"{topic} was not read to its end within {seconds} s"
+            for message in consumer.consume(500, 0.2):
+                if message.error() is None:
+                    found.append(message)
+                elif message.error().code() == KafkaError._PARTITION_EOF:
+                    unread.discard(message.partition())
         return found
     finally:
         consumer.close()

@@ -179,6 +179,28 @@ def one(in_hand: InHand, offset: int, items: int = 1) -> Record:
     return record
 
 
+def test_what_lies_behind_the_last_record_is_covered_when_its_end_is_known() -> None:
+    in_hand = InHand()
+    held = in_hand.assign("t", "id", 0, 0)
+    held.confirmed = 0
+    record = one(in_hand, 0)
+    in_hand.pass_over(held.number, 5)
+    in_hand.pass_over(held.number, 5)
+    in_hand.pass_over(held.number, 3)
+    assert (held.next, held.unaccepted, held.pending) == (5, 5, 1)
+    assert in_hand.take_ranges() == []  # not confirmed to be of this topic
+
+    held.confirmed = 5
+    [(_, ranges)] = in_hand.take_ranges()
+    assert ranges == [Range(1, 4, 0, 0, 0)]
+    in_hand.accept(held.number, ranges)
+    assert held.position == 0  # the record before it is still in hand
+    end(in_hand, record, [(0, Outcome.WRITTEN)])
+    in_hand.accept(held.number, in_hand.take_ranges()[0][1])
+
+    assert (held.position, held.unaccepted) == (5, 0)
+
+
 def test_what_belongs_to_an_ended_assignment_is_ignored() -> None:
     in_hand = InHand()
     old = in_hand.assign("t", "id", 0, 0)
