@@ -31,8 +31,13 @@ def harmful(code: str) -> bool:
 
     >>> [harmful(code) for code in ("57014", "53200", "XX000", "08006", "timeout", "53100", "57P01", "25006")]
     [True, True, True, True, True, False, False, False]
+
+    Of ClickHouse's: TIMEOUT_EXCEEDED, MEMORY_LIMIT_EXCEEDED, LOGICAL_ERROR.
+
+    >>> [harmful(code) for code in ("159", "241", "49", "252", "243")]
+    [True, True, True, False, False]
     """
-    return code in {"57014", "53200", "timeout"} or code.startswith(("XX", "08"))
+    return code in {"57014", "53200", "timeout", "159", "241", "49"} or code.startswith(("XX", "08"))
 
 
 class Backoff:

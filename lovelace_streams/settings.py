@@ -57,6 +57,27 @@ class PostgresSettings(msgspec.Struct, frozen=True):
         return f"postgresql://{rest.partition('?')[0].partition('#')[0]}"
 
 
+class ClickHouseSettings(msgspec.Struct, frozen=True):
+    """ClickHouse: a server over HTTP, or the engine in the process (`chdb:///path`)."""
+
+    dsn: str
+    write_seconds: float = 30.0
+    """The client's own deadline for one block (law 5)."""
+    block_rows: int = 10_000
+    """Rows that one insert may carry where a window has more than a batch."""
+
+    @property
+    def name(self) -> str:
+        """The DSN without its credentials and settings."""
+        scheme, _, rest = self.dsn.partition("://")
+        if scheme == "chdb":
+            return f"chdb://{rest.partition('?')[0]}"
+        credentials, _, host = rest.rpartition("@")
+        if not rest or "?" in credentials or "#" in credentials:
+            return "clickhouse"
+        return f"{scheme}://{host.partition('?')[0].partition('#')[0]}"
+
+
 class ProgressSettings(msgspec.Struct, frozen=True):
     """The progress service; without a `url` a flow commits what is settled and counts nothing."""
 
@@ -86,6 +107,8 @@ class Settings(BaseSettings):
     postgres_write_seconds: float = 30.0
     postgres_prepare: bool = False
     clickhouse_dsn: SecretStr | None = None
+    clickhouse_write_seconds: float = 30.0
+    clickhouse_block_rows: int = Field(default=10_000, ge=1, le=1_000_000)
     progress_api_url: str | None = None
     progress_api_token: SecretStr = SecretStr("")
     api_host: str = "127.0.0.1"
@@ -147,6 +170,15 @@ class Settings(BaseSettings):
             pool=self.postgres_pool,
             write_seconds=self.postgres_write_seconds,
             prepare=self.postgres_prepare,
+        )
+
+    @property
+    def clickhouse(self) -> ClickHouseSettings:
+        """ClickHouse's part; without a DSN a worker stops at its start."""
+        return ClickHouseSettings(
+            dsn=self.clickhouse_dsn.get_secret_value() if self.clickhouse_dsn else "",
+            write_seconds=self.clickhouse_write_seconds,
+            block_rows=self.clickhouse_block_rows,
         )
 
     @property

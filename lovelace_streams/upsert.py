@@ -15,7 +15,7 @@ from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.records import Batch, DeadLetter, Envelope, Outcome, Settled, SkipReason
 from lovelace_streams.resilience import Breaker, Patience
 from lovelace_streams.source import KafkaSource
-from lovelace_streams.writers import End, Entry, Refusal, Result, Writer
+from lovelace_streams.writers import End, Entry, Refusal, Result, Writer, check_capabilities, order_of
 
 log = structlog.get_logger(__name__)
 
@@ -77,12 +77,14 @@ class Carrier:
         comes first again with the next one, or by and by where the topic is silent.
         """
         ends: list[Settled | DeadLetter] = []
-        batches, self._aside = [*self._aside, *batches], []
+        for batch in batches:
+            metrics.BATCHES.labels(self._source.pipeline, batch.reason).inc()
+        batches = [*self._aside, *_coalesced(batches, self.writer.capabilities.block_rows)]
+        self._aside = []
         for at, batch in enumerate(batches):
             if self._source.fault:
                 break
             others = [entry for later in batches[at + 1 : at + 2] for entry in entries_of(later.envelopes)[0]]
-            metrics.BATCHES.labels(self._source.pipeline, batch.reason).inc()
             try:
                 done = self._write(batch, others)
             except DeploymentFault as fault:
@@ -172,6 +174,7 @@ class Carrier:
 
     def _connect(self) -> None:
         if not self._open:
+            check_capabilities(self.writer)
             self._timed(self.writer.open)
             self._open = True
 
@@ -243,14 +246,26 @@ def _settled(end: End, envelopes: list[Envelope[Any]]) -> Settled | DeadLetter:
     return Settled(Outcome.WRITTEN if end is End.WRITTEN else Outcome.SUPERSEDED, envelopes)
 
 
+def _coalesced(batches: Sequence[Batch[Any]], rows: int) -> list[Batch[Any]]:
+    """Consecutive batches as one, up to so many items, for a writer that is made for large blocks."""
+    blocks: list[Batch[Any]] = []
+    for batch in batches:
+        if blocks and len(blocks[-1].envelopes) + len(batch.envelopes) <= rows:
+            blocks[-1] = Batch([*blocks[-1].envelopes, *batch.envelopes], batch.reason)
+        else:
+            blocks.append(batch)
+    return blocks
+
+
 def entries_of(envelopes: Sequence[Envelope[Any]]) -> tuple[list[Entry], list[int]]:
     """The rows of the items, and how many each item has."""
     entries: list[Entry] = []
     spans: list[int] = []
     for envelope in envelopes:
         rows = envelope.payload if isinstance(envelope.payload, tuple) else (envelope.payload,)
-        only_new = envelope.record.origin is not None
-        entries += [Entry(row, only_new and row.__table__.version is None) for row in rows]
+        origin = envelope.record.origin
+        order = order_of((origin or envelope.record).offset, envelope.item)
+        entries += [Entry(row, origin is not None and row.__table__.version is None, order) for row in rows]
         spans.append(len(rows))
     return entries, spans
 

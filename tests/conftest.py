@@ -104,6 +104,27 @@ def postgres_server(home: Path) -> Iterator[Postgres | Given]:
 
 
 @pytest.fixture(scope="session")
+def clickhouse_server(home: Path) -> str:
+    """A DSN without a database: chDB in this process, which knows one folder for as long as it runs."""
+    return GIVEN.get("CLICKHOUSE_DSN", f"chdb://{home / 'clickhouse'}")
+
+
+@pytest.fixture
+def clickhouse(clickhouse_server: str) -> Iterator[str]:
+    """The DSN of an empty database of the test's own."""
+    import clickhouse_connect
+
+    name = f"test_{uuid.uuid4().hex}"
+    with clickhouse_connect.get_client(dsn=clickhouse_server) as admin:
+        admin.command(f"create database {name}")
+        if clickhouse_server.startswith("chdb:"):
+            yield f"{clickhouse_server}?database={name}"
+        else:
+            yield urlunsplit(urlsplit(clickhouse_server)._replace(path=f"/{name}"))
+        admin.command(f"drop database {name} sync")
+
+
+@pytest.fixture(scope="session")
 def temporal_server(home: Path) -> Iterator[Temporal | Given]:
     """Temporal's test server: `.address`."""
     if "TEMPORAL_ADDRESS" in GIVEN:

@@ -5,13 +5,14 @@ the writer that writes one by one (law 8). It tells refusals (values) from fault
 waits is `resilience`'s business.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from enum import StrEnum
 from typing import Protocol
 
 import msgspec
 
-from lovelace_streams.records import Reason
+from lovelace_streams.errors import DeploymentFault
+from lovelace_streams.records import ITEMS_MAX, Reason
 from lovelace_streams.rows import Row
 
 
@@ -20,6 +21,23 @@ class Entry(msgspec.Struct, gc=False):
 
     row: Row
     only_new: bool = False
+    order: int = 0
+    """Its place in its partition, `order_of(offset, item)`: it decides between equal versions, or where there is none.
+
+    A writer with transactions goes by the order of the block; one without has it written beside the row.
+    """
+
+
+def order_of(offset: int, item: int) -> int:
+    """One integer that grows with the offset, and in a message with the item's number.
+
+    >>> order_of(7, 0) < order_of(7, 1) < order_of(8, 0)
+    True
+    """
+    return offset << _ITEM_BITS | item
+
+
+_ITEM_BITS = ITEMS_MAX.bit_length()
 
 
 class End(StrEnum):
@@ -43,11 +61,25 @@ class Refusal(msgspec.Struct, frozen=True):
 Result = End | Refusal
 
 
+class Capabilities(msgspec.Struct, frozen=True):
+    """What writers differ in: whoever writes rows (`upsert`, the contract suite) asks, and knows no writer by name."""
+
+    keeps_absent: bool = True
+    """An absent field keeps what is stored; else rows are replaced whole, and those that need it refused at start."""
+    tells_older: bool = True
+    """A row older than what is stored is told (`SUPERSEDED`); else it is `WRITTEN`, and the table goes on showing the
+    newer one."""
+    block_rows: int = 0
+    """Rows that one call should carry where a window has more than one batch; 0: a batch a call."""
+
+
 class Writer(Protocol):
     """Writes rows of one table. One thread at a time; `abort` may be called from another one."""
 
     rows: tuple[type[Row], ...]
     """The row classes of the table; the first one defines it, the others have some of its columns."""
+
+    capabilities: Capabilities
 
     deadline: float
     """Seconds that one call may take before it is cut off: the client's own, whatever the server does (law 5)."""
@@ -88,6 +120,30 @@ class Writer(Protocol):
 
     def close(self) -> None:
         """Let go of the connection."""
+
+
+def check_capabilities(writer: Writer) -> None:
+    """Raises `DeploymentFault` where rows keep what is stored and the writer can't: before anything is read."""
+    if writer.capabilities.keeps_absent:
+        return
+    fields = list(_kept(writer.rows))
+    if fields:
+        raise DeploymentFault(
+            f"{writer.name} replaces rows whole, but {', '.join(fields)} would keep what is stored where a message"
+            " does not mention it: give the field a default (T | None = None), and have each class name every column"
+        )
+
+
+def _kept(rows: Sequence[type[Row]]) -> Iterator[str]:
+    """Fields of which a row may say nothing: they may be absent, or another class of the table lacks them."""
+    tables = {row: row.__table__ for row in rows}
+    names = {column.name: row for row, table in tables.items() for column in table.columns}
+    for row, table in tables.items():
+        for column in table.columns:
+            if column.nullable and column.default is msgspec.NODEFAULT:
+                yield f"{row.__name__}.{column.name}"
+        own = {column.name for column in table.columns}
+        yield from (f"{other.__name__}.{name}" for name, other in names.items() if name not in own)
 
 
 def superseded(results: Sequence[Result], keys: Sequence[Hashable]) -> list[Result]:

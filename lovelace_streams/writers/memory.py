@@ -5,7 +5,7 @@ from typing import Any
 
 from lovelace_streams.records import Reason
 from lovelace_streams.rows import UNSET, Row
-from lovelace_streams.writers import End, Entry, Refusal, Result, superseded
+from lovelace_streams.writers import Capabilities, End, Entry, Refusal, Result, superseded
 
 Check = Callable[[dict[str, Any]], bool]
 """Whether a row, as it would be stored, is accepted."""
@@ -23,6 +23,7 @@ class MemoryWriter:
             raise TypeError("MemoryWriter needs a row class: MemoryWriter(Member)")
         self.rows = rows
         self.deadline = 30.0
+        self.capabilities = Capabilities()
         self.declared = rows[0].__table__
         self.checks = [check] if callable(check) else list(check or ())
         self.table: dict[tuple[Any, ...], dict[str, Any]] = {}

@@ -23,7 +23,7 @@ from lovelace_streams.isolate import Refused, isolate
 from lovelace_streams.records import Reason
 from lovelace_streams.rows import UNSET, Column, Row
 from lovelace_streams.settings import PostgresSettings
-from lovelace_streams.writers import End, Entry, Refusal, Result, superseded
+from lovelace_streams.writers import Capabilities, End, Entry, Refusal, Result, superseded
 from lovelace_streams.writers.postgres_sql import Plan, Unfit, identity_of
 from lovelace_streams.writers.postgres_table import Order, Shape, inspect
 
@@ -137,6 +137,7 @@ class PostgresWriter:
         self.table = rows[0].__table__
         self.settings = settings
         self.deadline = settings.write_seconds + 1  # the server's own statement_timeout comes first, if it can
+        self.capabilities = Capabilities()
         self.one_by_one = one_by_one
         for row in rows[1:]:
             other = row.__table__

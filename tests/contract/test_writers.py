@@ -1,15 +1,21 @@
-"""One contract, all writers: Postgres, Postgres one by one, memory."""
+"""One contract, all writers: memory, Postgres and ClickHouse, the latter two also one by one.
+
+What a writer says it can't (`capabilities`) is part of the contract: then the test says what holds instead.
+"""
 
 from datetime import UTC, datetime
 
+import clickhouse_connect
 import psycopg
 import pytest
 
 from lovelace_streams.ddl import create_table
+from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.records import Reason
 from lovelace_streams.rows import UNSET, Row
-from lovelace_streams.settings import PostgresSettings
-from lovelace_streams.writers import End, Entry, Refusal
+from lovelace_streams.settings import ClickHouseSettings, PostgresSettings
+from lovelace_streams.writers import End, Entry, Refusal, check_capabilities, clickhouse_ddl, order_of
+from lovelace_streams.writers.clickhouse import ClickHouseWriter
 from lovelace_streams.writers.memory import MemoryWriter
 from lovelace_streams.writers.postgres import PostgresWriter
 
@@ -17,6 +23,8 @@ W, S = End.WRITTEN, End.SUPERSEDED
 
 
 class Member(Row, table="members", primary_key=("guild", "user"), version="seen_at"):
+    """Keeps what it does not mention."""
+
     guild: int
     user: int
     name: str = "?"
@@ -33,9 +41,20 @@ class MemberLeft(Row, table="members", primary_key=("guild", "user"), version="s
     seen_at: datetime
 
 
+class Reading(Row, table="readings", primary_key=("sensor", "place"), version="seen_at"):
+    """Replaced whole, by version."""
+
+    sensor: int
+    place: str
+    value: str | None = None
+    seen_at: datetime
+
+
 class Note(Row, table="notes", primary_key="id"):
+    """Replaced whole, by the order read."""
+
     id: int
-    text: str | None
+    text: str | None = None
 
 
 def adult(row):
@@ -50,7 +69,17 @@ def member(user, minute, name="n", nick=UNSET, roles=UNSET):
     return Entry(Member(guild=1, user=user, name=name, nick=nick, roles=roles, left_at=UNSET, seen_at=at(minute)))
 
 
+def reading(minute, value, offset=0, **more):
+    return Entry(Reading(sensor=1, place="x", value=value, seen_at=at(minute)), order=order_of(offset, 0), **more)
+
+
+def note(offset, number, text, **more):
+    return Entry(Note(id=number, text=text), order=order_of(offset, 0), **more)
+
+
 class PostgresCase:
+    keeps_absent = True
+
     def __init__(self, dsn, **options):
         self.dsn, self.options = dsn, options
 
@@ -75,8 +104,13 @@ class PostgresCase:
             )
             return {row[:key]: dict(zip(columns, row, strict=True)) for row in rows}
 
+    violated = "23514"
+
 
 class MemoryCase:
+    keeps_absent = True
+    violated = "23514"
+
     def make(self, *rows, check=None):
         return MemoryWriter(*rows, check=check)
 
@@ -84,12 +118,41 @@ class MemoryCase:
         return writer.table
 
 
-@pytest.fixture(params=["memory", "postgres", "one_by_one"])
+class ClickHouseCase:
+    keeps_absent = False
+    violated = "469"
+
+    def __init__(self, dsn, **options):
+        self.dsn, self.options = dsn, options
+        self.client = clickhouse_connect.get_client(dsn=dsn)
+
+    def make(self, *rows, check=None):
+        try:
+            ddl = clickhouse_ddl.create_table(*rows)
+        except (
+            TypeError
+        ):  # an Array can't be NULL, and classes have the same columns: refused before any table is asked
+            return ClickHouseWriter(ClickHouseSettings(self.dsn), *rows)
+        if check:
+            ddl = ddl.replace("\n) ENGINE", ",\n  CONSTRAINT adult CHECK text != 'bad'\n) ENGINE")
+        self.client.command(ddl.rstrip(";"))
+        return ClickHouseWriter(ClickHouseSettings(self.dsn), *rows, **self.options)
+
+    def table(self, writer):
+        table = writer.rows[0].__table__
+        names = [column.name for column in table.columns]
+        rows = self.client.query(f"select {', '.join(names)} from {table.name} final", query_tz=None, tz_mode="aware")
+        return {row[: len(table.key)]: dict(zip(names, row, strict=True)) for row in rows.result_rows}
+
+
+@pytest.fixture(params=["memory", "postgres", "postgres one by one", "clickhouse", "clickhouse one by one"])
 def case(request):
-    if request.param == "memory":
+    kind, _, one_by_one = request.param.partition(" ")
+    if kind == "memory":
         return MemoryCase()
-    dsn = request.getfixturevalue("database")
-    return PostgresCase(dsn, one_by_one=request.param == "one_by_one")
+    if kind == "clickhouse":
+        return ClickHouseCase(request.getfixturevalue("clickhouse"), one_by_one=bool(one_by_one))
+    return PostgresCase(request.getfixturevalue("database"), one_by_one=bool(one_by_one))
 
 
 @pytest.fixture
@@ -98,6 +161,7 @@ def opened(case):
 
     def make(*rows, check=None):
         writer = case.make(*rows, check=check)
+        check_capabilities(writer)
         writer.open()
         made.append(writer)
         return writer
@@ -107,6 +171,25 @@ def opened(case):
         writer.close()
 
 
+@pytest.fixture
+def keeping(case, opened):
+    """A writer of `Member`; None, once it was refused, where absent fields do not keep what is stored."""
+
+    def make(*rows):
+        if case.keeps_absent:
+            return opened(*rows)
+        with pytest.raises(DeploymentFault, match=r"members replaces rows whole, but .*Member\.nick"):
+            opened(*rows)
+        return None
+
+    return make
+
+
+def older(writer):
+    """What becomes of a row that is older than what is stored."""
+    return S if writer.capabilities.tells_older else W
+
+
 def test_nothing_is_nothing(opened):
     assert opened(Note).write([]) == []
 
@@ -114,8 +197,8 @@ def test_nothing_is_nothing(opened):
 def test_rows_are_written_and_overwritten(case, opened):
     writer = opened(Note)
 
-    assert writer.write([Entry(Note(id=n, text=f"t{n}")) for n in (3, 1, 2)]) == [W, W, W]
-    assert writer.write([Entry(Note(id=1, text=None))]) == [W]
+    assert writer.write([note(offset, n, f"t{n}") for offset, n in enumerate((3, 1, 2))]) == [W, W, W]
+    assert writer.write([note(3, 1, None)]) == [W]
     assert case.table(writer)[1,] == {"id": 1, "text": None}
     assert case.table(writer)[3,] == {"id": 3, "text": "t3"}
 
@@ -123,31 +206,47 @@ def test_rows_are_written_and_overwritten(case, opened):
 def test_of_a_key_in_one_block_the_last_one_wins_and_the_others_are_superseded(case, opened):
     writer = opened(Note)
 
-    assert writer.write([Entry(Note(id=1, text=text)) for text in "abc"]) == [S, S, W]
+    assert writer.write([note(offset, 1, text) for offset, text in enumerate("abc")]) == [S, S, W]
     assert case.table(writer) == {(1,): {"id": 1, "text": "c"}}
+
+
+def test_a_block_that_is_written_again_changes_nothing(case, opened):
+    """What a restart repeats: the older of two blocks of one key, after the newer one."""
+    writer = opened(Reading)
+    first, second = [reading(1, "one", 1), reading(2, "two", 2)], [reading(2, "again", 3), reading(1, "late", 4)]
+    writer.write(first)
+    writer.write(second)
+    stored = case.table(writer)
+
+    writer.write(first)
+    writer.write(second)
+    assert case.table(writer) == stored
+    assert stored[1, "x"]["value"] == "again"
 
 
 def test_a_loser_that_is_refused_alone_is_refused_in_a_block(case, opened):
     """Folding rows of one key to the winner would hide it, and dead letters would depend on where batches are cut."""
     writer = opened(Note, check=adult)
-    refusal = Refusal(Reason.CHECK, "23514", "adult")
+    refusal = Refusal(Reason.CHECK, case.violated, "adult")
 
-    assert writer.write([Entry(Note(id=1, text=text)) for text in ("bad", "ok")]) == [refusal, W]
-    assert writer.write([Entry(Note(id=2, text=text)) for text in ("ok", "bad")]) == [W, refusal]
+    assert writer.write([note(offset, 1, text) for offset, text in enumerate(("bad", "ok"))]) == [refusal, W]
+    assert writer.write([note(offset, 2, text) for offset, text in enumerate(("ok", "bad"))]) == [W, refusal]
     assert {row["text"] for row in case.table(writer).values()} == {"ok"}
 
 
 def test_an_older_version_never_overwrites_and_an_equal_one_does(case, opened):
-    writer = opened(Member)
+    writer = opened(Reading)
 
-    assert writer.write([member(7, 5, "five"), member(7, 4, "four")]) == [W, S]
-    assert writer.write([member(7, 4, "four again")]) == [S]
-    assert writer.write([member(7, 5, "five again")]) == [W]
-    assert case.table(writer)[1, 7]["name"] == "five again"
+    assert writer.write([reading(5, "five", 1), reading(4, "four", 2)]) == [W, S]
+    assert writer.write([reading(4, "four again", 3)]) == [older(writer)]
+    assert writer.write([reading(5, "five again", 4)]) == [W]
+    assert case.table(writer)[1, "x"]["value"] == "five again"
 
 
-def test_absent_keeps_what_is_stored_and_null_does_not(case, opened):
-    writer = opened(Member)
+def test_absent_keeps_what_is_stored_and_null_does_not(case, keeping):
+    writer = keeping(Member)
+    if writer is None:
+        return
     writer.write([member(7, 1, nick="nick", roles=[1, 2])])
     writer.write([member(7, 2, nick=None)])
 
@@ -155,17 +254,21 @@ def test_absent_keeps_what_is_stored_and_null_does_not(case, opened):
     assert case.table(writer)[1, 7]["roles"] == [1, 2]
 
 
-def test_a_stale_field_does_not_ride_in_under_a_newer_version(case, opened):
+def test_a_stale_field_does_not_ride_in_under_a_newer_version(case, keeping):
     """Stored v7; v5 brings a nick, v9 roles: folded, the nick of v5 would be written."""
-    writer = opened(Member)
+    writer = keeping(Member)
+    if writer is None:
+        return
     writer.write([member(7, 7, nick="v7", roles=[])])
 
     assert writer.write([member(7, 5, nick="v5"), member(7, 9, roles=[9])]) == [S, W]
     assert (case.table(writer)[1, 7]["nick"], case.table(writer)[1, 7]["roles"]) == ("v7", [9])
 
 
-def test_a_class_with_fewer_columns_leaves_the_others_alone(case, opened):
-    writer = opened(Member, MemberLeft)
+def test_a_class_with_fewer_columns_leaves_the_others_alone(case, keeping):
+    writer = keeping(Member, MemberLeft)
+    if writer is None:
+        return
     gone = Entry(MemberLeft(guild=1, user=7, left_at=at(9), seen_at=at(9)))
 
     assert writer.write([member(7, 1, "kept"), gone]) == [S, W]
@@ -174,25 +277,27 @@ def test_a_class_with_fewer_columns_leaves_the_others_alone(case, opened):
     }  # fmt: skip
 
 
-def test_only_new_inserts_where_the_key_is_absent(case, opened):
+def test_a_replay_of_a_row_without_version_never_overwrites(case, opened):
+    """`only_new`: it is inserted where its key is absent; its order is that of where it was first read."""
     writer = opened(Note)
-    writer.write([Entry(Note(id=1, text="stored"))])
+    writer.write([note(9, 1, "stored")])
 
-    assert writer.write([Entry(Note(id=n, text="replayed"), only_new=True) for n in (1, 2)]) == [S, W]
-    assert [row["text"] for row in case.table(writer).values()] == ["stored", "replayed"]
+    assert writer.write([note(n, n, "replayed", only_new=True) for n in (1, 2)]) == [older(writer), W]
+    assert sorted(row["text"] for row in case.table(writer).values()) == ["replayed", "stored"]
 
 
 def test_only_new_means_nothing_where_a_version_decides(case, opened):
-    writer = opened(Member)
-    writer.write([member(7, 1, "old")])
+    writer = opened(Reading)
+    writer.write([reading(1, "old", 1)])
 
-    assert writer.write([Entry(member(7, 2, "new").row, only_new=True)]) == [W]
+    assert writer.write([reading(2, "new", 0, only_new=True)]) == [W]
+    assert case.table(writer)[1, "x"]["value"] == "new"
 
 
 def test_a_refused_row_costs_its_neighbours_nothing(case, opened):
     writer = opened(Note, check=adult)
     texts = ["ok", "bad", "ok", "ok", "bad"] * 20
-    results = writer.write([Entry(Note(id=n, text=text)) for n, text in enumerate(texts)])
+    results = writer.write([note(n, n, text) for n, text in enumerate(texts)])
 
     assert [isinstance(result, Refusal) for result in results] == [text == "bad" for text in texts]
     assert len(case.table(writer)) == 60
@@ -201,7 +306,7 @@ def test_a_refused_row_costs_its_neighbours_nothing(case, opened):
 def test_a_probe_knows_nothing_before_the_first_row_and_changes_nothing_after_it(case, opened):
     writer = opened(Note)
     assert writer.probe() is None
-    writer.write([Entry(Note(id=1, text="a"))])
+    writer.write([note(1, 1, "a")])
     before = case.table(writer)
 
     assert writer.probe() is True

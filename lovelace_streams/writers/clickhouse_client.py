@@ -1,0 +1,154 @@
+"""A connection to ClickHouse: a server over HTTP, or chDB, the engine in the process; cut off at once where need be.
+
+    http://user:password@host:8123/database?insert_quorum=2        a server; https as well
+    chdb:///var/lib/lovelace/clickhouse                            the engine in this process, its data in that folder
+
+What follows the question mark are ClickHouse's settings, but for `verify`, `ca_cert`, `client_cert`, `client_cert_key`
+and `compress`, which are the client's, and chDB's `database`.
+"""
+
+import socket
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPSConnectionPool, PoolManager
+from urllib3.connection import HTTPConnection, HTTPSConnection
+
+from lovelace_streams.errors import DeploymentFault
+from lovelace_streams.settings import ClickHouseSettings
+
+if TYPE_CHECKING:
+    from clickhouse_connect.driver.client import Client
+
+CONNECT_SECONDS = 3
+CLIENT_OPTIONS = frozenset({"verify", "ca_cert", "client_cert", "client_cert_key", "compress"})
+FORBIDDEN = frozenset({"insert_deduplication_token", "async_insert", "wait_for_async_insert"})
+"""A token that is used again drops other rows silently; an insert that is not waited for is not durable."""
+
+
+class Connection:
+    """A client, the status of its last HTTP answer, and `abort` for another thread."""
+
+    def __init__(self, client: "Client", sockets: "Sockets | None" = None) -> None:
+        self.client = client
+        self.sockets = sockets
+
+    @property
+    def status(self) -> int:
+        """The last HTTP status; 0 where there is none."""
+        return self.sockets.status if self.sockets is not None else 0
+
+    def abort(self) -> None:
+        """Shut the sockets under a call; the engine in the process can't be shut, its call is left alone."""
+        if self.sockets is not None:
+            self.sockets.abort()
+
+    def close(self) -> None:
+        """Let go of it."""
+        with suppress(Exception):
+            self.client.close()
+        if self.sockets is not None:
+            self.sockets.clear()
+
+
+class Sockets(PoolManager):
+    """A pool that knows its open sockets and the status of its last answer."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.status = 0
+        self._open: list[HTTPConnection] = []
+        self.pool_classes_by_scheme = {"http": self._pool(HTTPConnectionPool), "https": self._pool(HTTPSConnectionPool)}
+
+    def request(self, *args: Any, **kwargs: Any) -> BaseHTTPResponse:
+        """As ever, with the status noted."""
+        self.status = 0
+        response = super().request(*args, **kwargs)
+        self.status = response.status
+        return response
+
+    def abort(self) -> None:
+        """Shut every socket: whoever waits for one of them gets an error at once."""
+        for connection in list(self._open):
+            if connection.sock is not None:
+                with suppress(OSError):
+                    connection.sock.shutdown(socket.SHUT_RDWR)
+
+    def _pool(self, kind: type[HTTPConnectionPool]) -> type[HTTPConnectionPool]:
+        opened = self._open
+        base: type[Any] = HTTPSConnection if kind is HTTPSConnectionPool else HTTPConnection
+
+        class Known(base):  # type: ignore[misc]
+            def connect(self) -> None:
+                opened.append(self)
+                super().connect()
+
+            def close(self) -> None:
+                super().close()
+                with suppress(ValueError):
+                    opened.remove(self)
+
+        return type("KnownPool", (kind,), {"ConnectionCls": Known})
+
+
+def connect(settings: ClickHouseSettings) -> Connection:
+    """Open a connection; raises `DeploymentFault` for a DSN that can't be, and whatever the driver raises."""
+    if not settings.dsn:
+        raise DeploymentFault("no ClickHouse: set CLICKHOUSE_DSN (http://user:password@host:8123/database)")
+    parts = urlsplit(settings.dsn)
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    forbidden = sorted(FORBIDDEN & set(options))
+    if forbidden:
+        raise DeploymentFault(f"CLICKHOUSE_DSN may not set {', '.join(forbidden)}: rows would be lost without a word")
+    if parts.scheme == "chdb":
+        return _engine(parts.netloc + parts.path, options)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise DeploymentFault("CLICKHOUSE_DSN is neither http[s]://user:password@host:port/database nor chdb:///path")
+    return _server(settings, parts, options)
+
+
+def _engine(path: str, options: dict[str, str]) -> Connection:
+    import clickhouse_connect
+
+    database = options.pop("database", None)
+    try:
+        client = clickhouse_connect.get_client(dsn=f"chdb://{path}", database=database, settings=options)
+    except ImportError:
+        raise DeploymentFault(
+            "CLICKHOUSE_DSN names chdb, which is not installed: pip install 'lovelace_streams[clickhouse-local]'"
+        ) from None
+    return Connection(client)
+
+
+def _server(settings: ClickHouseSettings, parts: Any, options: dict[str, str]) -> Connection:
+    import clickhouse_connect
+    from clickhouse_connect.driver.httputil import get_pool_manager_options
+
+    ours: dict[str, Any] = {name: options.pop(name) for name in CLIENT_OPTIONS & set(options)}
+    compress = _truth(ours.pop("compress", "true"))
+    verify = _truth(ours.pop("verify", "true"))
+    sockets = Sockets(**get_pool_manager_options(verify=verify, maxsize=1, retries=0, **ours))
+    client = clickhouse_connect.get_client(
+        interface=parts.scheme,
+        host=parts.hostname,
+        port=parts.port or (8443 if parts.scheme == "https" else 8123),
+        username=unquote(parts.username) if parts.username else None,
+        password=unquote(parts.password or ""),
+        database=unquote(parts.path.strip("/")) or None,
+        settings=options,
+        compress=compress,
+        verify=verify,
+        pool_mgr=sockets,
+        connect_timeout=CONNECT_SECONDS,
+        send_receive_timeout=int(settings.write_seconds) + 1,
+        query_retries=0,
+        autogenerate_session_id=False,
+        client_name="lovelace_streams",
+        show_clickhouse_errors="scrub",
+    )
+    return Connection(client, sockets)
+
+
+def _truth(text: str) -> bool:
+    return text.lower() not in ("0", "false", "no", "off")

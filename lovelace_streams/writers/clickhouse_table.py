@@ -1,0 +1,201 @@
+"""Rows compared with the real table of ClickHouse, and what the writer has to know of it."""
+
+import re
+from collections.abc import Callable, Sequence
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from lovelace_streams.errors import DeploymentFault
+from lovelace_streams.records import Reason
+from lovelace_streams.rows import Column, Row, Table
+from lovelace_streams.writers import Entry
+from lovelace_streams.writers.clickhouse_types import (
+    EPOCH_DAY,
+    OUT_OF_RANGE,
+    Take,
+    Type,
+    Unfit,
+    exact,
+    holds,
+    microseconds,
+    parse,
+    taker,
+)
+from lovelace_streams.writers.postgres_types import scalar
+
+if TYPE_CHECKING:
+    from clickhouse_connect.driver.client import Client
+
+BIAS = 2**63
+"""Makes a signed version an unsigned one that sorts alike."""
+ORDER_BITS = 64
+
+
+class Shape(msgspec.Struct, frozen=True):
+    """What the writer has to know of the real table."""
+
+    columns: dict[str, str]
+    """Name → type, of the columns that are written, the version column last."""
+    takers: dict[str, Take]
+    version: Callable[[Entry], int]
+    """The one integer by which the table tells which row of a key is the last."""
+    constraints: frozenset[str]
+    """Names of the table's CHECKs: of an error text only such a name is taken."""
+    durable: bool
+    """Whether an insert is on the disk, not only with the kernel, when it is acknowledged."""
+
+
+def qualified(table: Table) -> str:
+    """The quoted name, with its database where one is given."""
+    return ".".join(map(quoted, table.name.split(".")))
+
+
+def quoted(name: str) -> str:
+    """An identifier.
+
+    >>> quoted("a`b")
+    '`a\\\\`b`'
+    """
+    escaped = name.replace("\\", "\\\\").replace("`", "\\`")
+    return f"`{escaped}`"
+
+
+def inspect(client: "Client", table: Table, rows: Sequence[type[Row]], where: str, way_out: str) -> Shape:
+    """Compare the rows with the real table.
+
+    Raises `DeploymentFault`, one line that names both sides and ends with `way_out`.
+    """
+    return _Inspection(client, table, rows, where, way_out).run()
+
+
+class _Inspection:
+    def __init__(self, client: "Client", table: Table, rows: Sequence[type[Row]], where: str, way_out: str) -> None:
+        self.client = client
+        self.table = table
+        self.rows = rows
+        self.where = where
+        self.way_out = way_out
+
+    def run(self) -> Shape:
+        database, _, name = self.table.name.rpartition(".")
+        of = {"database": database, "name": name}
+        found = list(self.client.query(TABLE, parameters=of).named_results())
+        if not found:
+            raise self._fault("there is no such table")
+        real = found[0]
+        columns = {each["name"]: each for each in self.client.query(COLUMNS, parameters=of).named_results()}
+        version = self._version_column(real, columns)
+        self._key(real, columns)
+        types = self._types(columns, version)
+        fields = {column.name: column for column in self.table.columns}
+        return Shape(
+            columns={name: columns[name]["type"] for name in (*types, version)},
+            takers={name: taker(fields[name].type, real) for name, real in types.items()},
+            version=self._version(columns[version]),
+            constraints=frozenset(_CONSTRAINT.findall(real["create_table_query"])),
+            durable="fsync_after_insert = 1" in real["engine_full"],
+        )
+
+    def _fault(self, message: str) -> DeploymentFault:
+        return DeploymentFault(
+            f"{self.rows[0].__name__} ↔ table {self.table.name} at {self.where}: {message}; {self.way_out}"
+        )
+
+    def _version_column(self, real: dict[str, Any], columns: dict[str, Any]) -> str:
+        engine = str(real["engine"])
+        if not engine.endswith("ReplacingMergeTree"):
+            raise self._fault(f"its engine is {engine}, not a ReplacingMergeTree, so a replay would write rows twice")
+        arguments = re.match(r"\w+\(((?:[^()']|'(?:[^'\\]|\\.)*')*)\)", str(real["engine_full"]))
+        named = [part.strip().strip("`") for part in _STRING.sub("", arguments[1] if arguments else "").split(",")]
+        version = next((name for name in named if name in columns), None)
+        if version is None:
+            raise self._fault(
+                f"its {engine} names no version column, so what was written last would win, also a replay"
+            )
+        return version
+
+    def _key(self, real: dict[str, Any], columns: dict[str, Any]) -> None:
+        """The table replaces rows with one sorting key, and only within one partition."""
+        sorting = [part.strip().strip("`") for part in str(real["sorting_key"]).strip("()").split(",")]
+        key = self.table.key
+        if sorted(sorting) != sorted(key):
+            raise self._fault(f"it replaces rows by ({', '.join(sorting)}), the row's key is ({', '.join(key)})")
+        others = [name for name, column in columns.items() if column["is_in_partition_key"] and name not in key]
+        if others:
+            raise self._fault(
+                f"its partition depends on {', '.join(others)}, which is not of the key:"
+                " rows of one key in two partitions are never replaced"
+            )
+
+    def _types(self, columns: dict[str, Any], version: str) -> dict[str, Type]:
+        types = {}
+        for field in self.table.columns:
+            column = columns.get(field.name)
+            if column is None:
+                raise self._fault(f"the table has no column {field.name}")
+            if column["default_kind"] in ("MATERIALIZED", "ALIAS"):
+                raise self._fault(f"column {field.name} is {column['default_kind']} and can't be written")
+            if field.name == version:
+                raise self._fault(f"column {version} is the table's version, which the writer fills: name another one")
+            types[field.name] = self._held(field, parse(column["type"]))
+        return types
+
+    def _held(self, field: Column, real: Type) -> Type:
+        kind = getattr(field.type, "__name__", str(field.type))
+        if not holds(field.type, real):
+            raise self._fault(f"column {field.name} is {real.shown} and can't hold {kind}")
+        if field.nullable and not real.nullable:
+            raise self._fault(f"{field.name} may be null ({kind} | None), but the column is {real.shown}")
+        if field.name in self.table.key and not exact(field.type, real):
+            raise self._fault(f"column {field.name} is {real.shown}, which would take different keys for one")
+        return real
+
+    def _version(self, column: dict[str, Any]) -> Callable[[Entry], int]:
+        """(version, order) as one integer; the order alone where the row declares none."""
+        declared = self.table.version
+        if declared is None:
+            if column["type"] not in ("UInt64", "UInt128", "UInt256"):
+                raise self._fault(
+                    f"the version column {column['name']} is {column['type']}: it has to be UInt64 or longer"
+                )
+            return lambda entry: entry.order
+        if column["type"] not in ("UInt128", "UInt256"):
+            raise self._fault(
+                f"the version column {column['name']} is {column['type']}: it has to be UInt128,"
+                f" to hold {declared} and the place in the topic"
+            )
+        kind = scalar(next(c.type for c in self.table.columns if c.name == declared))
+        number = NUMBERS.get(kind)
+        if number is None:
+            raise self._fault(f"the version {declared} is {getattr(kind, '__name__', kind)}: not int, datetime or date")
+
+        def version(entry: Entry) -> int:
+            value = number(getattr(entry.row, declared)) + BIAS
+            if not 0 <= value < 2 * BIAS:
+                raise Unfit(Reason.OUT_OF_RANGE, OUT_OF_RANGE, declared)
+            return value << ORDER_BITS | entry.order
+
+        return version
+
+
+NUMBERS: dict[Any, Callable[[Any], int]] = {
+    int: int,
+    datetime: microseconds,
+    date: lambda value: (value - EPOCH_DAY).days,
+}
+"""A declared version as a signed integer of 64 bits."""
+
+_CONSTRAINT = re.compile(r"CONSTRAINT `?(\w+)`? CHECK")
+_STRING = re.compile(r"'(?:[^'\\]|\\.)*'")
+
+_OF = "database = if({database:String} = '', currentDatabase(), {database:String})"
+TABLE = (
+    "select engine, engine_full, create_table_query, sorting_key from system.tables "  # noqa: S608 - our own words
+    f"where {_OF} and name = {{name:String}}"
+)
+COLUMNS = (
+    "select name, type, default_kind, is_in_partition_key from system.columns "  # noqa: S608 - our own words
+    f"where {_OF} and table = {{name:String}} order by position"
+)
