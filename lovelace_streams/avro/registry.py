@@ -24,7 +24,7 @@ class NoSchema(Exception):  # noqa: N818
 
 
 class Registry:
-    """Schemas by id, and versions by subject. Opens nothing before the first question; every call has a deadline."""
+    """Schemas by id, and versions by subject. Opens nothing before it is asked; every call has a deadline."""
 
     def __init__(self, url: str, timeout: float = 10.0) -> None:
         try:
@@ -41,7 +41,6 @@ class Registry:
         self._remote = parts.hostname not in ("127.0.0.1", "::1", "localhost")
         """Proxies and certificates of the environment are for others than this machine."""
         self._timeout = timeout
-        self._client: httpx.Client | None = None
 
     def schema(self, schema_id: int) -> Schema:
         """The schema of an id, with what it refers to.
@@ -82,11 +81,17 @@ class Registry:
 
     def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         """Status and JSON of an answer, below 500; raises `DestinationFault` or `DeploymentFault`."""
-        if self._client is None:  # not at build: building a flow opens nothing
-            self._client = httpx.Client(timeout=self._timeout, auth=self._auth, trust_env=self._remote)
         kind = {"content-type": "application/vnd.schemaregistry.v1+json"} if body is not None else {}
         try:
-            answer = self._client.request(method, f"{self._url}{path}", json=body, headers=kind)
+            answer = httpx.request(  # a connection each: a schema is asked for once
+                method,
+                f"{self._url}{path}",
+                json=body,
+                headers=kind,
+                auth=self._auth,
+                timeout=self._timeout,
+                trust_env=self._remote,
+            )
         except httpx.TimeoutException:
             raise DestinationFault("timeout", self.name) from None
         except httpx.HTTPError as error:

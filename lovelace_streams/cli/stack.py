@@ -12,7 +12,10 @@ app = typer.Typer()
 @app.command()
 @faults
 def up() -> None:
-    """Start the local stack (Kafka, Postgres, Temporal's test server) and leave it running; writes .lovelace/env."""
+    """Start the local stack and leave it running; writes .lovelace/env.
+
+    Kafka, a schema registry, Postgres and Temporal's test server.
+    """
     from lovelace_streams import local
 
     local.up()

