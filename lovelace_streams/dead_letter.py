@@ -15,7 +15,7 @@ from bytewax.dataflow import Stream, operator
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
-from lovelace_streams import metrics
+from lovelace_streams import metrics, tracing
 from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.offsets import failed_items
 from lovelace_streams.records import DeadLetter, Envelope, Outcome, Reason, Record, Settled
@@ -90,6 +90,7 @@ class PostOffice:
         self._under_way: dict[int, Letter] = {}
         self._settled: list[Settled] = []
         self._producer: Producer | None = None
+        self._sending = tracing.OFF
         self._topic = ""
         self._passed_before = 0
         self._topic_gone = False
@@ -114,6 +115,9 @@ class PostOffice:
         if between and not self._topic_gone:
             self._send()
         self._producer.poll(0)
+        if not self._under_way:
+            self._sending.end()
+            self._sending = tracing.OFF
 
     def unfinished(self) -> bool:
         """Letters that are held or not acknowledged yet."""
@@ -198,6 +202,8 @@ class PostOffice:
 
     def _send(self) -> None:
         waiting, self._to_send = self._to_send, []
+        if waiting and not self._under_way:  # a span until all of them are acknowledged
+            self._sending = tracing.step("dead_letter", waiting[0].record, letters=len(waiting))
         for at, letter in enumerate(waiting):
             if not self._source.is_current(letter.record):
                 continue

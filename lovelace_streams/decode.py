@@ -4,8 +4,9 @@ A decoder may have to ask somebody (a schema registry). That one is a destinatio
 window waits in `source.keep_alive`, and goes on with the very record that asked.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, Protocol
@@ -14,7 +15,7 @@ import bytewax.operators as op
 import structlog
 from bytewax.dataflow import Stream, operator
 
-from lovelace_streams import metrics
+from lovelace_streams import metrics, tracing
 from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.records import DeadLetter, Envelope, Outcome, Record, Settled, SkipReason
 from lovelace_streams.resilience import Backoff
@@ -65,6 +66,11 @@ class Ports:
         self.errs: list[DeadLetter] = []
         self.skipped: list[Skipped] = []
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How many went where."""
+        return {name: len(getattr(self, name)) for name in self.__slots__}
+
 
 @operator
 def decode(step_id: str, up: Stream[Envelope[bytes]], decoder: Decoder, source: KafkaSource | None = None) -> Sorted:
@@ -75,14 +81,25 @@ def decode(step_id: str, up: Stream[Envelope[bytes]], decoder: Decoder, source: 
     else `DeploymentFault` is raised at build. A refusal stops the worker with exit code 78.
     """
     if not decoder.waits:
-        return split(op.flat_map_batch("sort", up, lambda window: [sort(decoder, window)]))
+        return split(op.flat_map_batch("sort", up, by_list("decode", partial(sort, decoder))))
     if source is None:
         raise DeploymentFault(
             f"{step_id}: this decoder asks a schema registry and has to wait while that is away: "
             "hand it the source, decode(step, stream, decoder, source)"
         )
-    asking = Asking(decoder, source)
-    return split(op.flat_map_batch("sort", up, lambda window: [asking.sort(window)]))
+    return split(op.flat_map_batch("sort", up, by_list("decode", Asking(decoder, source).sort)))
+
+
+def by_list(step: str, sort: Callable[[list[Envelope[Any]]], Ports]) -> Callable[[list[Envelope[Any]]], list[Ports]]:
+    """Sort list by list, each in a span of its own."""
+
+    def sort_list(envelopes: list[Envelope[Any]]) -> list[Ports]:
+        with tracing.step(step, envelopes[0].record, taken=len(envelopes)) as span:
+            ports = sort(envelopes)
+            span.set(**ports.sizes)
+        return [ports]
+
+    return sort_list
 
 
 def sort(decoder: Decoder, window: Iterable[Envelope[bytes]]) -> Ports:

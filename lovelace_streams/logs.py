@@ -5,16 +5,17 @@ import sys
 
 import structlog
 
-from lovelace_streams import metrics
+from lovelace_streams import metrics, tracing
 from lovelace_streams.settings import Settings
 
 
 def observe() -> None:
-    """What a process shows of itself, as the environment says: its log and, unless METRICS_PORT is 0, its metrics."""
+    """What a process shows of itself, as the environment says: log, metrics (unless METRICS_PORT is 0), traces."""
     settings = Settings()
     configure(settings.log_level, settings.log_format)
     if settings.metrics_port:
         metrics.serve(settings.metrics_host, settings.metrics_port)
+    tracing.begin(settings)
 
 
 def configure(level: str = "INFO", form: str = "auto") -> None:

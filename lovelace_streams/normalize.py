@@ -7,7 +7,7 @@ from typing import Any
 import bytewax.operators as op
 from bytewax.dataflow import Stream, operator
 
-from lovelace_streams.decode import Ports, Sorted, split
+from lovelace_streams.decode import Ports, Sorted, by_list, split
 from lovelace_streams.errors import DeploymentFault, RecordFault
 from lovelace_streams.mapping import Normalizer, normalizer
 from lovelace_streams.records import DeadLetter, Envelope, SkipReason
@@ -30,16 +30,16 @@ def normalize(
     """
     mapper = normalizer(target)
 
-    def sorted_(envelopes: list[Envelope[Any]]) -> list[Ports]:
+    def sort_or_stop(envelopes: list[Envelope[Any]]) -> Ports:
         try:
-            return [sort(mapper, envelopes)]
+            return sort(mapper, envelopes)
         except DeploymentFault as fault:
             if source is None:
                 raise
             source.note(fault)
-            return []
+            return Ports()
 
-    return split(op.flat_map_batch("sort", up, sorted_))
+    return split(op.flat_map_batch("sort", up, by_list("normalize", sort_or_stop)))
 
 
 def sort(mapper: Normalizer, envelopes: Iterable[Envelope[Any]]) -> Ports:

@@ -246,6 +246,11 @@ class InHand:
             assignment.unaccepted += end - assignment.next
             assignment.next = end
 
+    def holds(self, record: Record) -> bool:
+        """Whether a record is in hand: ours, and without an outcome for one of its items."""
+        assignment = self.current.get(record.assignment)
+        return assignment is not None and record.offset in assignment.in_hand
+
     def settle(self, settled: Settled) -> int:
         """Note the outcome of items that were written or skipped; of dead-lettered ones `fail` has been told.
 

@@ -17,7 +17,7 @@ import structlog
 from bytewax.dataflow import Stream, operator
 from bytewax.outputs import DynamicSink, StatelessSinkPartition
 
-from lovelace_streams import metrics
+from lovelace_streams import metrics, tracing
 from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.offsets import Offsets, Range
 from lovelace_streams.records import JobState, Settled
@@ -40,6 +40,8 @@ class Report(msgspec.Struct):
     topic_id: str
     partition: int
     ranges: list[Range]
+    window: Any = None
+    """The span that they were settled in, where there is one."""
 
 
 @operator
@@ -210,7 +212,9 @@ class Reporter:
         with self._changed:
             for a, ranges in taken:
                 for at in range(0, len(ranges), RANGES_MAX):
-                    self._queue.append(Report(a.number, a.topic, a.topic_id, a.partition, ranges[at : at + RANGES_MAX]))
+                    part = ranges[at : at + RANGES_MAX]
+                    window = tracing.context(a.number, part[-1].last)
+                    self._queue.append(Report(a.number, a.topic, a.topic_id, a.partition, part, window))
             if not self._thread.is_alive() and not self._ended:
                 self._thread.start()
             self._changed.notify_all()
@@ -271,10 +275,12 @@ class Reporter:
     def _post(self, reports: list[Report]) -> list[JobState] | None:
         """The states that the service answered; None means try again."""
         body = msgspec.json.encode({"pipeline": self._source.pipeline, "reports": _by_partition(reports)})
+        ranges = sum(len(report.ranges) for report in reports)
         try:
-            answer = self.client.post(
-                f"{self._url}/progress", content=body, headers={"content-type": "application/json"}
-            )
+            with tracing.request("report", (report.window for report in reports), ranges=ranges) as span:
+                headers = {"content-type": "application/json", **span.headers}
+                answer = self.client.post(f"{self._url}/progress", content=body, headers=headers)
+                span.set(status=answer.status_code)
         except httpx.HTTPError as error:
             log.warning("waiting for the progress service", url=self._url, error=type(error).__name__)
             return None
@@ -283,7 +289,7 @@ class Reporter:
                 f"the progress service {self._url} refuses our token ({answer.status_code}): "
                 f"set PROGRESS_API_TOKEN to its own"
             )
-        elif answer.status_code == TOO_LARGE and sum(len(report.ranges) for report in reports) > 1:
+        elif answer.status_code == TOO_LARGE and ranges > 1:
             return TOO_LARGE_TO_TAKE
         elif answer.status_code in {UNPROCESSABLE, TOO_LARGE}:
             spans = ", ".join(f"{r.topic}-{r.partition}:{r.ranges[0].first}…{r.ranges[-1].last}" for r in reports)

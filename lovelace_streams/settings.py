@@ -125,6 +125,10 @@ class Settings(BaseSettings):
     accept_refusals: str = ""
     job_stall_seconds: float = 900.0
     signal_grace: float = 3600.0
+    otel_exporter_otlp_endpoint: str | None = None
+    otel_exporter_otlp_traces_endpoint: str | None = None
+    otel_traces_exporter: str = "otlp"
+    otel_sdk_disabled: bool = False
     log_level: str = "INFO"
     log_format: str = "auto"
 

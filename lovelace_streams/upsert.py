@@ -10,7 +10,7 @@ import bytewax.operators as op
 import structlog
 from bytewax.dataflow import Stream, operator
 
-from lovelace_streams import metrics
+from lovelace_streams import metrics, tracing
 from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.records import Batch, DeadLetter, Envelope, Outcome, Settled, SkipReason
 from lovelace_streams.resilience import Breaker, Patience
@@ -67,6 +67,7 @@ class Carrier:
         self._open = False
         self._aside: list[Batch[Any]] = []
         self._aside_until = 0.0
+        self._span = tracing.OFF
         self._envelopes: Sequence[Envelope[Any]] = ()
         self._patience = Patience(self._call, self._probe, self._wait, on_fault=self._on_fault)
 
@@ -86,7 +87,8 @@ class Carrier:
                 break
             others = [entry for later in batches[at + 1 : at + 2] for entry in entries_of(later.envelopes)[0]]
             try:
-                done = self._write(batch, others)
+                with tracing.step("write", batch.envelopes[0].record, items=len(batch.envelopes)) as self._span:
+                    done = self._write(batch, others)
             except DeploymentFault as fault:
                 self._source.note(fault)
                 break
@@ -107,8 +109,9 @@ class Carrier:
             results = self._patience.write(entries, others)
             if results is not None:
                 ends = ends_of(self._step, self._envelopes, spans, results)
-                if any(isinstance(end, DeadLetter) for end in ends):
+                if refused := sum(isinstance(end, DeadLetter) for end in ends):
                     metrics.ISOLATIONS.labels(self._source.pipeline).inc()
+                self._span.set(rows=len(entries), refused=refused)
                 return ends
             if self._source.ending:
                 return None
@@ -214,6 +217,7 @@ class Carrier:
         return self._source.keep_alive(seconds, [e.record for e in self._envelopes])
 
     def _on_fault(self, fault: DestinationFault, failures: int) -> None:
+        self._span.event("fault", code=fault.code)
         metrics.RETRIES.labels(self._source.pipeline, self._step, fault.code).inc()
         metrics.BREAKER.labels(self._source.pipeline).set(_GAUGE[Breaker.OPEN])
         log.warning("waiting for the destination", destination=self.writer.name, fault=str(fault), failures=failures)

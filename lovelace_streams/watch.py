@@ -11,7 +11,7 @@ from typing import Any
 
 from prometheus_client import Gauge
 
-from lovelace_streams import metrics
+from lovelace_streams import metrics, tracing
 from lovelace_streams.offsets import Assignment, InHand
 from lovelace_streams.records import Envelope
 
@@ -46,12 +46,14 @@ class Watch:
         """A window is handed on: its messages are counted now, its items when every step has seen them."""
         metrics.read(self._pipeline, window)
         self._window = window
+        tracing.window(self._pipeline, window)
 
     def serve(self, *, idle: bool, between: bool) -> None:  # noqa: ARG002
         """Count the items of the last window; look, if a second has passed since the last time."""
         if between:
             metrics.decoded(self._pipeline, self._window)
             self._window = ()
+            tracing.settled(self._in_hand.holds)
         now = self._clock()
         if now >= self._next:
             self._next = now + LOOK_SECONDS
@@ -69,7 +71,8 @@ class Watch:
         return False
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """The last spans."""
+        tracing.close()
 
     def look(self, now: float) -> None:
         """Set the gauges, and take away those of partitions that are not ours any more."""
