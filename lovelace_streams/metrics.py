@@ -28,9 +28,11 @@ GIVEN_UP_ITEMS = Counter(
     ["pipeline"],
 )
 ITEMS = Counter(
-    "lovelace_items_total", "Items that came to an end, by outcome and reason.", ["pipeline", "outcome", "reason"]
+    "lovelace_items_total",
+    "Items that came to an end: `written`, `superseded`, `dead_lettered` or `skipped`.",
+    ["pipeline", "outcome", "reason"],
 )
-BATCHES = Counter("lovelace_batches_total", "Batches closed, by what closed them.", ["pipeline", "reason"])
+BATCHES = Counter("lovelace_batches_total", "Batches closed, by `rows`, `bytes` or `window`.", ["pipeline", "reason"])
 BATCH_ROWS = Histogram(
     "lovelace_batch_rows", "Rows of a batch.", ["pipeline"], buckets=(1, 5, 10, 25, 50, 75, 100, 250, 1000, 5000)
 )
@@ -44,13 +46,17 @@ ISOLATIONS = Counter("lovelace_isolations_total", "Blocks in which something was
 RETRIES = Counter(
     "lovelace_retries_total", "Tries that ended in a fault of the destination.", ["pipeline", "step", "code"]
 )
-BREAKER = Gauge("lovelace_breaker_state", "0 closed, 1 half open, 2 open.", ["pipeline"])
+BREAKER = Gauge(
+    "lovelace_breaker_state", "0 closed, 1 half open, 2 open: the destination is being waited for.", ["pipeline"]
+)
 LAG = Gauge(
-    "lovelace_consumer_lag_records", "Messages of a partition not read yet.", ["pipeline", "topic", "partition"]
+    "lovelace_consumer_lag_records",
+    "Messages of a partition that were not read yet, by the end that the last fetch told.",
+    ["pipeline", "topic", "partition"],
 )
 OLDEST = Gauge(
     "lovelace_oldest_unsettled_seconds",
-    "Seconds that the oldest record without an outcome has been in hand.",
+    "Seconds that the oldest record without an outcome has been in hand, to within one.",
     ["pipeline"],
 )
 PENDING = Gauge("lovelace_pending_items", "Items in hand without an outcome.", ["pipeline"])
@@ -66,7 +72,7 @@ PARTITION_PENDING = Gauge(
 )
 PARTITION_OLDEST = Gauge(
     "lovelace_partition_oldest_unsettled_seconds",
-    "Seconds that the oldest record of a partition without an outcome has been in hand.",
+    "Seconds that the oldest record of a partition without an outcome has been in hand, to within one.",
     ["pipeline", "topic", "partition"],
 )
 END_TO_END = Histogram(
@@ -81,7 +87,7 @@ UNREPORTED = Gauge(
 )
 PUBLISHED = Counter(
     "lovelace_progress_published_total",
-    "States of jobs handed to the progress topic: delivered or refused.",
+    "Messages of `aggregate_progress`: `delivered` or `refused`.",
     ["pipeline", "outcome"],
 )
 

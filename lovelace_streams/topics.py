@@ -68,4 +68,6 @@ class TopicIds:
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
                     raise
+            except TimeoutError:  # the future's own: a broker that went away answers neither way
+                raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from None  # noqa: SLF001
         return ids

@@ -6,9 +6,13 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 GAUGES = {
-    "jobs": ("lovelace_jobs", "Jobs, by status.", ["status"]),
-    "signals": ("lovelace_signals", "Signals of the outbox, by state.", ["state"]),
-    "items": ("lovelace_job_items", "Items of the jobs that are not ended, by state.", ["state"]),
+    "jobs": ("lovelace_jobs", "Jobs: `open`, `completed`, `stalled`, `closed`.", ["status"]),
+    "signals": ("lovelace_signals", "Signals: `pending`, `sent`, `undeliverable`.", ["state"]),
+    "items": (
+        "lovelace_job_items",
+        "Items of the jobs that have not ended: `succeeded`, `failed`, `skipped`, `outstanding`.",
+        ["state"],
+    ),
     "unknown_jobs": ("lovelace_unknown_jobs", "Jobs that were reported and never opened.", []),
 }
 
