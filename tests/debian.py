@@ -31,6 +31,36 @@ def debian_program(package: str, program: str) -> Path:
     return Path(found)
 
 
+def unpacked_program(package: str, program: str) -> Path:
+    """Where `program` is, of Debian's `package`: one on PATH, or one unpacked beside the system.
+
+    For programs that need nothing of their own but their binary: no root is needed, no service is set up or started.
+    """
+    if found := shutil.which(program):
+        return Path(found)
+    folder = Path(tempfile.gettempdir()) / f"lovelace-debian-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    path = folder / package / "usr" / "bin" / program
+    with (folder / "lock").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        if not path.exists():
+            _unpack(package, folder)
+    return path
+
+
+def _unpack(package: str, folder: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        done = _run(*APT, "download", package, folder=scratch)
+        if done.returncode != 0 and _may_install():
+            _run(*APT, "update")
+            done = _run(*APT, "download", package, folder=scratch)
+        packed = next(Path(scratch).glob("*.deb"), None)
+        if packed is None:
+            (pytest.fail if CI else pytest.skip)(f"apt-get could not download {package}: {done.stderr.strip()[-2000:]}")
+        assert _run("dpkg", "-x", str(packed), f"{scratch}/unpacked").returncode == 0
+        Path(scratch, "unpacked").rename(folder / package)
+
+
 def _may_install() -> bool:
     return os.geteuid() == 0 and shutil.which("apt-get") is not None
 
@@ -46,6 +76,8 @@ def _install(package: str) -> None:
         (pytest.fail if CI else pytest.skip)(f"apt-get could not install {package}: {done.stderr.strip()[-2000:]}")
 
 
-def _run(*command: str) -> subprocess.CompletedProcess[str]:
+def _run(*command: str, folder: str | None = None) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
+    return subprocess.run(
+        command, env=environment, cwd=folder, capture_output=True, text=True, timeout=900, check=False
+    )

@@ -16,11 +16,21 @@ GAUGES = {
     "unknown_jobs": ("lovelace_unknown_jobs", "Jobs that were reported and never opened.", []),
 }
 
+LABELS = {
+    "jobs": ("open", "completed", "stalled", "closed"),
+    "signals": ("pending", "sent", "undeliverable"),
+    "items": ("succeeded", "failed", "skipped", "outstanding"),
+}
+"""What there is none of is shown as 0: an alert can tell it from a service that does not answer."""
+
 
 def render(rows: Iterable[dict[str, Any]]) -> bytes:
     """`{gauge, label, value}` rows in Prometheus' text format."""
     registry = CollectorRegistry()
     gauges = {name: Gauge(*described, registry=registry) for name, described in GAUGES.items()}
+    for name, labels in LABELS.items():
+        for label in labels:
+            gauges[name].labels(label)
     for row in rows:
         gauge = gauges[row["gauge"]]
         (gauge.labels(row["label"]) if row["label"] else gauge).set(float(row["value"]))
