@@ -13,7 +13,7 @@ import psycopg
 import structlog
 from fastapi import APIRouter, Depends, FastAPI, Header, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse
 from fastapi.security import HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST
 from psycopg import AsyncConnection
@@ -23,7 +23,7 @@ from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 from lovelace_streams.api import gauges
 from lovelace_streams.api.config import ApiSettings
 from lovelace_streams.api.database import migrate
-from lovelace_streams.api.events import Events, stream
+from lovelace_streams.api.events import Events, EventStream, stream
 from lovelace_streams.api.guard import Guard
 from lovelace_streams.api.ledger import Conflict, UnknownJob
 from lovelace_streams.api.models import (
@@ -47,6 +47,8 @@ from lovelace_streams.api.models import (
     ProgressRequest,
     Status,
 )
+from lovelace_streams.api.page import Paces, Sessions, create_page
+from lovelace_streams.api.page.routes import Page
 from lovelace_streams.api.signals import Outbox, Signaller, TemporalSignaller, resend
 from lovelace_streams.api.store import Store
 from lovelace_streams.records import Reason
@@ -85,6 +87,9 @@ class Service:
         self.outbox = Outbox(self.store, signaller) if signaller is not None else None
         if self.outbox is not None:
             self.events.on_change = self.outbox.wake.set
+        self.sessions = Sessions(settings.token)
+        self.paces = Paces()
+        self.events.on_state = self.paces.note
         self.ready = False
         self.running: asyncio.Task[None] | None = None
 
@@ -159,8 +164,9 @@ def create_app(settings: ApiSettings, signaller: Signaller | None = None) -> Fas
     app.add_middleware(
         Guard,
         token=settings.token,
+        sessions=service.sessions,
         body_max=settings.body_max,
-        is_open=({"/healthz", "/readyz"} | ({"/metrics"} if settings.metrics_open else set())).__contains__,
+        is_open={"/", "/ui", "/healthz", "/readyz", *(["/metrics"] if settings.metrics_open else [])}.__contains__,
     )
     _errors(app)
     _health(app, service)
@@ -168,6 +174,7 @@ def create_app(settings: ApiSettings, signaller: Signaller | None = None) -> Fas
     _progress(app, service)
     _failures(app, service)
     _events(app, service)
+    _page(app, service)
     return app
 
 
@@ -359,13 +366,12 @@ def _events(app: FastAPI, service: Service) -> None:
     app.include_router(router)
 
 
-class EventStream(StreamingResponse):
-    """Server-sent events; proxies are told to neither keep nor gather them."""
+def _page(app: FastAPI, service: Service) -> None:
+    @app.get("/", include_in_schema=False)
+    async def home(request: Request) -> Response:
+        return RedirectResponse(f"{request.scope.get('root_path', '')}/ui/jobs", 303)
 
-    media_type = "text/event-stream"
-
-    def __init__(self, content: AsyncIterator[str], status_code: int = 200) -> None:
-        super().__init__(content, status_code, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+    app.mount("/ui", create_page(Page(service.store, service.events, service.paces, service.sessions)))
 
 
 def _router() -> APIRouter:

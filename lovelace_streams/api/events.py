@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
+from fastapi.responses import StreamingResponse
 from psycopg import AsyncConnection, Error, sql
 from psycopg.rows import dict_row
 from psycopg_pool import PoolTimeout
@@ -64,6 +65,7 @@ class Events:
         self._store = store
         self._subscriptions: set[Subscription] = set()
         self.on_change: Callable[[], None] = lambda: None
+        self.on_state: Callable[[JobState], None] = lambda _state: None
 
     @contextmanager
     def subscribe(self, job_id: str | None = None) -> Iterator[Subscription]:
@@ -103,13 +105,14 @@ class Events:
             changed = {notify.payload async for notify in conn.notifies(timeout=IDLE, stop_after=1)}
             if changed:
                 self.on_change()
-                self._publish(await self._store.states(sorted(changed)) if self._subscriptions else ())
+                self._publish(await self._store.states(sorted(changed)))
             row = await (await conn.execute("select now() as now")).fetchone()
             if row is not None:
                 yield row["now"]
 
     def _publish(self, states: Iterable[JobState]) -> None:
         for state in states:
+            self.on_state(state)
             for subscription in self._subscriptions:
                 subscription.put(state)
 
@@ -124,3 +127,12 @@ async def stream(subscription: Subscription, heartbeat: float) -> AsyncIterator[
                 return
         if not states and not subscription.ended:
             yield ": still here\n\n"
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events; proxies are told to neither keep nor gather them."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, content: AsyncIterator[str], status_code: int = 200) -> None:
+        super().__init__(content, status_code, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})

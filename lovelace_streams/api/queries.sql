@@ -357,3 +357,11 @@ union all select 'items', item, value
        as v (item, value)
 union all select 'unknown_jobs', '', count(*) from {heard} h
  where not exists (select from {jobs} j where j.job_id = h.job_id)
+
+-- counters --
+select c.attempt, c.pipeline, c.succeeded, c.failed, c.skipped,
+       c.pipeline = '' or case when j.pipelines is null then c.is_first else c.pipeline = any (j.pipelines) end as counts
+  from {counters} c
+  join {jobs} j on j.job_id = c.job_id
+ where c.job_id = %(job_id)s
+ order by c.attempt desc, c.pipeline

@@ -1,0 +1,265 @@
+"""What is where on the page. Who has no session logs in first; who changes something does so by a form of ours."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import psycopg
+import structlog
+from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
+from fastapi import Path as PathOf
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import RedirectResponse
+from psycopg_pool import PoolClosed, PoolTimeout
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+from starlette.staticfiles import StaticFiles
+
+from lovelace_streams.api.events import Events, EventStream
+from lovelace_streams.api.ledger import Conflict, UnknownJob
+from lovelace_streams.api.models import JOB_ID, TEXT, CloseJob, JobState, Status
+from lovelace_streams.api.page.html import Pages, Protected, base
+from lovelace_streams.api.page.pace import Paces
+from lovelace_streams.api.page.session import COOKIE, Session, Sessions, Throttle
+from lovelace_streams.api.page.shown import ShownJob, show_job
+from lovelace_streams.api.signals import resend
+from lovelace_streams.api.store import Store
+
+log = structlog.get_logger(__name__)
+
+TICK = 2.0
+"""Seconds after which a stream says anew what moves: a rate falls also when nothing comes."""
+PAGE = 25
+"""Jobs of one page."""
+
+JobIdPath = Annotated[str, PathOf(pattern=JOB_ID)]
+TextQuery = Annotated[str | None, Query(max_length=255, pattern=f"{TEXT}|^$")]
+
+
+class NoSession(Exception):  # noqa: N818 - an answer, not an accident
+    """Whoever asks has to log in first."""
+
+
+class NotOurForm(Exception):  # noqa: N818 - an answer, not an accident
+    """A form without the token of its session: an old page, or another site's."""
+
+
+class Page:
+    """What the routes share."""
+
+    def __init__(self, store: Store, events: Events, paces: Paces, sessions: Sessions) -> None:
+        self.store, self.events, self.paces, self.sessions = store, events, paces, sessions
+        self.pages = Pages(sessions)
+        self.throttle = Throttle()
+
+    def session(self, request: Request) -> Session:
+        """Raises `NoSession`."""
+        session = self.sessions.of(request.headers.get("cookie", ""))
+        if session is None:
+            raise NoSession
+        return session
+
+    async def form(self, request: Request) -> dict[str, str]:
+        """The fields of a form of this session. Raises `NoSession`, `NotOurForm`."""
+        session = self.session(request)
+        fields = await fields_of(request)
+        if not self.sessions.is_own_form(session, fields.get("csrf", "")):
+            raise NotOurForm
+        return fields
+
+    def show(self, state: JobState) -> ShownJob:
+        """A job as it stands now."""
+        return show_job(state, self.paces.of(state))
+
+
+def create_page(page: Page) -> FastAPI:
+    """The application at `/ui`."""
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    app.add_middleware(Protected)
+    app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"))
+    _errors(app, page)
+    _login(app, page)
+    _jobs(app, page)
+    _events(app, page)
+    return app
+
+
+def _errors(app: FastAPI, page: Page) -> None:
+    def says(status: int, title: str, text: str) -> Any:
+        async def answer(request: Request, _error: Exception) -> Response:
+            session = page.sessions.of(request.headers.get("cookie", ""))
+            return page.pages.render(request, "error", session, status, title=title, text=text)
+
+        return answer
+
+    @app.exception_handler(NoSession)
+    async def login_first(request: Request, _error: NoSession) -> Response:
+        wanted = request.url.path.removeprefix(base(request))
+        to = f"{base(request)}/login"
+        return RedirectResponse(f"{to}?next={wanted}" if request.method == "GET" and wanted != "/jobs" else to, 303)
+
+    @app.exception_handler(Conflict)
+    async def conflict(request: Request, error: Conflict) -> Response:
+        answer: Response = await says(409, "That cannot be done", f"{error}.")(request, error)
+        return answer
+
+    app.add_exception_handler(NotOurForm, says(403, "Please try again", "This form was not made for your session."))
+    app.add_exception_handler(UnknownJob, says(404, "No such job", "Nobody has opened a job with this id."))
+    app.add_exception_handler(HTTPException, says(404, "Nothing here", "This page does not exist."))
+    app.add_exception_handler(RequestValidationError, says(422, "That cannot be", "A field or a filter is wrong."))
+    app.add_exception_handler(ValidationError, says(422, "That cannot be", "A field is empty, or too long."))
+    away = says(503, "The database is away", "Nothing is lost. Please try again in a moment.")
+    for fault in (psycopg.Error, PoolTimeout, PoolClosed, TimeoutError):
+        app.add_exception_handler(fault, away)
+
+
+def _login(app: FastAPI, page: Page) -> None:
+    router = APIRouter()
+
+    @router.get("/")
+    async def home(request: Request) -> Response:
+        return RedirectResponse(f"{base(request)}/jobs", 303)
+
+    @router.get("/login")
+    async def login_form(request: Request, next: TextQuery = None) -> Response:  # noqa: A002 - as the form calls it
+        return page.pages.render(request, "login", None, next=next, refused=None)
+
+    @router.post("/login")
+    async def login(request: Request) -> Response:
+        fields = await fields_of(request)
+        wanted = fields.get("next", "")
+        address = request.client.host if request.client else ""
+        if wait := page.throttle.wait(address):
+            refused = f"Too many tries. Please wait {wait} s."
+            answer = page.pages.render(request, "login", None, 429, next=wanted, refused=refused)
+            answer.headers["Retry-After"] = str(wait)
+            return answer
+        if not page.sessions.admits(fields.get("token", "").strip()):
+            page.throttle.failed(address)
+            log.warning("a login was refused", address=address)
+            return page.pages.render(request, "login", None, 401, next=wanted, refused="This is not the token.")
+        entry = RedirectResponse(base(request) + (wanted if is_own_path(wanted) else "/jobs"), 303)
+        keep(request, entry, page.sessions.issue())
+        return entry
+
+    @router.post("/logout")
+    async def logout(request: Request) -> Response:
+        await page.form(request)
+        answer = RedirectResponse(f"{base(request)}/login", 303)
+        answer.delete_cookie(COOKIE, path="/")
+        return answer
+
+    app.include_router(router)
+
+
+def _jobs(app: FastAPI, page: Page) -> None:
+    store = page.store
+    router = APIRouter()
+    signed = Annotated[Session, Depends(page.session)]
+
+    @router.get("/jobs")
+    async def jobs(
+        request: Request,
+        session: signed,
+        status: Annotated[str, Query(pattern=f"^({'|'.join(Status)})?$")] = "",
+        source: TextQuery = None,
+        before: Annotated[str | None, Query(pattern=JOB_ID)] = None,
+    ) -> Response:
+        """Jobs, the newest first."""
+        found = await store.page(Status(status) if status else None, source or None, PAGE, before)
+        return page.pages.render(
+            request,
+            "jobs",
+            session,
+            jobs=[(job, page.show(job)) for job in found.jobs],
+            counts=await overview(store),
+            statuses=list(Status),
+            filters={"status": status or None, "source": source or None},
+            before=before,
+            next=found.next,
+        )
+
+    @router.get("/jobs/{job_id}")
+    async def job(request: Request, session: signed, job_id: JobIdPath) -> Response:
+        """One job, with what each pipeline reported of each attempt."""
+        detail = await store.detail(job_id)
+        counters = await store.query("counters", {"job_id": job_id})
+        reasons = await store.failure_reasons({"pipeline": None, "job_id": job_id, "attempt": detail.attempt})
+        return page.pages.render(
+            request, "job", session, job=detail, shown=page.show(detail), counters=counters, reasons=reasons.reasons
+        )
+
+    @router.post("/jobs/{job_id}/close")
+    async def close(request: Request, job_id: JobIdPath) -> Response:
+        """End a job by hand, and signal."""
+        fields = await page.form(request)
+        await store.close(job_id, CloseJob(reason=fields.get("reason", "").strip()).reason)
+        return RedirectResponse(f"{base(request)}/jobs/{job_id}", 303)
+
+    @router.post("/jobs/{job_id}/signal")
+    async def signal(request: Request, job_id: JobIdPath) -> Response:
+        """Send an undeliverable signal again."""
+        await page.form(request)
+        await resend(store, job_id)
+        return RedirectResponse(f"{base(request)}/jobs/{job_id}", 303)
+
+    app.include_router(router)
+
+
+def _events(app: FastAPI, page: Page) -> None:
+    @app.get("/events", dependencies=[Depends(page.session)])
+    async def events() -> Response:
+        """Jobs as they change, in the page's words."""
+        return EventStream(moving(page))
+
+
+async def moving(page: Page) -> AsyncIterator[str]:
+    """First what moved lately, then every change; a job that moves again every two seconds, while its rate changes."""
+    told: dict[str, ShownJob] = {}
+    with page.events.subscribe() as subscription:
+        states = page.paces.states
+        yield ": listening\n\n"
+        while not subscription.ended:
+            for state in states:
+                shown = page.show(state)
+                if told.get(state.job_id) != shown:
+                    told[state.job_id] = shown
+                    yield f"event: job\ndata: {msgspec.json.encode(shown).decode()}\n\n"
+            taken = await subscription.take(TICK)
+            states = taken or page.paces.states
+            if taken:
+                await asyncio.sleep(0.1)  # a browser is not told more than ten times a second
+            else:
+                told = {state.job_id: told[state.job_id] for state in states if state.job_id in told}
+                yield ": still here\n\n"
+
+
+async def overview(store: Store) -> dict[str, dict[str, int]]:
+    """Jobs by status, signals by state."""
+    counts: dict[str, dict[str, int]] = {
+        "jobs": dict.fromkeys(Status, 0),
+        "signals": {"pending": 0, "sent": 0, "undeliverable": 0},
+        "items": {},
+        "unknown_jobs": {},
+    }
+    for row in await store.query("gauges"):
+        counts[row["gauge"]][row["label"]] = int(row["value"])
+    return counts
+
+
+async def fields_of(request: Request) -> dict[str, str]:
+    """The fields of a form; a file is none."""
+    form = await request.form(max_files=0, max_fields=20)
+    return {name: value for name, value in form.items() if isinstance(value, str)}
+
+
+def is_own_path(path: str) -> bool:
+    """Whether it leads to a page of ours, wherever a link had it from."""
+    return path.startswith("/") and not path.startswith("//") and "\\" not in path and path.isprintable()
+
+
+def keep(request: Request, answer: Response, cookie: str) -> None:
+    """Hand out a session: no script reads it, no other site's request carries it."""
+    answer.set_cookie(COOKIE, cookie, path="/", httponly=True, samesite="strict", secure=request.url.scheme == "https")

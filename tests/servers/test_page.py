@@ -1,0 +1,206 @@
+"""The page in a real browser, on the real service: who gets in, what moves, what the keyboard reaches, what may run."""
+
+import re
+import uuid
+from urllib.parse import urlsplit
+
+import httpx
+import psycopg
+import pytest
+from playwright.sync_api import expect
+from psycopg import sql
+
+from tests.servers.browser import chromium, log_in, looking
+from tests.servers.service import TOKEN, part, ready, report, running, until
+
+expect.set_options(timeout=20_000)
+
+
+@pytest.fixture(scope="module")
+def service(postgres_server):
+    """One service for the tests of this file; each of them names jobs of its own."""
+    name = f"page_{uuid.uuid4().hex}"
+    with psycopg.connect(postgres_server.dsn, autocommit=True) as admin:
+        admin.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+    with running(postgres_server.dsn_of(name)) as client:
+        client.dsn = postgres_server.dsn_of(name)
+        yield ready(client)
+    with psycopg.connect(postgres_server.dsn, autocommit=True) as admin:
+        admin.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as it:
+        yield it
+
+
+@pytest.fixture
+def page(browser, service):
+    """A page that is logged in; nothing of the test may have asked elsewhere or been complained about."""
+    with looking(browser, str(service.base_url)) as it:
+        yield log_in(it)
+        origin = urlsplit(str(service.base_url)).netloc
+        assert {urlsplit(url).netloc for url in it.seen.urls} <= {origin}
+        assert it.seen.complaints == []
+
+
+@pytest.fixture
+def job():
+    return uuid.uuid4().hex
+
+
+@pytest.fixture
+def visitor(service):
+    """A client without the token, which keeps cookies."""
+    with httpx.Client(base_url=service.base_url, trust_env=False, timeout=20) as client:
+        yield client
+
+
+def opening(service, job, **fields):
+    answer = service.post("/jobs", json={"job_id": job, "source": "discord", **fields})
+    assert answer.status_code == 201, answer.text
+
+
+def send(service, job, *ranges, **where):
+    answer = service.post("/progress", json=report(*ranges, **{"topic_id": job, **where}))
+    assert answer.status_code == 200, answer.text
+
+
+def test_the_page_opens_with_the_token_only(browser, service):
+    with looking(browser, str(service.base_url)) as page:
+        log_in(page, "not the token")
+        expect(page.get_by_role("alert")).to_have_text("This is not the token.")
+
+        page.goto("/ui/jobs")
+        expect(page).to_have_url(re.compile("/ui/login$"))
+
+        log_in(page)
+        expect(page.get_by_role("heading", name="Jobs", exact=True)).to_be_visible()
+        [cookie] = page.context.cookies()
+        assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
+
+        page.get_by_role("button", name="Log out").click()
+        page.goto("/ui/jobs")
+        expect(page).to_have_url(re.compile("/ui/login$"))
+
+
+def test_a_bar_moves_when_a_worker_reports(page, service, job):
+    opening(service, job, total_items=200)
+    row = page.get_by_role("listitem").filter(has_text=job)  # it came while the page was open
+    expect(row).to_contain_text("200 to go")
+
+    send(service, job, part(0, 98, job), part(99, 99, job, succeeded=0, skipped=1))
+    expect(row).to_contain_text("99 succeeded")
+    expect(row.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "50")
+    expect(row.locator("rect.succeeded")).to_have_attribute("width", "49.5")
+
+    send(service, job, part(100, 199, job))
+    expect(row.locator(".status")).to_have_text("completed")
+    expect(row).to_contain_text("took")
+    expect(page.get_by_text(f"{job} is completed")).to_be_attached()
+
+
+def test_a_job_is_closed_with_the_keyboard_alone(page, service, job):
+    opening(service, job, total_items=10)
+    page.goto("/ui/jobs")
+
+    def tab_to(name):
+        for _ in range(60):
+            page.keyboard.press("Tab")
+            focused = page.evaluate("document.activeElement.textContent.trim() || document.activeElement.name")
+            if focused == name:
+                outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+                assert outline != "none", f"{name}: one can't see where one is"
+                return
+        raise AssertionError(f"{name} is not reached")
+
+    tab_to("Skip to the content")
+    page.keyboard.press("Enter")
+    tab_to(job)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name=job)).to_be_visible()
+    tab_to("Close this job")
+    page.keyboard.press("Enter")
+    tab_to("reason")
+    page.keyboard.type("sent twice by mistake")
+    page.keyboard.press("Enter")
+
+    expect(page.locator(".status").first).to_have_text("closed")
+    expect(page.get_by_text("sent twice by mistake")).to_be_visible()
+    assert service.get(f"/jobs/{job}").json()["closed_reason"] == "sent twice by mistake"
+
+
+def test_names_are_text_whatever_they_say(page, service, job):
+    evil = '<img src=x onerror="document.title=1"><script>document.title=1</script>"\'`{{7*7}}'
+    opening(service, job, total_items=10, source=evil, workflow_id=evil, pipelines=[evil])
+    send(service, job, part(0, 0, job), pipeline=evil)
+
+    for path in ("/ui/jobs", f"/ui/jobs/{job}"):
+        page.goto(path)
+        expect(page.get_by_text(evil).first).to_be_visible()
+        assert page.locator("main img, main script").count() == 0
+        assert page.title().endswith("Lovelace Streams")
+
+
+def test_what_is_not_ours_does_not_run(page):
+    page.evaluate(
+        """() => {
+            document.body.append(Object.assign(document.createElement("script"), {textContent: "window.ran = 1"}));
+            document.body.append(Object.assign(new Image(), {src: "https://example.invalid/x.png"}));
+        }"""
+    )
+
+    until(lambda: page.evaluate("window.ran") is None and len(page.seen.complaints) >= 2)
+    assert all("Content Security Policy" in complaint for complaint in page.seen.complaints)
+    assert page.evaluate("window.ran") is None
+    page.seen.forget()
+
+
+def test_a_session_reads_the_api_and_changes_nothing_without_a_form_of_its_own(service, visitor, job):
+    opening(service, job, total_items=10)
+    assert visitor.get(f"/jobs/{job}").status_code == 401
+    assert visitor.post("/ui/login", data={"token": TOKEN}).status_code == 303
+
+    assert visitor.get(f"/jobs/{job}").json()["job_id"] == job
+    with visitor.stream("GET", f"/jobs/{job}/events") as events:
+        assert next(events.iter_lines()) == "id: 1"
+    assert visitor.post(f"/jobs/{job}/close", json={"reason": "by cookie"}).status_code == 401
+    refused = visitor.post(f"/ui/jobs/{job}/close", data={"reason": "of another site"})
+    assert (refused.status_code, "not made for your session" in refused.text) == (403, True)
+    assert service.get(f"/jobs/{job}").json()["status"] == "open"
+
+
+@pytest.mark.parametrize("cookie", ["", "x", "9999999999..nonce.mac", "....", "é"])
+def test_a_cookie_that_is_not_ours_opens_nothing(service, visitor, cookie):
+    headers = [("cookie", f"lovelace_session={cookie}".encode())]
+
+    assert visitor.get("/jobs", headers=headers).status_code == 401
+    assert visitor.get("/ui/jobs", headers=headers).headers["location"] == "/ui/login"
+
+
+@pytest.mark.parametrize(
+    "path", ["/ui/jobs/none-such", "/ui/none-such", "/ui/jobs?status=odd", "/ui/login", "/ui/static/x"]
+)
+def test_every_answer_of_the_page_says_what_may_run(visitor, path):
+    visitor.post("/ui/login", data={"token": TOKEN})
+    answer = visitor.get(f"/ui/{path}")
+
+    assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "text/html" in answer.headers["content-type"]
+
+
+def test_a_login_leads_to_a_page_of_ours_only(visitor):
+    for wanted, to in [("/jobs/a", "/ui/jobs/a"), ("//elsewhere", "/ui/jobs"), ("https://elsewhere", "/ui/jobs")]:
+        answer = visitor.post("/ui/login", data={"token": TOKEN, "next": wanted})
+        assert answer.headers["location"] == to
+
+
+def test_guessing_tokens_is_slowed_down(postgres_server, database):
+    with running(database) as client:
+        refused = [client.post("/ui/login", data={"token": f"guess {n}"}).status_code for n in range(6)]
+        waiting = client.post("/ui/login", data={"token": TOKEN})
+
+        assert refused == [401] * 5 + [429]
+        assert (waiting.status_code, int(waiting.headers["retry-after"]) > 0) == (429, True)
