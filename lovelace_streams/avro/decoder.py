@@ -28,6 +28,10 @@ SchemaSource = str | Path | Mapping[str, Any] | Schema
 class Framing(Protocol):
     """Says which schema wrote a message, by what stands before the datum."""
 
+    @property
+    def schemas(self) -> tuple[Schema, ...]:
+        """Those that are known without asking."""
+
     waits: bool
     """Whether `schema` may raise a `DestinationFault`."""
 
@@ -45,6 +49,7 @@ class Bare:
 
     def __init__(self, source: SchemaSource) -> None:
         self._schema = load(source)
+        self.schemas: tuple[Schema, ...] = (self._schema,)
 
     def named(self, message: bytes) -> tuple[Any, int]:  # noqa: ARG002
         """The one schema, the whole message."""
@@ -67,7 +72,8 @@ class SingleObject:
     _MARK, _SIZE = b"\xc3\x01", 10
 
     def __init__(self, *sources: SchemaSource) -> None:
-        self._schemas = {schema.fingerprint(): schema for schema in map(load, sources)}
+        self.schemas: tuple[Schema, ...] = tuple(map(load, sources))
+        self._by_fingerprint = {schema.fingerprint(): schema for schema in self.schemas}
 
     def named(self, message: bytes) -> tuple[Any, int]:
         """The fingerprint."""
@@ -77,15 +83,16 @@ class SingleObject:
 
     def schema(self, key: Any) -> Schema:
         """The schema that has this fingerprint."""
-        if key not in self._schemas:
+        if key not in self._by_fingerprint:
             raise NoSchema("none of the schemas has this fingerprint")
-        return self._schemas[key]
+        return self._by_fingerprint[key]
 
 
 class Confluent:
     """Confluent's frame: a zero byte, four bytes of the schema's id in a registry, which is asked once for each id."""
 
     waits = True
+    schemas: tuple[Schema, ...] = ()
     _FRAME = struct.Struct(">BI")
 
     def __init__(self, registry: Registry | str, timeout: float = 10.0) -> None:
@@ -121,14 +128,20 @@ class AvroDecoder:
         timeout: float = 10.0,
     ) -> None:
         self._framing = _framing(source, timeout)
-        self._reader = load(reader) if reader is not None else None
+        self.reader = load(reader) if reader is not None else None
         self._events = what if isinstance(what, Events) else None
         found = what.events if isinstance(what, Events) else {"": what if isinstance(what, Items) else Items("$", what)}
-        self._targets = {name: Target(items.row, items.path) for name, items in found.items()}
-        self._wanted = _wanted(self._targets.values(), self._events)
+        self.targets = {name: Target(items.row, items.path) for name, items in found.items()}
+        """Event → where its items lie and what they become; "" where no event is named."""
+        self._wanted = _wanted(self.targets.values(), self._events)
         self._reads: dict[Any, Read] = {}
         self._unknown: dict[Any, tuple[float, str]] = {}
         self.waits = self._framing.waits
+
+    @property
+    def schemas(self) -> tuple[Schema, ...]:
+        """The flow's own: the reader, and what messages are bare data or single objects of."""
+        return (*((self.reader,) if self.reader is not None else ()), *self._framing.schemas)
 
     def decode(
         self,
@@ -159,7 +172,7 @@ class AvroDecoder:
         if not isinstance(root, dict):
             raise RecordFault(Reason.WRONG_TYPE, f"expected record, got {got(root)} at $")
         name = "" if self._events is None else root.get(self._events.field)
-        target = self._targets.get(name) if isinstance(name, str) else None
+        target = self.targets.get(name) if isinstance(name, str) else None
         if target is None:
             assert self._events is not None
             return self._events.otherwise
@@ -184,7 +197,7 @@ class AvroDecoder:
         raise RecordFault(Reason.UNKNOWN_SCHEMA, why)
 
     def _reading(self, writer: Schema, key: Any) -> Read:
-        reader = self._reader or writer
+        reader = self.reader or writer
         if not reads(reader.root, writer.root):
             which = f"schema {key} is of" if isinstance(key, int) else "it is of"
             raise NoSchema(f"{which} {writer.root.shown}, the flow reads {reader.root.shown}")
@@ -206,7 +219,7 @@ class JsonOrAvro:
 
     def __init__(self, json: JsonDecoder, avro: AvroDecoder) -> None:
         self._json = json
-        self._avro = avro
+        self.avro = avro
         self.waits = avro.waits
 
     def decode(
@@ -218,7 +231,7 @@ class JsonOrAvro:
         step: str = "decode",
     ) -> None:
         """As the decoder that it is for."""
-        chosen = self._avro if record.value and record.value[0] in b"\0\xc3" else self._json
+        chosen = self.avro if record.value and record.value[0] in b"\0\xc3" else self._json
         chosen.decode(record, oks, errs, skipped, step)
 
 

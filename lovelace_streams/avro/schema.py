@@ -60,6 +60,8 @@ class Schema(msgspec.Struct, eq=False):
 
     root: Node
     text: Any
+    path: Path | None = None
+    """The file that it was read from."""
 
     @property
     def name(self) -> str:
@@ -92,9 +94,11 @@ def load(source: "str | Path | Mapping[str, Any] | Schema") -> Schema:
     if isinstance(source, Schema):
         return source
     try:
-        return parse(Path(source).read_text() if isinstance(source, str | Path) else dict(source))
+        if not isinstance(source, str | Path):
+            return parse(dict(source))
+        return msgspec.structs.replace(parse(Path(source).read_text()), path=Path(source).resolve())
     except (OSError, ValueError) as error:
-        what = source if isinstance(source, str | Path) else "given"
+        what = source if isinstance(source, str | Path) else "as given"
         why = error.strerror if isinstance(error, OSError) else error
         raise DeploymentFault(f"schema {what} can't be used: {why}") from None
 

@@ -5,7 +5,7 @@ A module a group of commands; `shared` holds what several of them need.
 
 import typer
 
-from lovelace_streams.cli import dlq, flows, jobs, stack
+from lovelace_streams.cli import dlq, flows, jobs, schemas, stack
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -16,6 +16,7 @@ app = typer.Typer(
 for group in (stack, flows, jobs):
     app.add_typer(group.app)
 app.add_typer(dlq.app, name="dlq")
+app.add_typer(schemas.app, name="schemas")
 
 
 def main() -> None:

@@ -1,16 +1,15 @@
 """What holds the package together and no type checker sees: who imports whom (law 9), what is exported and named."""
 
 import ast
-import json
 import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-import fastavro
 import pytest
 
 import lovelace_streams
+from lovelace_streams.schemas import History, histories, problems
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "lovelace_streams"
@@ -156,6 +155,6 @@ def test_no_path_of_a_machine_is_written_down() -> None:
     assert found == []
 
 
-@pytest.mark.parametrize("schema", sorted((ROOT / "schemas").rglob("*.avsc")), ids=lambda path: path.stem)
-def test_every_avro_schema_parses(schema: Path) -> None:
-    fastavro.parse_schema(json.loads(schema.read_text(encoding="utf-8")))
+@pytest.mark.parametrize("history", histories(ROOT / "schemas" / "avro"), ids=lambda history: history.name)
+def test_every_version_of_a_schema_reads_the_older_ones(history: History) -> None:
+    assert list(problems(history)) == []

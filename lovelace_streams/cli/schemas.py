@@ -1,0 +1,92 @@
+"""Avro schemas: whether their versions fit each other, whom a change touches, and the registry."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lovelace_streams.avro import Registry, Schema
+from lovelace_streams.cli.shared import err, faults, find_flow, flow_names, journey, show
+from lovelace_streams.errors import DeploymentFault
+from lovelace_streams.journey import Journey
+from lovelace_streams.schemas import FOLDER, History, changes, histories, problems, register, topics, touched
+from lovelace_streams.settings import Settings
+
+app = typer.Typer(no_args_is_help=True, help=__doc__)
+
+Names = Annotated[list[str] | None, typer.Argument(help="Schemas as <source>/<record>; all where none is named.")]
+Folder = Annotated[Path, typer.Option(help="Where schemas lie, as <source>/<record>.avsc.")]
+
+
+@app.command("check")
+@faults
+def check(names: Names = None, folder: Folder = FOLDER) -> None:
+    """Refuse a version that can't read what an older one wrote; say which rows and flows the last change touches.
+
+    Exits with 1 where something is wrong. Connects to nothing.
+    """
+    flows = dict(_flows())
+    wrong = 0
+    for history in _named(names, folder):
+        for problem in problems(history):
+            wrong += 1
+            err.print(problem, style="red", markup=False, soft_wrap=True)
+        print(f"{history.name}: {len(history.kept)} versions of {history.newest.name}")
+        before = _before(history)
+        changed = changes(before.root, history.newest.root) if before is not None else {}
+        for path, what in changed.items():
+            print(f"  {'.'.join(path)}: {what}")
+        for name, found in flows.items():
+            if columns := list(touched(history, changed, found)):
+                print(f"  touches {name}: {', '.join(columns)}")
+    raise typer.Exit(1 if wrong else 0)
+
+
+@app.command("register")
+@faults
+def register_(
+    names: Names = None,
+    topic: Annotated[
+        list[str] | None, typer.Option(help="The topics; default those that flows read by the schema.")
+    ] = None,
+    folder: Folder = FOLDER,
+) -> None:
+    """Put every version into the registry of SCHEMA_REGISTRY_URL, under <topic>-value; again, it changes nothing."""
+    registry = Registry(Settings().registry)
+    rows = []
+    flows = dict(_flows())
+    for history in _named(names, folder):
+        if wrong := next(problems(history), None):
+            raise DeploymentFault(wrong)
+        for each in topic or sorted({t for found in flows.values() for t in topics(history, found)}):
+            rows += [(history.name, *done) for done in register(registry, history, each)]
+    if not rows:
+        raise DeploymentFault("no flow reads a topic by these schemas: name one with --topic")
+    show(("schema", "subject", "version", "id", ""), rows)
+
+
+def _named(names: list[str] | None, folder: Path) -> list[History]:
+    found = {history.name: history for history in histories(folder)}
+    if unknown := [name for name in names or () if name not in found]:
+        raise DeploymentFault(f"no schema {unknown[0]!r} in {folder}: there are {', '.join(found)}")
+    return [history for name, history in found.items() if not names or name in names]
+
+
+def _before(history: History) -> Schema | None:
+    """What the newest is compared with: the last kept version that says something else."""
+    older = [version for version in history.versions if version.text != history.newest.text]
+    return older[-1] if older else None
+
+
+def _flows() -> Iterator[tuple[str, Journey]]:
+    """Flows that can be looked at; building one connects to nothing, so any registry's address will do."""
+    os.environ.setdefault("SCHEMA_REGISTRY_URL", "http://127.0.0.1:8081")
+    for name in flow_names():
+        if not hasattr(find_flow(name), "flow"):
+            continue
+        try:
+            yield name, journey(name)
+        except DeploymentFault as fault:
+            err.print(f"{name} is left out: {fault}", markup=False, soft_wrap=True)
