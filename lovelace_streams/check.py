@@ -29,7 +29,7 @@ from lovelace_streams.settings import ProgressSettings
 from lovelace_streams.source import DEPLOYMENT_ERRORS, KafkaSource, common_config, record_of
 from lovelace_streams.topics import REQUEST_SECONDS, TopicIds
 from lovelace_streams.upsert import ends_of, entries_of
-from lovelace_streams.writers import Writer
+from lovelace_streams.writers import Writer, check_capabilities
 
 P = ParamSpec("P")
 """What a look is told."""
@@ -154,6 +154,7 @@ class _Check:
         return True
 
     def _destination(self, writer: Writer) -> bool:
+        check_capabilities(writer)
         with _bounded(writer):
             writer.open()
         rows = ", ".join(row.__name__ for row in writer.rows)

@@ -49,12 +49,14 @@ FAULTS: dict[int, Fault] = {
     74: "destination",  # CANNOT_READ_FROM_FILE_DESCRIPTOR
     75: "destination",  # CANNOT_WRITE_TO_FILE_DESCRIPTOR
     76: "destination",  # CANNOT_OPEN_FILE
-    96: "destination",  # CANNOT_READ_FROM_SOCKET
+    95: "destination",  # CANNOT_READ_FROM_SOCKET
+    96: "destination",  # CANNOT_WRITE_TO_SOCKET
     107: "destination",  # FILE_DOESNT_EXIST
     159: "destination",  # TIMEOUT_EXCEEDED
     160: "destination",  # TOO_SLOW
     164: "destination",  # READONLY
     173: "destination",  # CANNOT_ALLOCATE_MEMORY
+    198: "destination",  # DNS_ERROR
     201: "destination",  # QUOTA_EXCEEDED
     202: "destination",  # TOO_MANY_SIMULTANEOUS_QUERIES
     203: "destination",  # NO_FREE_CONNECTION
@@ -76,6 +78,10 @@ FAULTS: dict[int, Fault] = {
     439: "destination",  # CANNOT_SCHEDULE_TASK
     473: "destination",  # DEADLOCK_AVOIDED
     499: "destination",  # S3_ERROR
+    574: "destination",  # DISTRIBUTED_TOO_MANY_PENDING_BYTES
+    667: "destination",  # NOT_INITIALIZED
+    722: "destination",  # ASYNC_LOAD_WAIT_FAILED
+    735: "destination",  # QUERY_WAS_CANCELLED_BY_CLIENT
     745: "destination",  # SERVER_OVERLOADED
     999: "destination",  # KEEPER_EXCEPTION
     1000: "destination",  # POCO_EXCEPTION
@@ -241,6 +247,11 @@ class ClickHouseWriter:
         self._last = next((e for e, r in zip(block, results, strict=True) if r is End.WRITTEN), self._last)
         return self._superseded(block, results)
 
+    def rehearse(self, block: Sequence[Entry]) -> list[Result] | None:
+        """What the columns' types refuse; None where they refuse nothing, which leaves the table's own CHECKs open."""
+        refused = self._sieve(block)
+        return [refused.get(place, End.WRITTEN) for place in range(len(block))] if refused else None
+
     def probe(self, others: Sequence[Entry] = ()) -> bool | None:
         """Whether the row that was last written, or one of the first others, can be written now.
 
@@ -341,9 +352,8 @@ class ClickHouseWriter:
         data.append([shape.version(entry) for entry in entries])
         return data
 
-    def _sieve(self, entries: Sequence[Entry], outcome: Refused) -> Mapping[int, Refusal]:
-        """All rows with a value that does not fit, once one of them has; a server's verdict is found by halving."""
-        del outcome
+    def _sieve(self, entries: Sequence[Entry], _outcome: Refused | None = None) -> Mapping[int, Refusal]:
+        """All rows with a value that does not fit; a server's verdict is found by halving."""
         bad = {}
         for place, entry in enumerate(entries):
             try:

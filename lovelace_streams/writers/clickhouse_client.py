@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPSConnectionPool, PoolManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import ProtocolError
 
 from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.settings import ClickHouseSettings
@@ -58,18 +59,22 @@ class Sockets(PoolManager):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.status = 0
+        self._aborted = False
         self._open: list[HTTPConnection] = []
         self.pool_classes_by_scheme = {"http": self._pool(HTTPConnectionPool), "https": self._pool(HTTPSConnectionPool)}
 
     def request(self, *args: Any, **kwargs: Any) -> BaseHTTPResponse:
-        """As ever, with the status noted."""
+        """As ever, with the status noted; nothing more once it was aborted: the client would try a second time."""
+        if self._aborted:
+            raise ProtocolError("aborted")
         self.status = 0
         response = super().request(*args, **kwargs)
         self.status = response.status
         return response
 
     def abort(self) -> None:
-        """Shut every socket: whoever waits for one of them gets an error at once."""
+        """Shut every socket, for good: whoever waits for one of them gets an error at once."""
+        self._aborted = True
         for connection in list(self._open):
             if connection.sock is not None:
                 with suppress(OSError):

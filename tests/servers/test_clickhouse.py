@@ -1,0 +1,319 @@
+"""The ClickHouse writer over HTTP, and what only a server or a real table can show: faults, deadlines, outages."""
+
+import sys
+import threading
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+from uuid import UUID
+
+import clickhouse_connect
+import pytest
+
+from lovelace_streams.errors import DeploymentFault, DestinationFault
+from lovelace_streams.local.processes import Program
+from lovelace_streams.records import Reason
+from lovelace_streams.rows import Row
+from lovelace_streams.settings import ClickHouseSettings
+from lovelace_streams.writers import End, Entry, Refusal, clickhouse_ddl, order_of
+from lovelace_streams.writers.clickhouse import ClickHouseWriter
+from tests.unit.test_clickhouse_codes import CODES
+
+W = End.WRITTEN
+
+
+class Reading(Row, table="readings", primary_key=("sensor", "place"), version="seen_at"):
+    sensor: int
+    place: str
+    value: str | None = None
+    amount: Decimal | None = None
+    day: date | None = None
+    ref: UUID | None = None
+    tags: list[str] = []
+    extra: dict[str, int] = {}
+    seen_at: datetime
+
+
+def reading(sensor: int, offset: int = 0, **values: object) -> Entry:
+    seen_at = datetime(2024, 5, 1, 12, 0, 0, 123456, tzinfo=UTC)
+    return Entry(Reading(sensor=sensor, place="x", seen_at=seen_at, **values), order=order_of(offset, 0))
+
+
+class Server(Program):
+    """ClickHouse over HTTP, to be stopped, frozen and started again."""
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(home, "clickhouse", [], ready=self.pings)
+        self.password = "pass word"
+        self.data = home / "clickhouse-data"
+
+    def command(self) -> list[str]:
+        script = Path(__file__).with_name("clickhouse_http.py")
+        return [sys.executable, str(script), str(self.data), str(self.port), self.password]
+
+    def pings(self) -> bool:
+        import httpx
+
+        try:
+            return httpx.get(f"http://127.0.0.1:{self.port}/ping", trust_env=False, timeout=2).is_success
+        except httpx.HTTPError:
+            return False
+
+    def dsn(self, password: str = "pass%20word", database: str = "default", settings: str = "") -> str:
+        return f"http://default:{password}@127.0.0.1:{self.port}/{database}{settings}"
+
+
+@pytest.fixture(scope="module")
+def server(home: Path) -> Iterator[Server]:
+    started = Server(home).start()
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def table(server: Server) -> Iterator[clickhouse_connect.driver.client.Client]:
+    """A fresh table `readings`, and a client to look at it."""
+    with clickhouse_connect.get_client(
+        host="127.0.0.1", port=server.port, username="default", password=server.password, autogenerate_session_id=False
+    ) as client:
+        client.command("drop table if exists readings sync")
+        client.command(clickhouse_ddl.create_table(Reading).rstrip(";"))
+        yield client
+
+
+def opened(server: Server, settings: str = "", **options: float) -> ClickHouseWriter:
+    writer = ClickHouseWriter(ClickHouseSettings(server.dsn(settings=settings), **options), Reading)
+    writer.open()
+    return writer
+
+
+def rows(client, columns: str = "sensor") -> list[tuple]:
+    return client.query(f"select {columns} from readings final order by sensor").result_rows
+
+
+def test_every_type_goes_there_and_back_over_http(server: Server, table) -> None:
+    writer = opened(server)
+    values = {
+        "value": "ü\0'\\\t",
+        "amount": Decimal("12345678901234567890123456789.123456789"),
+        "day": date(2024, 2, 29),
+        "ref": UUID(int=2**127 + 5),
+        "tags": ["a", ""],
+        "extra": {"n": 1},
+    }
+    assert writer.write([reading(1, **values), reading(2)]) == [W, W]
+
+    full, empty = table.query("select * from readings final order by sensor", tz_mode="aware").result_rows
+    assert full[2:8] == (*list(values.values())[:5], '{"n":1}')
+    assert empty[2:8] == (None, None, None, None, [], "{}")
+    assert full[8] == datetime(2024, 5, 1, 12, 0, 0, 123456, tzinfo=UTC)
+    writer.close()
+
+
+def test_a_thousand_rows_are_one_part_and_one_bad_one_costs_none_of_the_others(server: Server, table) -> None:
+    table.command("alter table readings add constraint no_bad check value is null or value != 'bad'")
+    writer = opened(server)
+    assert writer.write([reading(n, n) for n in range(1000)]) == [W] * 1000
+    [(parts,)] = table.query("select count() from system.parts where table = 'readings' and active").result_rows
+    assert parts == 1
+
+    results = writer.write([reading(n, n, value="bad" if n == 1777 else "ok") for n in range(1000, 2000)])
+    assert [n for n, result in enumerate(results) if result is not W] == [777]
+    assert results[777] == Refusal(Reason.CHECK, "469", "no_bad")
+    assert len(rows(table)) == 1999
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    ("settings", "code"),
+    [
+        ("?max_memory_usage=1&max_untracked_memory=1", "241"),
+        ("?readonly=1", "164"),
+        ("?max_partitions_per_insert_block=1&throw_on_max_partitions_per_insert_block=1", "252"),
+    ],
+)
+def test_what_the_server_can_not_do_now_is_waited_for(server: Server, table, settings: str, code: str) -> None:
+    if code == "252":
+        table.command("drop table readings sync")
+        ddl = clickhouse_ddl.create_table(Reading).replace("ORDER BY", "PARTITION BY sensor ORDER BY")
+        table.command(ddl.rstrip(";"))
+    with pytest.raises(DestinationFault) as fault:
+        opened(server, settings).write([reading(1), reading(2)])
+    assert fault.value.code == code
+    assert rows(table) == []
+
+
+def test_no_server_and_a_wrong_password_and_no_database_are_told_apart(server: Server, table) -> None:
+    def faulty(dsn: str) -> Exception:
+        with pytest.raises((DeploymentFault, DestinationFault)) as fault:
+            ClickHouseWriter(ClickHouseSettings(dsn), Reading).open()
+        assert "secret" not in str(fault.value)
+        return fault.value
+
+    assert isinstance(faulty("http://default:secret@127.0.0.1:9/default"), DestinationFault)
+    assert isinstance(faulty(server.dsn(password="secret")), DeploymentFault)
+    assert "81" in str(faulty(server.dsn(database="nowhere")))
+    assert "set CLICKHOUSE_DSN" in str(faulty(""))
+    assert "neither http" in str(faulty("clickhouse://h/d"))
+    assert "may not set insert_deduplication_token" in str(faulty("http://h/d?insert_deduplication_token=x"))
+
+
+def test_a_server_that_freezes_is_cut_off_and_found_again(server: Server, table) -> None:
+    writer = opened(server)
+    writer.write([reading(1)])
+    server.freeze()
+    try:
+        cut = threading.Timer(1, writer.abort)
+        cut.start()
+        with pytest.raises(DestinationFault):
+            writer.write([reading(2)])
+        cut.join()
+    finally:
+        server.thaw()
+
+    writer.open()
+    assert writer.write([reading(2)]) == [W]
+    assert rows(table) == [(1,), (2,)]
+    writer.close()
+
+
+def test_an_answer_that_does_not_come_in_time_is_a_timeout(server: Server, table) -> None:
+    writer = opened(server, write_seconds=1)
+    server.freeze()
+    try:
+        with pytest.raises(DestinationFault) as fault:
+            writer.write([reading(1)])
+        assert fault.value.code == "timeout"
+    finally:
+        server.thaw()
+    writer.close()
+
+
+def test_a_server_that_is_restarted_is_written_to_again(server: Server, table) -> None:
+    writer = opened(server)
+    writer.write([reading(1)])
+    server.kill()
+    with pytest.raises(DestinationFault):
+        writer.write([reading(2)])
+    assert writer.probe() is False
+    with pytest.raises(DestinationFault):
+        writer.open()
+    server.start()
+
+    writer.open()
+    assert writer.write([reading(2)]) == [W]
+    assert writer.probe() is True
+    assert rows(table) == [(1,), (2,)]
+    writer.close()
+
+
+def test_a_table_that_is_gone_while_running_stops_the_worker(server: Server, table) -> None:
+    writer = opened(server)
+    table.command("drop table readings sync")
+    with pytest.raises(DeploymentFault, match="code 60"):
+        writer.write([reading(1), reading(2)])
+
+
+def test_the_codes_are_called_as_the_engine_calls_them(clickhouse: str) -> None:
+    with clickhouse_connect.get_client(dsn=clickhouse) as client:
+        names = client.query(f"select {', '.join(f'errorCodeToName({code})' for code, _, _ in CODES)}").first_row
+    assert list(names) == [name for _, name, _ in CODES]
+
+
+ENGINE = "ReplacingMergeTree(`_version`)"
+WRONG = {
+    "there is no such table": lambda ddl: ddl.replace("`readings`", "`others`"),
+    "its engine is MergeTree": lambda ddl: ddl.replace(ENGINE, "MergeTree()"),
+    "names no version column": lambda ddl: ddl.replace(ENGINE, "ReplacingMergeTree()"),
+    "has to be UInt128": lambda ddl: ddl.replace("UInt128", "UInt64"),
+    "replaces rows by .sensor.,": lambda ddl: ddl.replace("(`sensor`, `place`)", "(`sensor`)"),
+    "replaces rows by .sensor, place, day": lambda ddl: ddl.replace(
+        "ORDER BY (`sensor`, `place`)", "PRIMARY KEY (`sensor`) ORDER BY (`sensor`, `place`, `day`)"
+    ).replace("fsync_part", "allow_nullable_key = 1, fsync_part"),
+    "its partition depends on seen_at": lambda ddl: ddl.replace("ORDER BY", "PARTITION BY toDate(seen_at) ORDER BY"),
+    "has no column value": lambda ddl: ddl.replace("  `value` Nullable(String),\n", ""),
+    "column value is Nullable.Int64. and can't hold str": lambda ddl: ddl.replace(
+        "Nullable(String)", "Nullable(Int64)"
+    ),
+    "value may be null": lambda ddl: ddl.replace("Nullable(String)", "String"),
+    "column value is MATERIALIZED": lambda ddl: ddl.replace(
+        "`value` Nullable(String)", "`value` Nullable(String) MATERIALIZED 'x'"
+    ),
+    "column place is FixedString.4.": lambda ddl: ddl.replace("`place` String", "`place` FixedString(4)"),
+}
+
+
+@pytest.mark.parametrize("says", WRONG)
+def test_a_table_that_does_not_fit_is_named_with_both_sides(clickhouse: str, says: str) -> None:
+    with clickhouse_connect.get_client(dsn=clickhouse) as client:
+        ddl = clickhouse_ddl.create_table(Reading)
+        wrong = WRONG[says](ddl)
+        assert wrong != ddl
+        client.command(wrong.rstrip(";"))
+        with pytest.raises(DeploymentFault, match=says) as fault:
+            ClickHouseWriter(ClickHouseSettings(clickhouse), Reading).open()
+    assert "Reading ↔ table readings" in str(fault.value)
+    assert "lovelace ddl" in str(fault.value)
+
+
+def test_a_table_that_fits_in_its_own_way_is_taken(clickhouse: str) -> None:
+    with clickhouse_connect.get_client(dsn=clickhouse) as client:
+        client.command(
+            """
+            create table readings (
+              place LowCardinality(String), sensor UInt32 codec(Delta, ZSTD), value LowCardinality(Nullable(String)),
+              amount Nullable(Decimal(10, 2)), day Nullable(Date), ref Nullable(String), tags Array(String),
+              extra String, seen_at DateTime, v UInt128, made DateTime materialized now(),
+              hash UInt64 alias sipHash64(place)
+            ) engine = ReplacingMergeTree(v) partition by sensor % 4 primary key place order by (place, sensor)
+            """
+        )
+        writer = ClickHouseWriter(ClickHouseSettings(clickhouse), Reading)
+        writer.open()
+
+        results = writer.write([reading(1, value="a", day=date(2024, 5, 1)), reading(2**40), reading(2)])
+        assert results == [W, Refusal(Reason.OUT_OF_RANGE, "321", "sensor"), W]
+        assert rows(client, "sensor, value") == [(1, "a"), (2, None)]
+        writer.close()
+
+
+def test_a_server_that_is_away_for_an_hour_is_waited_for(server: Server, table) -> None:
+    """An hour of a clock that the test turns: dead-lettered is nothing, and the first try after it writes the block."""
+    from lovelace_streams.resilience import Patience
+
+    writer = opened(server)
+    server.stop()
+    waited: list[float] = []
+    back = False
+
+    def call(entries):
+        writer.open()
+        return writer.write(entries)
+
+    def wait(seconds: float) -> bool:
+        nonlocal back
+        waited.append(seconds)
+        if sum(waited) > 3600 and not back:
+            server.start()
+            back = True
+        return not back or len(waited) < 1000  # it ends, whatever happens
+
+    patience = Patience(call, writer.probe, wait)
+    assert patience.write([reading(n) for n in range(3)]) == [W, W, W]
+    assert sum(waited) > 3600
+    assert rows(table) == [(0,), (1,), (2,)]
+    writer.close()
+
+
+def test_nothing_of_a_row_is_in_a_fault_or_a_log(server: Server, table, capfd) -> None:
+    table.command("alter table readings add constraint no_bad check value != 'secret value'")
+    writer = opened(server)
+    [refusal] = writer.write([reading(1, value="secret value")])
+    assert refusal.rule == "no_bad"
+    with pytest.raises(DestinationFault) as fault:
+        opened(server, "?max_memory_usage=1&max_untracked_memory=1").write([reading(1, value="secret value")])
+    shown = f"{refusal} {fault.value} {writer.name} {''.join(capfd.readouterr())}"
+    assert "secret" not in shown
+    assert "pass" not in shown
+    writer.close()
