@@ -376,5 +376,6 @@ def _names(failures: dict[int, Reason]) -> str:
 
 
 def _replays(record: Record) -> int:
+    """Counted by whoever sends a replay; a message of the source's own topics was never replayed."""
     text = next((v for name, v in reversed(record.headers) if name == "lovelace-replays"), None) or b"0"
-    return int(text) + (record.origin is not None) if text.isdigit() else 0
+    return int(text) if record.origin is not None and text.isdigit() and len(text) < 10 else 0  # noqa: PLR2004

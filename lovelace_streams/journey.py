@@ -39,6 +39,11 @@ class Journey(msgspec.Struct, frozen=True):
     """Whether it ends in `progress`, which counts for jobs where there is a service."""
 
     @property
+    def source(self) -> KafkaSource:
+        """Where it reads, and what it is called there: its group, its dead letters, its replays."""
+        return self.lanes[0].source
+
+    @property
     def rows(self) -> tuple[type[Row], ...]:
         """All row classes that are written, each once."""
         return tuple(dict.fromkeys(row for writer in self.writers for row in writer.rows))

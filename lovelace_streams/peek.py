@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Iterator
-from typing import cast
+from contextlib import contextmanager
+from typing import Any, cast
 from uuid import uuid4
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -13,6 +14,15 @@ from lovelace_streams.source import common_config
 
 SECONDS = 15.0
 """How long the broker may take for its next answer."""
+ASK_SECONDS = 2.0
+"""How long one question waits; between two of them we hear whether anybody is there at all."""
+
+Spans = dict[int, tuple[int, int]]
+"""Partition → first offset, and the one after the last."""
+
+
+class NoSuchTopic(DeploymentFault):
+    """The broker answers, and has no such topic."""
 
 
 def messages(
@@ -20,39 +30,68 @@ def messages(
 ) -> Iterator[Message]:
     """What the topic holds now, each partition in its order; the `newest` and `oldest` so many offsets of a partition.
 
-    Without either all of it. Raises `DeploymentFault` where there is no such topic, `DestinationFault` where the broker
-    is or goes away.
+    Without either all of it. Raises `NoSuchTopic`, and `DestinationFault` where the broker is or goes away.
     """
-    consumer = Consumer(
-        common_config(settings)
-        | {
-            "group.id": f"lovelace-peek-{uuid4().hex}",
-            "enable.auto.commit": False,
-            "auto.offset.reset": "earliest",
-            "enable.partition.eof": True,  # the last offsets may hold no message, and then only this says so
-            "fetch.message.max.bytes": 67_108_864,
-        }
-    )
-    try:
-        first, last = _spans(_bounds(consumer, settings, topic), newest, oldest)
+    with onlooker(settings) as consumer:
+        first, last = _spans(bounds(consumer, settings, topic), newest, oldest)
         yield from _messages(consumer, settings, topic, first)
         yield from _messages(consumer, settings, topic, last)
+
+
+def messages_within(settings: KafkaSettings, topic: str, spans: Spans) -> Iterator[Message]:
+    """What the topic holds within these offsets, each partition in its order. Raises as `messages` does."""
+    with onlooker(settings) as consumer:
+        yield from _messages(consumer, settings, topic, spans)
+
+
+@contextmanager
+def onlooker(settings: KafkaSettings, group: str | None = None, **more: Any) -> Iterator[Consumer]:
+    """A consumer that says nothing by itself and joins nothing, also where it asks in a group's name.
+
+    A broker that is away ends what is within as `DestinationFault`: at once where nobody listens.
+    """
+    gone: list[KafkaError] = []
+    config = common_config(settings) | {
+        "group.id": group or f"lovelace-peek-{uuid4().hex}",
+        "enable.auto.commit": False,
+        "auto.offset.reset": "earliest",
+        "enable.partition.eof": True,  # the last offsets may hold no message, and then only this says so
+        "fetch.message.max.bytes": 67_108_864,
+        "log_level": 0,
+        "error_cb": lambda error: gone.append(error) if error.code() == KafkaError._ALL_BROKERS_DOWN else None,  # noqa: SLF001
+        **more,
+    }
+    consumer = Consumer(config)
+    try:
+        _reach(consumer, gone)
+        yield consumer
     except KafkaException as error:
         raise DestinationFault(error.args[0].name(), f"the broker {settings.brokers}") from None
     finally:
         consumer.close()
 
 
-Spans = dict[int, tuple[int, int]]
-"""Partition → first offset, and the one after the last."""
+def _reach(consumer: Consumer, gone: list[KafkaError]) -> None:
+    """Wait for the broker's first answer, unless every address refuses us."""
+    deadline = time.monotonic() + SECONDS
+    while True:
+        try:
+            consumer.list_topics(timeout=ASK_SECONDS)
+        except KafkaException:
+            consumer.poll(0)  # what was heard of the brokers meanwhile
+            if gone or time.monotonic() > deadline:
+                raise
+        else:
+            return
 
 
-def _bounds(consumer: Consumer, settings: KafkaSettings, topic: str) -> Spans:
+def bounds(consumer: Consumer, settings: KafkaSettings, topic: str) -> Spans:
+    """The offsets that a topic holds. Raises `NoSuchTopic` and `KafkaException`."""
     listed = consumer.list_topics(topic, timeout=SECONDS).topics[topic]
     if listed.error is not None:
         if listed.error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
             raise KafkaException(listed.error)
-        raise DeploymentFault(f"the broker {settings.brokers} has no topic {topic!r}")
+        raise NoSuchTopic(f"the broker {settings.brokers} has no topic {topic!r}")
     return {
         partition: consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=SECONDS)
         for partition in sorted(listed.partitions)

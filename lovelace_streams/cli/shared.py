@@ -91,9 +91,14 @@ def journey(name: str) -> "Journey":
     return journey_of(flow)
 
 
-def dead_letter_topic(settings: Settings, flow: str) -> str:
-    """Where a flow's dead letters lie, as its workers say it: DEAD_LETTER_TOPIC, else `<pipeline>.dlq`."""
-    return settings.dead_letter_topic or f"{settings.consumer_group_id or flow.rpartition('.')[2]}.dlq"
+def time_option(name: str, text: str | None) -> int | None:
+    """A point in time as an option says it, in milliseconds since 1970. Raises `DeploymentFault`."""
+    from lovelace_streams.instants import instant
+
+    try:
+        return None if text is None else instant(text)
+    except ValueError as error:
+        raise DeploymentFault(f"{name} {error}") from None
 
 
 def show(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -17,7 +17,10 @@ from lovelace_streams.rows import Row
 
 
 class Entry(msgspec.Struct, gc=False):
-    """One row to write. `only_new` (a replay of a row without version): insert where the key is absent, else leave."""
+    """One row to write. `only_new` (a replay): written only where that can't take a newer row's place.
+
+    That is where its key is absent, or with a version where an older one is stored: an equal version may be newer.
+    """
 
     row: Row
     only_new: bool = False

@@ -67,7 +67,7 @@ class MemoryWriter:
         return tuple(getattr(row, name) for name in self.declared.key)
 
     def _write(self, entry: Entry) -> Result:
-        key, version = self._key(entry.row), self.declared.version
+        key = self._key(entry.row)
         stored = self.table.get(key)
         given = {c.name: getattr(entry.row, c.name) for c in type(entry.row).__table__.columns}
         new = (stored or {c.name: None for c in self.declared.columns}) | {
@@ -76,12 +76,16 @@ class MemoryWriter:
         refusal = self._refusal(new)
         if refusal is not None:
             return refusal
-        if stored is not None and (
-            (entry.only_new and version is None) or (version and stored[version] > new[version])
-        ):
+        if stored is not None and self._holds_off(stored, new, only_new=entry.only_new):
             return End.SUPERSEDED
         self.table[key] = new
         return End.WRITTEN
+
+    def _holds_off(self, stored: dict[str, Any], new: dict[str, Any], *, only_new: bool) -> bool:
+        version = self.declared.version
+        if version is None:
+            return only_new
+        return bool(stored[version] > new[version] or (only_new and stored[version] == new[version]))
 
     def _refusal(self, row: dict[str, Any]) -> Refusal | None:
         for column in self.declared.columns:

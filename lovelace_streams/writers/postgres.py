@@ -400,7 +400,7 @@ class PostgresWriter:
         return ends
 
     def _held(self, connection: psycopg.Connection[Any], plan: Plan, literals: list[str], count: int) -> list[End]:
-        """What holds rows off: a newer (or, for `only_new`, any) stored row, or else a trigger that returns nothing."""
+        """What holds rows off: a stored row that is newer (for `only_new`: not older), else a trigger of the table."""
         if not self._shaped().suppresses:
             return [End.SUPERSEDED] * count
         ends = [End.SUPPRESSED] * count
@@ -437,7 +437,6 @@ class PostgresWriter:
 
     def _plans_of(self, entries: Sequence[Entry]) -> list[Plan]:
         plans = []
-        versioned = self.table.version is not None
         usual = self._plan(self.rows[0], NOTHING, only_new=False)
         for entry in entries:
             row = entry.row
@@ -446,9 +445,8 @@ class PostgresWriter:
             absent = NOTHING
             if names and UNSET in get(row):
                 absent = frozenset(name for name, value in zip(names, get(row), strict=False) if value is UNSET)
-            only_new = entry.only_new and not versioned
-            if absent or only_new or kind is not self.rows[0]:
-                plans.append(self._plan(kind, absent, only_new=only_new))
+            if absent or entry.only_new or kind is not self.rows[0]:
+                plans.append(self._plan(kind, absent, only_new=entry.only_new))
             else:
                 plans.append(usual)
         return plans

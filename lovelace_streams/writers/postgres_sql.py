@@ -35,9 +35,9 @@ class Plan:
             (column.name, attrgetter(column.name), encoder(column.type, shape.types[column.name]))
             for column in self.columns
         ]
-        names = _Names(table, shape, [column.name for column in self.columns])
+        names = _Names(table, shape, [column.name for column in self.columns], only_new=only_new)
         returning = bool(table.version) or only_new or shape.suppresses
-        if only_new:
+        if only_new and table.version is None:
             statements = [names.insert(overwrite=False, returning=True)]
         elif self.single:
             statements = [names.insert(overwrite=True, returning=returning)]
@@ -49,7 +49,7 @@ class Plan:
         self.verdict_on_references = names.verdict(references=True).as_bytes()
         self.names = names.columns
         self.newer_columns = names.newer_columns()
-        newer = names.newer(only_new=only_new)
+        newer = names.newer()
         self.newer = newer and newer.as_bytes()
         self.key_columns = tuple(table.key)
         self.fresh = names.fresh().as_bytes()
@@ -113,10 +113,11 @@ def _spelling(real: TypeInfo) -> Callable[[Any], Any]:
 class _Names:
     """Composes the statements of one plan; `t` is the table, `s` what is staged, `n` its order."""
 
-    def __init__(self, table: Table, shape: Shape, columns: Sequence[str]) -> None:
+    def __init__(self, table: Table, shape: Shape, columns: Sequence[str], *, only_new: bool) -> None:
         self.table = table
         self.shape = shape
         self.columns = columns
+        self.only_new = only_new
         self.t = self._free("t")
         self.s = self._free("s")
         self.n = self._free("n")
@@ -156,9 +157,10 @@ class _Names:
         )
 
     def not_older(self, incoming: sql.Composable) -> sql.Composed:
-        """The version guard: an equal version overwrites, a stored null is older than all."""
+        """The version guard: an equal version overwrites, unless it is a replay's; a stored null is older than all."""
         stored = self.of_table(self.table.version or "")
-        return sql.SQL("({} is null or {} <= {})").format(stored, stored, incoming)
+        guard = sql.SQL("({} is null or {} < {})" if self.only_new else "({} is null or {} <= {})")
+        return guard.format(stored, stored, incoming)
 
     def changed(self) -> Sequence[str]:
         """What an update sets; a row that is all key still counts as written, so the key is set to itself."""
@@ -212,9 +214,9 @@ class _Names:
         """The second: new keys alone. Who came first in between is overwritten as the version says."""
         return self.insert(overwrite=True, returning=True, missing=True)
 
-    def newer(self, *, only_new: bool) -> sql.Composed | None:
+    def newer(self) -> sql.Composed | None:
         """Which staged rows are held off by what is stored, rather than by a trigger."""
-        if not only_new and self.table.version is None:
+        if not self.only_new and self.table.version is None:
             return None
         columns = self.newer_columns()
         conditions = [self.same_key()]

@@ -286,10 +286,13 @@ def test_a_replay_of_a_row_without_version_never_overwrites(case, opened):
     assert sorted(row["text"] for row in case.table(writer).values()) == ["replayed", "stored"]
 
 
-def test_only_new_means_nothing_where_a_version_decides(case, opened):
+def test_a_replay_of_a_row_with_a_version_overwrites_only_what_is_older(case, opened):
+    """An equal version is no reason: messages of one millisecond have one, and the stored one may be the later."""
     writer = opened(Reading)
     writer.write([reading(1, "old", 1)])
 
+    assert writer.write([reading(1, "replayed", 0, only_new=True)]) == [older(writer)]
+    assert case.table(writer)[1, "x"]["value"] == "old"
     assert writer.write([reading(2, "new", 0, only_new=True)]) == [W]
     assert case.table(writer)[1, "x"]["value"] == "new"
 

@@ -222,7 +222,7 @@ def test_letters_of_others_and_no_letters_at_all(run: Run, brokers: str, make_to
     }
     send(brokers, topic, [(b"k", b"v")], headers=list(strange.items()))
 
-    assert "no topic 'discord.dlq'" in refused(run("dlq", "list", "discord", CONSUMER_GROUP_ID=""))
+    assert "no dataflow 'nosuch'" in refused(run("dlq", "list", "nosuch"))
     [shown] = run("dlq", "show", "discord", "--topic", topic).stdout.splitlines()
     assert json.loads(shown)["origin"] == "a/b/0/1"
     assert run("dlq", "list", "discord", "--topic", topic).stdout == ""

@@ -63,7 +63,7 @@ def test_a_replay_keeps_where_it_came_from_and_counts_itself() -> None:
     origin = Origin("T-0", "older", 5, 6, 123, (1,))
 
     headers = dict(
-        letter_headers(letter({1: Reason.CHECK}, origin=origin, headers=[("lovelace-replays", b"2")]), source())
+        letter_headers(letter({1: Reason.CHECK}, origin=origin, headers=[("lovelace-replays", b"3")]), source())
     )
 
     assert headers["lovelace-origin"] == b"T-0/older/5/6"
