@@ -127,7 +127,7 @@ class AvroDecoder:
         reader: SchemaSource | None = None,
         timeout: float = 10.0,
     ) -> None:
-        self._framing = _framing(source, timeout)
+        self.framing = _framing(source, timeout)
         self.reader = load(reader) if reader is not None else None
         self._events = what if isinstance(what, Events) else None
         found = what.events if isinstance(what, Events) else {"": what if isinstance(what, Items) else Items("$", what)}
@@ -136,12 +136,12 @@ class AvroDecoder:
         self._wanted = _wanted(self.targets.values(), self._events)
         self._reads: dict[Any, Read] = {}
         self._unknown: dict[Any, tuple[float, str]] = {}
-        self.waits = self._framing.waits
+        self.waits = self.framing.waits
 
     @property
     def schemas(self) -> tuple[Schema, ...]:
         """The flow's own: the reader, and what messages are bare data or single objects of."""
-        return (*((self.reader,) if self.reader is not None else ()), *self._framing.schemas)
+        return (*((self.reader,) if self.reader is not None else ()), *self.framing.schemas)
 
     def decode(
         self,
@@ -166,7 +166,7 @@ class AvroDecoder:
     def _items(self, value: bytes | None) -> RawItem | list[RawItem] | SkipReason:
         if value is None:
             return SkipReason.TOMBSTONE
-        key, start = self._framing.named(value)
+        key, start = self.framing.named(value)
         read = self._reads.get(key) or self._compiled(key)
         root = read(value, start)
         if not isinstance(root, dict):
@@ -183,7 +183,7 @@ class AvroDecoder:
         until, why = self._unknown.get(key, (0.0, ""))
         if time.monotonic() >= until:
             try:
-                made = self._reading(self._framing.schema(key), key)
+                made = self._reading(self.framing.schema(key), key)
             except NoSchema as error:
                 why = str(error)
             else:

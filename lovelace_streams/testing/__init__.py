@@ -2,14 +2,16 @@
 
 mapped(what, *payloads)     a row class, events or a decoder by themselves       mappings.py
 run(flow, messages)         the flow as it is, its ends in memory                flows.py (broker.py)
+avro(schema, datum)         a message in Avro                                    schemas.py
 
 What is tested is what runs: the same operators on the same engine. Only the network is replaced: librdkafka's clients
-by a broker in memory, writers by `MemoryWriter`, the progress service by its own ledger.
+by a broker in memory, a schema registry by a dict, writers by `MemoryWriter`, the progress service by its own ledger.
 """
 
 from lovelace_streams.testing.flows import Result, run
 from lovelace_streams.testing.mappings import Mapped, mapped
 from lovelace_streams.testing.messages import Message
+from lovelace_streams.testing.schemas import avro
 from lovelace_streams.writers.memory import MemoryWriter
 
-__all__ = ["Mapped", "MemoryWriter", "Message", "Result", "mapped", "run"]
+__all__ = ["Mapped", "MemoryWriter", "Message", "Result", "avro", "mapped", "run"]

@@ -24,6 +24,7 @@ from lovelace_streams.settings import Settings
 from lovelace_streams.source import KafkaSource
 from lovelace_streams.testing.broker import Broker, Place
 from lovelace_streams.testing.messages import Message
+from lovelace_streams.testing.schemas import AnySchema, MemoryRegistry, framings
 from lovelace_streams.upsert import Carrier
 from lovelace_streams.writers import Writer
 from lovelace_streams.writers.memory import MemoryWriter
@@ -34,6 +35,7 @@ MEMORY: dict[str, Any] = {
     "postgres_dsn": "postgresql://memory/memory",
     "clickhouse_dsn": "http://memory/memory",
     "drain_seconds": 0.0,
+    "schema_registry_url": "http://registry.memory",
     "progress_api_token": "memory",
 }
 
@@ -103,6 +105,7 @@ def run(
     messages: Iterable[Any],
     *,
     jobs: Mapping[str, int | None] | None = None,
+    schemas: Mapping[int, AnySchema] | None = None,
     writers: Sequence[MemoryWriter] = (),
     timeout: float = 30.0,
     **settings: Any,
@@ -112,7 +115,7 @@ def run(
     `flow` is what `python -m bytewax.run` gets: a function (it gets settings of its own, which `settings` change:
     `batch_size=2`), or what it answers. Its source reads `messages` (see `Message`), in their order; each writer is a
     `MemoryWriter` with its rows, or that of `writers` for the same table, with rows or rules of its own. `jobs` opens
-    jobs, each with its total.
+    jobs, each with its total; `schemas` are those of the schema registry, by id.
 
     Raises the `DeploymentFault` that would have stopped the worker with exit code 78, and `TimeoutError` where
     something is not settled after `timeout` seconds.
@@ -123,6 +126,9 @@ def run(
     broker = Broker(on_silence=Patience(source, timeout).end)
     source.outside = broker
     source.in_hand = watched = Watched()
+    for lane in journey_of(built).lanes:
+        for framing in framings(lane.decoder):
+            framing.registry = MemoryRegistry(schemas or {})
     into = _replace_ends(source, writers, ledger)
     _send(broker, source, [Message.of(message) for message in messages])
     given = set(broker.places(source.topics))

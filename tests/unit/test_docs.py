@@ -1,6 +1,5 @@
 """The documentation says what is there: settings, metrics, endpoints, reasons; its links lead on, its code runs."""
 
-import ast
 import doctest
 import importlib
 import inspect
@@ -19,11 +18,13 @@ ROOT = Path(__file__).parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in PAGES}
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-BLOCKS = [
+ELSEWHERE = {"README.md", "docs/quickstart.md"}
+"""Their code is part of a file: compared with it below, and run by tests/servers/test_quickstart.py."""
+RUN = [
     pytest.param(match[2], id=f"{page}:{text.count(chr(10), 0, match.start()) + 2}")
     for page, text in TEXTS.items()
     for match in FENCE.finditer(text)
-    if match[1] == "python"
+    if match[1] == "python" and ">>> " not in match[2] and page not in ELSEWHERE
 ]
 SHOWN = re.compile(r"^```python\n>>> ", re.MULTILINE)
 EXAMPLES = sorted(
@@ -124,10 +125,13 @@ def test_pages_that_the_code_names_are_there() -> None:
     assert sorted(name for name in found if name not in TEXTS) == []
 
 
-@pytest.mark.parametrize("block", BLOCKS)
-def test_code_compiles(block: str) -> None:
-    if ">>>" not in block:
-        ast.parse(block)
+@pytest.mark.parametrize("block", RUN)
+def test_code_runs_and_flows_are_built(block: str) -> None:
+    """They open no connection; what they name exists."""
+    names: dict[str, object] = {"__name__": "docs"}
+    exec(compile(block, "a page's block", "exec"), names)
+    if callable(flow := names.get("flow")):
+        flow()
 
 
 @pytest.mark.parametrize("page", [page for page, text in TEXTS.items() if SHOWN.search(text)])
@@ -146,17 +150,6 @@ def test_examples_of_the_code_give_what_they_show(module: str) -> None:
     result = doctest.testmod(importlib.import_module(module))
 
     assert (result.failed, result.attempted > 0) == (0, True)
-
-
-def test_flows_in_the_documentation_are_built() -> None:
-    """They open no connection; what they name exists."""
-    for param in BLOCKS:
-        block = str(param.values[0])
-        if "import lovelace_streams as ls" in block and ">>>" not in block:
-            names: dict[str, object] = {"__name__": "docs"}
-            exec(compile(block, str(param.id), "exec"), names)
-            if callable(names["flow"]):
-                names["flow"]()
 
 
 def test_the_flow_in_the_readme_is_the_real_one() -> None:
