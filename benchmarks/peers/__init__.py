@@ -1,0 +1,1 @@
+"""Other engines doing the members job, with the configuration that their documentation advises."""
