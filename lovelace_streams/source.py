@@ -37,7 +37,7 @@ JOB_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
 POLL_SECONDS = 0.1
 """How often a waiting worker polls: far below any `max.poll.interval.ms`."""
 QUIET_SECONDS = 1.0
-"""After so long without a record the topic counts as silent, whatever the last fetch said of its end."""
+"""After so long of empty polls the topic counts as silent, whatever the last fetch said of its end."""
 REVOKE_SECONDS = 5.0
 """How long giving up a partition may wait for what is in flight; past it the connection is shut (H1, S10)."""
 
@@ -110,7 +110,7 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
         self._serving = False
         self._stash: list[Message] = []
         self._idle = False
-        self._read_last = 0.0
+        self._empty_since: float | None = None
         self._committing = False
         self._closed = False
         self._reading = False
@@ -247,7 +247,7 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
         window = self._records(messages)
         self._idle = not window and self._silent()
         if window:
-            self._read_last = time.monotonic()
+            self._empty_since = None
         if window and not self._reading:
             self._reading = True
             log.info("reading", pipeline=self.pipeline)
@@ -379,9 +379,11 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
         On a busy machine a fetch takes longer than one poll; letters that were let go meanwhile would be those of a
         wrong deployment. Offsets without a record lie before the end until it is reached: hence the bound in time.
         """
-        if time.monotonic() - self._read_last > QUIET_SECONDS:
+        self._empty_since = self._empty_since or time.monotonic()
+        if time.monotonic() - self._empty_since > QUIET_SECONDS:
             return True
-        return all((self._known_end(a) or 0) <= a.next for a in self.in_hand.current.values())
+        ends = ((self._known_end(a), a.next) for a in self.in_hand.current.values())
+        return all(end is not None and end <= reached for end, reached in ends)
 
     def _known_end(self, assignment: Assignment) -> int | None:
         """The end of a partition as the last fetch told it; None where nothing was fetched yet."""
