@@ -8,6 +8,7 @@ ARCHITECTURE and others) become pages of the site, and each file of code that a 
 
 import posixpath
 import re
+import runpy
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -50,10 +51,12 @@ def on_config(config: Any) -> Any:
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the project's own pages, the list of decisions, and the code that pages link to."""
+    """Add the project's own pages, what is made of the code, and the code that pages link to."""
     for origin, uri in PROJECT.items():
         files.append(File.generated(config, uri, content=(ROOT / origin).read_text(encoding="utf-8")))
     files.append(File.generated(config, f"{DECISIONS}/index.md", content=_decisions()))
+    reference = runpy.run_path(str(ROOT / "docs" / "reference.py"))
+    files.append(File.generated(config, "cli.md", content=reference["commands"]()))
     wanted = {
         path
         for file in list(files.documentation_pages())

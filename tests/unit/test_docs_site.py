@@ -79,7 +79,7 @@ def test_every_page_is_built(pages: dict[str, Page]) -> None:
     written = {path.relative_to(DOCS).with_suffix(".html").as_posix() for path in DOCS.rglob("*.md")}
 
     assert sorted(written - pages.keys()) == []
-    assert {"index.html", "project/architecture.html", "decisions/index.html"} <= pages.keys()
+    assert {"index.html", "cli.html", "project/architecture.html", "decisions/index.html"} <= pages.keys()
 
 
 def test_reading_loads_nothing_from_elsewhere(site: Path, pages: dict[str, Page]) -> None:
@@ -114,3 +114,11 @@ def test_links_to_code_lead_to_the_code(pages: dict[str, Page]) -> None:
     assert "../source/lovelace_streams/upsert.py.html" in upsert.links
     assert "../decisions/0004-writers.html" in upsert.links
     assert "source/dataflows/discord.py.html" in pages["index.html"].links
+
+
+def test_the_command_line_is_on_one_page(site: Path) -> None:
+    page = (site / "cli.html").read_text(encoding="utf-8")
+
+    assert [
+        name for name in ("up", "check", "init", "submit", "dlq list") if f"<code>lovelace {name}</code>" not in page
+    ] == []
