@@ -5,7 +5,7 @@ A module a group of commands; `shared` holds what several of them need.
 
 import typer
 
-from lovelace_streams.cli import dlq, flows, jobs, schemas, stack
+from lovelace_streams.cli import dlq, flows, jobs, rewind, schemas, stack
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -13,7 +13,7 @@ app = typer.Typer(
     help="The local stack, jobs, dead letters, tables. `lovelace COMMAND --help` says more.",
     pretty_exceptions_enable=False,
 )
-for group in (stack, flows, jobs):
+for group in (stack, flows, jobs, rewind):
     app.add_typer(group.app)
 app.add_typer(dlq.app, name="dlq")
 app.add_typer(schemas.app, name="schemas")
