@@ -128,9 +128,9 @@ class Patience:
 
     def _isolate(self, block: Sequence[Entry], others: Sequence[Entry]) -> list[Result] | None:
         """Write a suspected block in halves, in order; None as soon as it looks like an outage after all."""
-        if len(block) == 1:
+        middle = _middle(block)
+        if middle is None:
             return self._alone(block, others)
-        middle = len(block) // 2
         results: list[Result] = []
         for part, rest in ((block[:middle], block[middle:]), (block[middle:], block[:middle])):
             neighbours = [*rest, *others]
@@ -161,7 +161,13 @@ class Patience:
                 code = fault.code
         if not self._probe(others):
             return None
-        return [Refusal(Reason.HARMS_DESTINATION, code)]
+        return [Refusal(Reason.HARMS_DESTINATION, code)] * len(row)
+
+
+def _middle(block: Sequence[Entry]) -> int | None:
+    """Where the item nearest to the middle begins; None where all is one item."""
+    starts = [at for at in range(1, len(block)) if not block[at].joined]
+    return min(starts, key=lambda at: abs(at - len(block) // 2), default=None)
 
 
 L = TypeVar("L")

@@ -269,7 +269,7 @@ def entries_of(envelopes: Sequence[Envelope[Any]]) -> tuple[list[Entry], list[in
         rows = envelope.payload if isinstance(envelope.payload, tuple) else (envelope.payload,)
         origin = envelope.record.origin
         order = order_of((origin or envelope.record).offset, envelope.item)
-        entries += [Entry(row, origin is not None, order) for row in rows]
+        entries += [Entry(row, origin is not None, order, joined=at > 0) for at, row in enumerate(rows)]
         spans.append(len(rows))
     return entries, spans
 

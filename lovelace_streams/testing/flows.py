@@ -144,7 +144,7 @@ def run(
         if broker.logs[place]:
             sent.setdefault(place[0], []).extend(message.value() for message in broker.logs[place])
     return Result(
-        tables={writer.declared.name: list(writer.table.values()) for writer in into},
+        tables={name: list(table.values()) for writer in into for name, table in writer.tables.items()},
         letters=[letter_of(cast("Any", message), with_value=True) for message in broker.logs.get((letters, 0), [])],
         outcomes=Counter({outcome: count for outcome, count in source.in_hand.totals.items() if count}),
         skipped=watched.skipped,

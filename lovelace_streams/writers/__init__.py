@@ -7,7 +7,7 @@ waits is `resilience`'s business.
 
 from collections.abc import Hashable, Iterator, Sequence
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -29,6 +29,23 @@ class Entry(msgspec.Struct, gc=False):
 
     A writer with transactions goes by the order of the block; one without has it written beside the row.
     """
+    joined: bool = False
+    """Of the same item as the entry before it: both are written, or neither is."""
+
+
+def items_of(block: Sequence[Entry]) -> list[Sequence[Entry]]:
+    """The rows of each item of a block.
+
+    >>> [len(item) for item in items_of([Entry(Row()), Entry(Row(), joined=True), Entry(Row())])]
+    [2, 1]
+    """
+    items: list[Any] = []
+    for entry in block:
+        if entry.joined and items:
+            items[-1].append(entry)
+        else:
+            items.append([entry])
+    return items
 
 
 def order_of(offset: int, item: int) -> int:
@@ -72,15 +89,17 @@ class Capabilities(msgspec.Struct, frozen=True):
     tells_older: bool = True
     """A row older than what is stored is told (`SUPERSEDED`); else it is `WRITTEN`, and the table goes on showing the
     newer one."""
+    rolls_back: bool = True
+    """`rehearse` asks the destination's own rules; else it holds values against the columns' types."""
     block_rows: int = 0
     """Rows that one call should carry where a window has more than one batch; 0: a batch a call."""
 
 
 class Writer(Protocol):
-    """Writes rows of one table. One thread at a time; `abort` may be called from another one."""
+    """Writes rows of its tables. One thread at a time; `abort` may be called from another one."""
 
     rows: tuple[type[Row], ...]
-    """The row classes of the table; the first one defines it, the others have some of its columns."""
+    """The row classes; the first one of a table defines it, the others of it have some of its columns."""
 
     capabilities: Capabilities
 
@@ -100,16 +119,18 @@ class Writer(Protocol):
     def write(self, block: Sequence[Entry]) -> list[Result]:
         """Write a block durably, isolating what is refused; one result an entry, in order.
 
+        An item whose rows are several (`Entry.joined`) is written as a whole or not at all: each of its rows then has
+        the refusal of the one that was refused.
+
         Raises `DestinationFault` (then nothing is known of the block: write it again, rows are idempotent) or
         `DeploymentFault` (a code of the deployment, and no other row could be written).
         """
 
-    def rehearse(self, block: Sequence[Entry]) -> list[Result] | None:
+    def rehearse(self, block: Sequence[Entry]) -> list[Result]:
         """What `write` would answer, with nothing written: tried by the destination's own rules, then rolled back.
 
-        None where the destination has no transaction to roll back: then the rows were held against the columns' types
-        at most. Triggers run and are rolled back with the rest; a sequence keeps what was taken from it. Raises what
-        `write` raises.
+        Triggers run and are rolled back with the rest; a sequence keeps what was taken from it. Where there is nothing
+        to roll back (`Capabilities.rolls_back`), values are held against the columns' types. Raises what `write` does.
         """
 
     def probe(self, others: Sequence[Entry] = ()) -> bool | None:

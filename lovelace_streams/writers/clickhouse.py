@@ -158,7 +158,9 @@ class ClickHouseWriter:
         self.table = rows[0].__table__
         self.settings = settings
         self.deadline = settings.write_seconds + 1  # the server's own max_execution_time comes first, if it can
-        self.capabilities = Capabilities(keeps_absent=False, tells_older=False, block_rows=settings.block_rows)
+        self.capabilities = Capabilities(
+            rolls_back=False, keeps_absent=False, tells_older=False, block_rows=settings.block_rows
+        )
         self.one_by_one = one_by_one
         for row in rows[1:]:
             other = row.__table__
@@ -247,10 +249,10 @@ class ClickHouseWriter:
         self._last = next((e for e, r in zip(block, results, strict=True) if r is End.WRITTEN), self._last)
         return self._superseded(block, results)
 
-    def rehearse(self, block: Sequence[Entry]) -> list[Result] | None:
-        """What the columns' types refuse; None where they refuse nothing, which leaves the table's own CHECKs open."""
+    def rehearse(self, block: Sequence[Entry]) -> list[Result]:
+        """What the columns' types refuse, which leaves the table's own CHECKs open: there is nothing to roll back."""
         refused = self._sieve(block)
-        return [refused.get(place, End.WRITTEN) for place in range(len(block))] if refused else None
+        return [refused.get(place, End.WRITTEN) for place in range(len(block))]
 
     def probe(self, others: Sequence[Entry] = ()) -> bool | None:
         """Whether the row that was last written, or one of the first others, can be written now.

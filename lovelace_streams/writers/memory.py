@@ -4,15 +4,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lovelace_streams.records import Reason
-from lovelace_streams.rows import UNSET, Row
-from lovelace_streams.writers import Capabilities, End, Entry, Refusal, Result, superseded
+from lovelace_streams.rows import UNSET, Row, Table
+from lovelace_streams.writers import Capabilities, End, Entry, Refusal, Result, items_of, superseded
 
 Check = Callable[[dict[str, Any]], bool]
 """Whether a row, as it would be stored, is accepted."""
+Stored = dict[tuple[Any, ...], dict[str, Any]]
+"""Key → columns."""
 
 
 class MemoryWriter:
-    """Upserts into `.table`, a dict from key (a tuple) to columns.
+    """Upserts into `.table`, a dict from key (a tuple) to columns; `.tables` has them by name where there are several.
 
     `check`: callables that see a row as it would be stored; a false answer refuses it with the reason `check`, the code
     23514 and the callable's name as the rule. A column that is neither nullable nor given is refused as `not_null`.
@@ -25,32 +27,37 @@ class MemoryWriter:
         self.deadline = 30.0
         self.capabilities = Capabilities()
         self.declared = rows[0].__table__
+        self._declared = {row.__table__.name: row.__table__ for row in reversed(rows)}  # the first one of a table
         self.checks = [check] if callable(check) else list(check or ())
-        self.table: dict[tuple[Any, ...], dict[str, Any]] = {}
+        self.tables: dict[str, Stored] = {row.__table__.name: {} for row in rows}
         self._wrote = False
 
     @property
     def name(self) -> str:
         """`memory/table`."""
-        return f"memory/{self.declared.name}"
+        return f"memory/{'+'.join(self.tables)}"
+
+    @property
+    def table(self) -> Stored:
+        """The table, or the first one's."""
+        return next(iter(self.tables.values()))
 
     def open(self) -> None:
         """Nothing to connect to."""
 
     def write(self, block: Sequence[Entry]) -> list[Result]:
         """Write a block; see `Writer.write`. Raises nothing."""
-        outcomes = [self._write(entry) for entry in block]
-        self._wrote = self._wrote or End.WRITTEN in outcomes
-        return superseded(outcomes, [self._key(entry.row) for entry in block])
+        results = [end for item in items_of(block) for end in self._write(item)]
+        self._wrote = self._wrote or End.WRITTEN in results
+        return superseded(results, [(type(entry.row).__table__.name, self._key(entry.row)) for entry in block])
 
     def rehearse(self, block: Sequence[Entry]) -> list[Result]:
-        """Write a block to a copy; see `Writer.rehearse`."""
-        before, wrote = dict(self.table), self._wrote
+        """Write a block and take it back; see `Writer.rehearse`."""
+        before, wrote = self._copy(), self._wrote
         try:
             return self.write(block)
         finally:
-            self.table.clear()
-            self.table.update(before)
+            self._restore(before)
             self._wrote = wrote
 
     def probe(self, others: Sequence[Entry] = ()) -> bool | None:
@@ -63,35 +70,56 @@ class MemoryWriter:
     def close(self) -> None:
         """The table stays, to be looked at."""
 
-    def _key(self, row: Row) -> tuple[Any, ...]:
-        return tuple(getattr(row, name) for name in self.declared.key)
+    def _copy(self) -> dict[str, Stored]:
+        return {name: dict(table) for name, table in self.tables.items()}
 
-    def _write(self, entry: Entry) -> Result:
-        key = self._key(entry.row)
-        stored = self.table.get(key)
+    def _restore(self, before: dict[str, Stored]) -> None:
+        for name, table in self.tables.items():
+            table.clear()
+            table.update(before[name])
+
+    @staticmethod
+    def _key(row: Row) -> tuple[Any, ...]:
+        return tuple(getattr(row, name) for name in type(row).__table__.key)
+
+    def _write(self, item: Sequence[Entry]) -> list[Result]:
+        """All rows of an item, or none."""
+        before = self._copy() if len(item) > 1 else {}
+        ends = [self._write_row(entry) for entry in item]
+        refusal = next((end for end in ends if isinstance(end, Refusal)), None)
+        if refusal is None or len(item) == 1:
+            return ends
+        self._restore(before)
+        return [refusal] * len(item)
+
+    def _write_row(self, entry: Entry) -> Result:
+        declared = self._declared[type(entry.row).__table__.name]
+        table, key = self.tables[declared.name], self._key(entry.row)
+        stored = table.get(key)
         given = {c.name: getattr(entry.row, c.name) for c in type(entry.row).__table__.columns}
-        new = (stored or {c.name: None for c in self.declared.columns}) | {
+        new = (stored or {c.name: None for c in declared.columns}) | {
             name: value for name, value in given.items() if value is not UNSET
         }
-        refusal = self._refusal(new)
+        refusal = self._refusal(declared, new)
         if refusal is not None:
             return refusal
-        if stored is not None and self._holds_off(stored, new, only_new=entry.only_new):
+        if stored is not None and _holds_off(declared, stored, new, only_new=entry.only_new):
             return End.SUPERSEDED
-        self.table[key] = new
+        table[key] = new
         return End.WRITTEN
 
-    def _holds_off(self, stored: dict[str, Any], new: dict[str, Any], *, only_new: bool) -> bool:
-        version = self.declared.version
-        if version is None:
-            return only_new
-        return bool(stored[version] > new[version] or (only_new and stored[version] == new[version]))
-
-    def _refusal(self, row: dict[str, Any]) -> Refusal | None:
-        for column in self.declared.columns:
+    def _refusal(self, declared: Table, row: dict[str, Any]) -> Refusal | None:
+        for column in declared.columns:
             if not column.nullable and row[column.name] is None:
                 return Refusal(Reason.NOT_NULL, "23502", column.name)
         for check in self.checks:
             if not check(row):
                 return Refusal(Reason.CHECK, "23514", getattr(check, "__name__", ""))
         return None
+
+
+def _holds_off(declared: Table, stored: dict[str, Any], new: dict[str, Any], *, only_new: bool) -> bool:
+    version = declared.version
+    if version is None:
+        return only_new
+    return bool(stored[version] > new[version] or (only_new and stored[version] == new[version]))

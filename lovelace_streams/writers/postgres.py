@@ -7,9 +7,8 @@ import os
 import re
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from operator import attrgetter
 from typing import Any, Literal
 
 import msgspec
@@ -21,10 +20,11 @@ from psycopg import sql
 from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.isolate import Refused, isolate
 from lovelace_streams.records import Reason
-from lovelace_streams.rows import UNSET, Column, Row
+from lovelace_streams.rows import Row
 from lovelace_streams.settings import PostgresSettings
-from lovelace_streams.writers import Capabilities, End, Entry, Refusal, Result, superseded
-from lovelace_streams.writers.postgres_sql import Plan, Unfit, identity_of
+from lovelace_streams.writers import Capabilities, End, Entry, Refusal, Result, items_of, superseded
+from lovelace_streams.writers.postgres_block import OneTable, Segment, Tables
+from lovelace_streams.writers.postgres_sql import Plan, Unfit
 from lovelace_streams.writers.postgres_table import Order, Shape, inspect
 
 log = structlog.get_logger(__name__)
@@ -68,6 +68,7 @@ AGAIN = frozenset({"23503", "23505", "23P01"})
 """What other rows decide, so that it is believed only after one more try."""
 ASKABLE = frozenset({"23502", "23514", "23503"})
 """Rules that the catalogue tells, so that the rows which break them are found as a set."""
+WAY_OUT = "compare with `lovelace ddl FLOW`"
 UNFIT = "22000"
 """data_exception: a value that could not even be sent."""
 
@@ -112,21 +113,13 @@ REHEARSAL = Frame((b"savepoint attempt",), b"release savepoint attempt", b"rollb
 """Within a transaction that is rolled back in the end, so that later attempts see what earlier ones wrote."""
 
 
-class Segment:
-    """Rows of a block that share a statement (or a pair), by their places in it."""
-
-    __slots__ = ("keys", "places", "plan")
-
-    def __init__(self, plan: Plan, places: list[int], keys: list[Any]) -> None:
-        self.plan = plan
-        self.places = places
-        self.keys = keys
-
-
 class PostgresWriter:
-    """Upserts rows of one table over one connection, as `lovelace_streams.writers.Writer` says.
+    """Upserts rows of its tables over one connection, as `lovelace_streams.writers.Writer` says.
 
-    `one_by_one` writes each row in a transaction of its own: the oracle that every faster path is compared with, and
+    Row classes of several tables may be given: an item's rows then go to all of them in one transaction, the tables
+    that others refer to first (else in the order given), and an item of which one row is refused leaves nothing.
+
+    `one_by_one` writes each item in a transaction of its own: the oracle that every faster path is compared with, and
     the way out for a table whose triggers judge a row by rows that come after it.
     """
 
@@ -134,27 +127,21 @@ class PostgresWriter:
         if not rows:
             raise TypeError("PostgresWriter needs a row class: PostgresWriter(settings, Member)")
         self.rows = rows
-        self.table = rows[0].__table__
+        self.tables = Tables(rows)
         self.settings = settings
         self.deadline = settings.write_seconds + 1  # the server's own statement_timeout comes first, if it can
         self.capabilities = Capabilities()
         self.one_by_one = one_by_one
-        for row in rows[1:]:
-            other = row.__table__
-            if (other.name, other.key, other.version) != (self.table.name, self.table.key, self.table.version):
-                raise TypeError(f"{row.__name__} and {rows[0].__name__} differ in table, primary key or version")
-        self._identity: Callable[[Row], Any] = attrgetter(*self.table.key)
-        self._optional = {row: _optional(row) for row in rows}
         self._connection: psycopg.Connection[Any] | None = None
-        self._shape: Shape | None = None
         self._frame = Frame((), b"commit", b"rollback")
-        self._plans: dict[tuple[type[Row], frozenset[str], bool], Plan] = {}
-        self._last: Entry | None = None
+        self._suppresses = False
+        self._last: dict[OneTable, Sequence[Entry]] = {}
+        self._tried: set[OneTable] = set(self.tables.declared)
 
     @property
     def name(self) -> str:
-        """`postgresql://host/database/table`, without credentials."""
-        return f"{self.settings.name}/{self.table.name}"
+        """`postgresql://host/database/table`, without credentials; `table+table` where there are several."""
+        return f"{self.settings.name}/{'+'.join(each.table.name for each in self.tables.declared)}"
 
     # -- connection --------------------------------------------------------------------------------------------------
 
@@ -174,11 +161,13 @@ class PostgresWriter:
             raise DeploymentFault(f"POSTGRES_DSN is not a connection string ({self.settings.name})") from None
         self._connection = connection
         with self._faults():
-            self._shape = inspect(connection, self.table, self.rows, "compare with `lovelace ddl FLOW`")
-            self._plans.clear()
-            self._identity = identity_of(self.table, self._shape.types)
-            self._frame = Frame(self._preamble(), b"commit", b"rollback")
-            self._explain(connection)
+            found = [inspect(connection, each.table, each.rows, WAY_OUT) for each in self.tables.declared]
+            self.tables.found(found)
+            self._suppresses = any(shape.suppresses for shape in found)
+            self._frame = Frame(self._preamble(found), b"commit", b"rollback")
+            for each in self.tables.declared:
+                self._explain(connection, each)
+            self._check_durable(connection)
 
     def _unconnected(self, error: psycopg.OperationalError) -> DestinationFault | DeploymentFault:
         for code, text in REFUSED_AT_START.items():
@@ -187,12 +176,13 @@ class PostgresWriter:
                 return DeploymentFault(message, code)
         return DestinationFault("08001", f"no connection to {self.settings.name}")
 
-    def _explain(self, connection: psycopg.Connection[Any]) -> None:
+    def _explain(self, connection: psycopg.Connection[Any], table: OneTable) -> None:
         """Let the server plan the usual statement: privileges, arbiter and casts are found wrong now, not later."""
-        plan = self._plan(self.rows[0], frozenset(), only_new=False)
-        literals = ["{}"] * len(plan.columns)
+        plan = table.plan(table.rows[0])
         for statement in plan.statements:
-            connection.execute(b"explain " + statement, literals, prepare=False)
+            connection.execute(b"explain " + statement, ["{}"] * len(plan.columns), prepare=False)
+
+    def _check_durable(self, connection: psycopg.Connection[Any]) -> None:
         durable = connection.execute("show synchronous_commit", prepare=False).fetchone()
         if durable is not None and durable[0] == "off":
             log.warning("synchronous_commit_off", writer=self.name, hint="a crash of the server may lose settled rows")
@@ -209,11 +199,8 @@ class PostgresWriter:
             raise self._deployment(code) from None
 
     def _deployment(self, code: str) -> DeploymentFault:
-        return DeploymentFault(
-            f"{self.rows[0].__name__} ↔ table {self.table.name} at {self.settings.name}: "
-            f"refused with SQLSTATE {code}; compare with `lovelace ddl FLOW`",
-            code,
-        )
+        sides = ", ".join(f"{each.rows[0].__name__} ↔ table {each.table.name}" for each in self.tables.declared)
+        return DeploymentFault(f"{sides} at {self.settings.name}: refused with SQLSTATE {code}; {WAY_OUT}", code)
 
     def abort(self) -> None:
         """Shut the socket under a `write` in another thread."""
@@ -236,9 +223,15 @@ class PostgresWriter:
 
     def write(self, block: Sequence[Entry]) -> list[Result]:
         """Write a block durably; see `Writer.write`."""
-        results = self._written(block)
-        self._last = next((e for e, r in zip(block, results, strict=True) if r is End.WRITTEN), self._last)
-        return results
+        items = items_of(block)
+        self._tried = self.tables.touched(block) or self._tried
+        outcomes = self._written(items)
+        for item, outcome in zip(items, outcomes, strict=True):
+            if not isinstance(outcome, Refused) and End.WRITTEN in outcome:
+                self._last |= dict.fromkeys(self.tables.touched(item), item)
+                if self._last.keys() >= self._tried:
+                    break  # one of each table will do
+        return self._results(items, outcomes)
 
     def rehearse(self, block: Sequence[Entry]) -> list[Result]:
         """What `write` would answer, rolled back; see `Writer.rehearse`."""
@@ -247,45 +240,79 @@ class PostgresWriter:
             self._in_one_trip(frame.begin)
         self._frame = REHEARSAL
         try:
-            return self._written(block)
+            items = items_of(block)
+            return self._results(items, self._written(items))
         finally:
             self._frame = frame
             with suppress(psycopg.Error):
                 connection.execute(frame.undo, prepare=False)
 
-    def _written(self, block: Sequence[Entry]) -> list[Result]:
-        """What became of the rows, in the frame that is set."""
+    def _written(self, items: Sequence[Sequence[Entry]]) -> list[list[End] | Refused]:
+        """What became of the items, in the frame that is set. Raises `DestinationFault` or `DeploymentFault`."""
         if self.one_by_one:
-            outcomes = [isolate([entry], self._attempt)[0] for entry in block]
+            outcomes = [isolate([item], self._attempt)[0] for item in items]
         else:
-            outcomes = isolate(block, self._attempt, self._sieve)
-        return superseded(self._believed(outcomes), [self._identity(entry.row) for entry in block])
+            outcomes = isolate(items, self._attempt, self._sieve)
+        self._judge(items, outcomes)
+        return outcomes
+
+    def _results(self, items: Sequence[Sequence[Entry]], outcomes: Sequence[list[End] | Refused]) -> list[Result]:
+        """One result a row: a refused item's rows are all refused."""
+        results: list[Result] = []
+        for item, outcome in zip(items, outcomes, strict=True):
+            results += [outcome.refusal] * len(item) if isinstance(outcome, Refused) else outcome
+        return superseded(results, self.tables.identities([entry for item in items for entry in item]))
 
     def probe(self, others: Sequence[Entry] = ()) -> bool | None:
-        """Whether the row that was last written, or one of the first others, could be written now; rolled back."""
-        candidates = [*([self._last] if self._last is not None else []), *others[:2]]
-        for candidate in candidates:
-            try:
-                if not isinstance(self._attempt([candidate], commit=False), Refused):
-                    return True
-            except (DestinationFault, DeploymentFault):
-                continue
-        return False if candidates else None
+        """Whether rows like those tried last could be written now; see `Writer.probe`.
 
-    def _believed(self, outcomes: Sequence[End | Refused]) -> list[Result]:
-        """A code that may be the deployment's is the record's where a neighbour (or a probe) was accepted."""
-        suspects = [outcome for outcome in outcomes if isinstance(outcome, Refused) and outcome.suspect]
-        if suspects and all(isinstance(outcome, Refused) for outcome in outcomes):
-            deployment = [o.refusal.code for o in suspects if fault_of(o.refusal.code) == "deployment"]
-            if deployment and not self.probe():
-                raise self._deployment(deployment[0])
-        return [outcome.refusal if isinstance(outcome, Refused) else outcome for outcome in outcomes]
+        Asked of each table by itself, with the row that was last written to it, or one of the first others: another
+        table that takes rows says nothing of this one.
+        """
+        return self._probe(self._tried, items_of(others))
 
-    def _attempt(self, entries: Sequence[Entry], *, commit: bool = True) -> list[End] | Refused:
-        """All entries in one transaction, or none."""
-        connection = self._connected()
+    def _probe(self, tables: Iterable[OneTable], items: Sequence[Sequence[Entry]] = ()) -> bool | None:
+        for table in tables:
+            likely = [item for item in items if table in self.tables.touched(item)][:2]
+            candidates = [*([self._last[table]] if table in self._last else []), *likely]
+            if not candidates:
+                return None
+            if not any(map(self._accepts, candidates)):
+                return False
+        return True
+
+    def _accepts(self, item: Sequence[Entry]) -> bool:
         try:
-            segments = self._segments(entries)
+            return not isinstance(self._attempt([item], commit=False), Refused)
+        except (DestinationFault, DeploymentFault):
+            return False
+
+    def _judge(self, items: Sequence[Sequence[Entry]], outcomes: Sequence[list[End] | Refused]) -> None:
+        """A code that may be the deployment's is the record's where a neighbour (or a probe) was accepted.
+
+        A neighbour is a row of the same table. Raises `DeploymentFault`.
+        """
+        suspects = [
+            (item, outcome.refusal.code)
+            for item, outcome in zip(items, outcomes, strict=True)
+            if isinstance(outcome, Refused) and outcome.suspect and fault_of(outcome.refusal.code) == "deployment"
+        ]
+        if not suspects:
+            return
+        accepted = [item for item, outcome in zip(items, outcomes, strict=True) if not isinstance(outcome, Refused)]
+        sound = {table for item in accepted for table in self.tables.touched(item)}
+        for item, code in suspects:
+            doubtful = self.tables.touched(item) - sound
+            if doubtful and not self._probe(doubtful):
+                raise self._deployment(code)
+            sound |= doubtful
+
+    def _attempt(self, items: Sequence[Sequence[Entry]], *, commit: bool = True) -> list[list[End]] | Refused:
+        """All items in one transaction, or none."""
+        connection = self._connected()
+        entries = [entry for item in items for entry in item]
+        try:
+            segments = self.tables.segments(items, self._fresh)
             literals = [segment.plan.encode([entries[p].row for p in segment.places]) for segment in segments]
             ends = self._transact(connection, segments, literals, commit=commit)
         except Unfit as unfit:
@@ -296,7 +323,10 @@ class PostgresWriter:
         for segment, part in zip(segments, ends, strict=True):
             for place, end in zip(segment.places, part, strict=True):
                 results[place] = end
-        return results
+        if len(items) == len(entries):
+            return [[end] for end in results]
+        rows = iter(results)
+        return [[next(rows) for _ in item] for item in items]
 
     def _connected(self) -> psycopg.Connection[Any]:
         if self._connection is None or self._connection.closed:
@@ -329,10 +359,9 @@ class PostgresWriter:
         *,
         commit: bool,
     ) -> list[list[End]]:
-        shape = self._shaped()
         cursors: list[list[psycopg.Cursor[Any]]] = []
         ends: list[list[End]] = []
-        with nullcontext() if shape.suppresses else _one_trip(connection):
+        with nullcontext() if self._suppresses else _one_trip(connection):
             for statement in self._frame.begin:
                 connection.execute(statement, prepare=False)
             for segment, parameters in zip(segments, literals, strict=True):
@@ -342,7 +371,7 @@ class PostgresWriter:
                         for statement in segment.plan.statements
                     ]
                 )
-                if shape.suppresses:  # asked at once: a later statement may store a newer version
+                if self._suppresses:  # asked at once: a later statement may store a newer version
                     ends.append(self._ends(connection, segment, parameters, cursors[-1]))
             connection.execute(self._frame.keep if commit else self._frame.undo, prepare=False)
         return ends or [
@@ -350,14 +379,14 @@ class PostgresWriter:
             for segment, parameters, made in zip(segments, literals, cursors, strict=True)
         ]
 
-    def _preamble(self) -> tuple[bytes, ...]:
+    def _preamble(self, shapes: Sequence[Shape]) -> tuple[bytes, ...]:
         """What a transaction begins with: nothing is left behind in a session that a pooler may hand to others."""
         timeout = sql.Literal(int(self.settings.write_seconds * 1000))
         preamble = (
             b"begin isolation level read committed",
             sql.SQL("set local statement_timeout = {}").format(timeout).as_bytes(),
         )
-        return (*preamble, b"set constraints all immediate") if self._shaped().deferrable else preamble
+        return (*preamble, b"set constraints all immediate") if any(s.deferrable for s in shapes) else preamble
 
     def _ask(self, query: bytes, parameters: list[str], *, prepare: bool = False) -> list[Any]:
         """The rows of a query, under the same timeout as a block. Raises `psycopg.Error`."""
@@ -388,7 +417,7 @@ class PostgresWriter:
         written = sum(cursor.rowcount for cursor in cursors)
         if written == count:
             return [End.WRITTEN] * count
-        ends = self._held(connection, segment.plan, literals, count)
+        ends = self._held(connection, segment, literals)
         if written:
             *updates, inserts = cursors
             places = {key: place for place, key in enumerate(segment.keys)}
@@ -399,9 +428,10 @@ class PostgresWriter:
                 ends[places[key if len(key) > 1 else key[0]]] = End.WRITTEN
         return ends
 
-    def _held(self, connection: psycopg.Connection[Any], plan: Plan, literals: list[str], count: int) -> list[End]:
+    def _held(self, connection: psycopg.Connection[Any], segment: Segment, literals: list[str]) -> list[End]:
         """What holds rows off: a stored row that is newer (for `only_new`: not older), else a trigger of the table."""
-        if not self._shaped().suppresses:
+        plan, count = segment.plan, len(segment.places)
+        if not segment.table.shape.suppresses:
             return [End.SUPERSEDED] * count
         ends = [End.SUPPRESSED] * count
         if plan.newer is not None:
@@ -410,53 +440,6 @@ class PostgresWriter:
             for (ordinal,) in cursor.fetchall():
                 ends[ordinal - 1] = End.SUPERSEDED
         return ends
-
-    # -- cutting a block into segments -------------------------------------------------------------------------------
-
-    def _segments(self, entries: Sequence[Entry]) -> list[Segment]:
-        """In which statements the entries go, so that they end as if each had one of its own."""
-        shape = self._shaped()
-        plans = self._plans_of(entries)
-        keys = [self._identity(entry.row) for entry in entries]
-        if shape.order is Order.STRANGE or len(entries) == 1:
-            return [Segment(plan, [place], [keys[place]]) for place, plan in enumerate(plans)]
-        try:
-            if shape.order is Order.FREE:
-                return _rounds(plans, keys)
-            joins = [plan.single for plan in plans]
-            if not all(joins):
-                fresh = self._fresh(plans[0], entries)
-                first = {key: place for place, key in reversed(list(enumerate(keys)))}  # or the block itself makes it
-                joins = [
-                    single or (new and first[key] == place)
-                    for place, (single, new, key) in enumerate(zip(joins, fresh, keys, strict=True))
-                ]
-            return _runs(plans, keys, self._parents(entries, plans, shape), joins)
-        except TypeError:  # a key of the wrong kind can't be compared with the others
-            raise Unfit(self.table.key[0]) from None
-
-    def _plans_of(self, entries: Sequence[Entry]) -> list[Plan]:
-        plans = []
-        usual = self._plan(self.rows[0], NOTHING, only_new=False)
-        for entry in entries:
-            row = entry.row
-            kind = type(row)
-            names, get = self._optional[kind]
-            absent = NOTHING
-            if names and UNSET in get(row):
-                absent = frozenset(name for name, value in zip(names, get(row), strict=False) if value is UNSET)
-            if absent or entry.only_new or kind is not self.rows[0]:
-                plans.append(self._plan(kind, absent, only_new=entry.only_new))
-            else:
-                plans.append(usual)
-        return plans
-
-    def _plan(self, kind: type[Row], absent: frozenset[str], *, only_new: bool) -> Plan:
-        plan = self._plans.get((kind, absent, only_new))
-        if plan is None:
-            columns = [column for column in kind.__table__.columns if column.name not in absent]
-            plan = self._plans[kind, absent, only_new] = Plan(self.table, self._shaped(), columns, only_new=only_new)
-        return plan
 
     def _fresh(self, plan: Plan, entries: Sequence[Entry]) -> list[bool]:
         """Whether a row's key is new to the table: then its pair is an INSERT alone, and those keep the order read.
@@ -467,50 +450,37 @@ class PostgresWriter:
         new = {ordinal - 1 for (ordinal,) in self._ask(plan.fresh, keys)}
         return [place in new for place in range(len(entries))]
 
-    def _parents(self, entries: Sequence[Entry], plans: Sequence[Plan], shape: Shape) -> list[list[Any]]:
-        """The keys that each row refers to, of a table with a foreign key to itself; UNSET refers to nobody."""
-        if not shape.parents:
-            return [[]] * len(entries)
-        getters = [attrgetter(*columns) for columns in shape.parents]
-        return [
-            [get(entry.row) for get in getters]
-            if plan.whole
-            else [_refers(entry.row, columns) for columns in shape.parents]
-            for entry, plan in zip(entries, plans, strict=True)
-        ]
-
-    def _shaped(self) -> Shape:
-        if self._shape is None:
-            raise DestinationFault("08003", f"{self.settings.name} was not opened")
-        return self._shape
-
     # -- isolation ---------------------------------------------------------------------------------------------------
 
-    def _sieve(self, entries: Sequence[Entry], outcome: Refused) -> Mapping[int, Refusal]:
-        """Rows that would be refused alone as well, whatever is written before them; none where that can't be told."""
+    def _sieve(self, items: Sequence[Sequence[Entry]], outcome: Refused) -> Mapping[int, Refusal]:
+        """Items that would be refused alone as well, whatever is written before them; none where that can't be told.
+
+        Only items of one row are asked about: which of several is refused first depends on what each of them meets.
+        """
+        alone = [place for place, item in enumerate(items) if len(item) == 1]
+        named: dict[int, Refusal] = {}
+        for table in self.tables.touched([items[place][0] for place in alone]):
+            places = [place for place in alone if self.tables.of(items[place][0]) is table]
+            found = self._sieve_rows(table, [items[place][0] for place in places], outcome)
+            named |= {places[n]: refusal for n, refusal in found.items()}
+        return named
+
+    def _sieve_rows(self, table: OneTable, entries: Sequence[Entry], outcome: Refused) -> dict[int, Refusal]:
         if outcome.refusal.code == UNFIT:
-            return self._unfit(entries)
-        shape = self._shaped()
+            return _unfit(table, entries)
+        shape = table.shape
         references = outcome.refusal.code == "23503"
-        if not shape.plain or outcome.refusal.code not in ASKABLE or (references and shape.order is not Order.FREE):
+        # of several tables the block itself may write the row that is referred to
+        told = shape.order is Order.FREE and len(self.tables.declared) == 1
+        if not shape.plain or outcome.refusal.code not in ASKABLE or (references and not told):
             return {}
         named: dict[int, Refusal] = {}
-        for plan, places in self._askable(entries, references=references).items():
+        for plan, places in _askable(table, entries, references=references).items():
             parameters = plan.encode([entries[place].row for place in places])
             query = plan.verdict_on_references if references else plan.verdict
             for ordinal, rule in self._asked(query, parameters):
                 named[places[ordinal - 1]] = shape.rules[rule]
         return named
-
-    def _askable(self, entries: Sequence[Entry], *, references: bool) -> dict[Plan, list[int]]:
-        """Whole rows by plan. A foreign key is tested only of what is written: not of a row that another one beats."""
-        places: dict[Plan, list[int]] = {}
-        contested = Counter(self._identity(entry.row) for entry in entries)
-        for place, (entry, plan) in enumerate(zip(entries, self._plans_of(entries), strict=True)):
-            sure = not plan.only_new and (self.table.version is None or contested[self._identity(entry.row)] == 1)
-            if plan.whole and (sure or not references):
-                places.setdefault(plan, []).append(place)
-        return places
 
     def _asked(self, query: bytes, parameters: list[str]) -> list[tuple[int, int]]:
         """Ordinal and rule of the rows that break one; none if an expression can't be evaluated."""
@@ -520,58 +490,28 @@ class PostgresWriter:
             self._refused(self._connected(), error)
             return []
 
-    def _unfit(self, entries: Sequence[Entry]) -> dict[int, Refusal]:
-        bad = {}
-        for place, (entry, plan) in enumerate(zip(entries, self._plans_of(entries), strict=True)):
-            try:
-                plan.encode([entry.row])
-            except Unfit as unfit:
-                bad[place] = Refusal(Reason.BAD_VALUE, UNFIT, str(unfit))
-        return bad
+
+def _askable(table: OneTable, entries: Sequence[Entry], *, references: bool) -> dict[Plan, list[int]]:
+    """Whole rows by plan. A foreign key is tested only of what is written: not of a row that another one beats."""
+    places: dict[Plan, list[int]] = {}
+    keys = [table.identity(entry.row) for entry in entries]
+    contested = Counter(keys)
+    for place, (entry_key, plan) in enumerate(zip(keys, table.plans_of(entries), strict=True)):
+        sure = not plan.only_new and (table.table.version is None or contested[entry_key] == 1)
+        if plan.whole and (sure or not references):
+            places.setdefault(plan, []).append(place)
+    return places
 
 
-NOTHING: frozenset[str] = frozenset()
-
-
-def _refers(row: Row, columns: Sequence[str]) -> Any:
-    values = tuple(getattr(row, column, UNSET) for column in columns)
-    return values if len(values) > 1 else values[0]
-
-
-def _rounds(plans: Sequence[Plan], keys: Sequence[Any]) -> list[Segment]:
-    """The n-th row of a key goes into the n-th round; within a round the order is that of the keys (deadlocks)."""
-    if len(set(keys)) == len(keys) and len(set(plans)) == 1:
-        places = sorted(range(len(keys)), key=keys.__getitem__)
-        return [Segment(plans[0], places, [keys[place] for place in places])]
-    rounds: dict[tuple[int, Plan], list[int]] = {}
-    nth: dict[Any, int] = {}
-    for place, (plan, key) in enumerate(zip(plans, keys, strict=True)):
-        number = nth[key] = nth.get(key, -1) + 1
-        rounds.setdefault((number, plan), []).append(place)
-    segments = []
-    for (_, plan), places in sorted(rounds.items(), key=lambda item: item[0][0]):
-        places.sort(key=keys.__getitem__)
-        segments.append(Segment(plan, places, [keys[place] for place in places]))
-    return segments
-
-
-def _runs(
-    plans: Sequence[Plan], keys: Sequence[Any], parents: Sequence[Sequence[Any]], joining: Sequence[bool]
-) -> list[Segment]:
-    """Consecutive rows of distinct keys that one statement writes; cut before a row that an earlier one refers to."""
-    segments: list[Segment] = []
-    taken: set[Any] = set()
-    referred: set[Any] = set()
-    for place, (plan, key) in enumerate(zip(plans, keys, strict=True)):
-        alike = segments and segments[-1].plan is plan and joining[place] and joining[place - 1]
-        if not alike or key in taken or key in referred:
-            segments.append(Segment(plan, [], []))
-            taken, referred = set(), set()
-        segments[-1].places.append(place)
-        segments[-1].keys.append(key)
-        taken.add(key)
-        referred.update(parents[place])
-    return segments
+def _unfit(table: OneTable, entries: Sequence[Entry]) -> dict[int, Refusal]:
+    """The rows with a value that can't be sent."""
+    bad = {}
+    for place, (entry, plan) in enumerate(zip(entries, table.plans_of(entries), strict=True)):
+        try:
+            plan.encode([entry.row])
+        except Unfit as unfit:
+            bad[place] = Refusal(Reason.BAD_VALUE, UNFIT, str(unfit))
+    return bad
 
 
 @contextmanager
@@ -591,16 +531,6 @@ def _one_trip(connection: psycopg.Connection[Any]) -> Iterator[None]:
         first = first or error
     if first is not None:
         raise first
-
-
-def _optional(row: type[Row]) -> tuple[tuple[str, ...], Callable[[Row], Any]]:
-    """Fields that may be absent, and how to get them all as a tuple."""
-    names = tuple(column.name for column in row.__table__.columns if _may_be_absent(column))
-    return names, attrgetter(*(names * 2 if len(names) == 1 else names or ("__class__", "__class__")))
-
-
-def _may_be_absent(column: Column) -> bool:
-    return column.nullable and column.default is msgspec.NODEFAULT
 
 
 def _defaults(dsn: str) -> dict[str, Any]:

@@ -83,14 +83,19 @@ class Unfit(Exception):  # noqa: N818 - says of a value what it is
 
 def identity_of(table: Table, types: Mapping[str, TypeInfo]) -> Callable[[Row], Any]:
     """The key of a row, so that two are equal exactly where the table's are (if the table's key is exact)."""
-    fields = {column.name: column.type for column in table.columns}
-    if not any(_spelled_otherwise(fields[name], types[name]) for name in table.key):
+    if plain_identity(table, types):
         return attrgetter(*table.key)
     parts = [(attrgetter(name), _spelling(types[name])) for name in table.key]
     if len(parts) == 1:
         get, spell = parts[0]
         return lambda row: spell(get(row))
     return lambda row: tuple(spell(get(row)) for get, spell in parts)
+
+
+def plain_identity(table: Table, types: Mapping[str, TypeInfo]) -> bool:
+    """Whether the values of a key are compared as they are."""
+    fields = {column.name: column.type for column in table.columns}
+    return not any(_spelled_otherwise(fields[name], types[name]) for name in table.key)
 
 
 def _spelled_otherwise(kind: Any, real: TypeInfo) -> bool:

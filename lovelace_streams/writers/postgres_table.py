@@ -50,6 +50,14 @@ class Reference(msgspec.Struct, frozen=True):
     others: tuple[str, ...]
 
 
+class Link(msgspec.Struct, frozen=True):
+    """A foreign key to another table, or one of its partitions, whatever it is like."""
+
+    target: int
+    columns: tuple[str, ...]
+    others: tuple[str, ...]
+
+
 class Shape(msgspec.Struct, frozen=True):
     """What the writer has to know of the real table."""
 
@@ -71,6 +79,11 @@ class Shape(msgspec.Struct, frozen=True):
     """Columns that a CHECK of a row as proposed looks at; None where more may look at it (triggers, policies)."""
     plain: bool = False
     """Whether CHECK and NOT NULL of a whole row depend on nothing but the row as given."""
+    looks: bool = False
+    """Whether writing a row may look at other tables or change them: triggers, policies, rules, a CHECK's functions."""
+    relations: tuple[int, ...] = ()
+    """The table and its partitions."""
+    links: tuple[Link, ...] = ()
 
     def keeps(self, absent: frozenset[str]) -> bool:
         """Whether one INSERT … ON CONFLICT may leave these columns out.
@@ -149,6 +162,14 @@ class _Inspection:
             or any(rule.kind == "c" and rule.whole_row for rule in constraints)
             else frozenset(column for rule in constraints if rule.kind == "c" for column in rule.columns)
             | {name for name, real in columns.items() if real.not_null and not real.filled},
+            looks=bool(triggers)
+            or security
+            or rules
+            or any(rule.kind == "c" and rule.looks_around for rule in constraints),
+            relations=tuple(relations),
+            links=tuple(
+                Link(rule.target, tuple(rule.columns), tuple(rule.others)) for rule in constraints if rule.kind == "f"
+            ),
             plain=not triggers
             and not security
             and relations == [oid]
@@ -321,7 +342,7 @@ select r.conname as name,
              join pg_attribute a on a.attrelid = r.conrelid and a.attnum = k.n order by k.o) as columns,
        array(select a.attname::text from unnest(r.confkey) with ordinality k(n, o)
              join pg_attribute a on a.attrelid = r.confrelid and a.attnum = k.n order by k.o) as others,
-       r.confrelid::regclass::text as other,
+       r.confrelid::regclass::text as other, r.confrelid::int8 as target,
        r.confmatchtype = 's' and r.convalidated and not coalesce((to_jsonb(r) ->> 'conperiod')::bool, false)
          and not (select o.relrowsecurity from pg_class o where o.oid = r.confrelid) as askable
 from pg_constraint r, mine

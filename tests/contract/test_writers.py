@@ -318,3 +318,60 @@ def test_a_probe_knows_nothing_before_the_first_row_and_changes_nothing_after_it
 
 def test_the_name_says_where_without_a_password(case, opened):
     assert opened(Note).name.endswith("/notes")
+
+
+def test_a_rehearsal_says_what_a_write_would_and_changes_nothing(case, opened):
+    writer = opened(Note, check=adult)
+    writer.write([Entry(Note(id=1, text="stored"))])
+    before = case.table(writer)
+    block = [Entry(Note(id=1, text="new")), Entry(Note(id=2, text="bad")), Entry(Note(id=3, text="nul \0"))]
+
+    rehearsed = writer.rehearse(block)
+    assert case.table(writer) == before
+    if writer.capabilities.rolls_back:
+        assert rehearsed == writer.write(block)
+    else:
+        assert [isinstance(end, Refusal) for end in rehearsed] == [
+            isinstance(end, Refusal) and end.reason is Reason.BAD_VALUE for end in writer.write(block)
+        ]
+
+
+class Heading(Row, table="headings", primary_key="id"):
+    id: int
+    title: str = "t"
+
+
+@pytest.mark.parametrize("kind", ["memory", "postgres", "postgres one by one"])
+def test_an_item_is_written_in_all_its_tables_or_in_none(request, kind):
+    """ClickHouse writes one table."""
+    if kind == "memory":
+        writer = MemoryWriter(Heading, Note, check=lambda row: row.get("text") != "bad")
+    else:
+        dsn = request.getfixturevalue("database")
+        with psycopg.connect(dsn) as connection:
+            connection.execute(create_table(Note).replace('"text" text', "\"text\" text check (text <> 'bad')"))
+            connection.execute(create_table(Heading))
+        writer = PostgresWriter(PostgresSettings(dsn), Heading, Note, one_by_one=kind.endswith("one by one"))
+    writer.open()
+    items = [
+        [Heading(id=1), Note(id=1, text="a"), Note(id=2, text="b")],
+        [Heading(id=2), Note(id=3, text="bad")],
+        [Note(id=4, text="bad"), Heading(id=3)],
+        [Heading(id=4)],
+    ]
+    try:
+        ends = writer.write([Entry(row, joined=at > 0) for item in items for at, row in enumerate(item)])
+
+        assert [isinstance(end, Refusal) for end in ends] == [False] * 3 + [True] * 4 + [False]
+        assert {end.reason for end in ends if isinstance(end, Refusal)} == {Reason.CHECK}
+        if kind == "memory":
+            stored = [sorted(writer.tables["headings"]), sorted(writer.tables["notes"])]
+        else:
+            with psycopg.connect(dsn) as connection:
+                stored = [connection.execute(f"select id from {name} order by id").fetchall() for name in writer_tables]
+        assert stored == [[(1,), (4,)], [(1,), (2,)]]
+    finally:
+        writer.close()
+
+
+writer_tables = ("headings", "notes")

@@ -292,7 +292,7 @@ def test_wrong_database_is_the_deployments_and_nobody_listening_the_destinations
     ],
 )
 def test_how_much_of_a_block_may_share_a_statement_is_read_from_the_catalogue(things, ddl, order):
-    assert things(ddl)._shape.order is order
+    assert things(ddl).tables.declared[0].shape.order is order
 
 
 # -- whose fault -------------------------------------------------------------------------------------------------------
