@@ -16,7 +16,7 @@ from lovelace_streams.ddl import create_table
 from lovelace_streams.letters import read_letters
 from lovelace_streams.settings import KafkaSettings, ProgressSettings, Settings
 from lovelace_streams.submit import open_job, produce
-from tests.faults.harness import ROOT, Fleet, eventually, query
+from tests.faults.harness import DEADLINE, ROOT, Fleet, eventually, query
 
 
 class Service:
@@ -47,7 +47,7 @@ class Service:
                 stdout=file,
                 stderr=file,
             )
-        eventually(self.ready, 30)
+        eventually(self.ready)
         return self
 
     def ready(self) -> bool:
@@ -61,7 +61,7 @@ class Service:
     def stop(self) -> None:
         if self.process is not None:
             self.process.terminate()
-            self.process.wait(20)
+            self.process.wait(DEADLINE)
             self.process = None
 
     def job(self, job_id: str) -> dict | None:

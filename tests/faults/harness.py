@@ -12,11 +12,17 @@ from pathlib import Path
 import psycopg
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
+from lovelace_streams.errors import EXIT_DEPLOYMENT
+
 ROOT = Path(__file__).parents[2]
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 60, pause: float = 0.1) -> None:
-    """Wait for a condition; fail, naming it, when the time is over."""
+DEADLINE = 120.0
+"""How long a condition is waited for at most, in seconds: far beyond what it takes, on the slowest machine too."""
+
+
+def eventually(condition: Callable[[], bool], seconds: float = DEADLINE, pause: float = 0.1) -> None:
+    """Wait for a condition; fail when the time is over."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"not within {seconds} s"
@@ -37,11 +43,16 @@ class Worker:
                 stderr=file,
             )
 
-    def terminate(self, seconds: float = 15) -> tuple[int, float]:
+    def terminate(self, seconds: float = DEADLINE) -> tuple[int, float]:
         """SIGTERM; answers the exit code and how long it took."""
         began = time.monotonic()
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(seconds), time.monotonic() - began
+
+    def stopped(self) -> str:
+        """Wait until it has stopped for a reason (exit code 78); answers its last line."""
+        assert self.process.wait(DEADLINE) == EXIT_DEPLOYMENT, self.log.read_text()[-3000:]
+        return self.log.read_text().strip().splitlines()[-1]
 
     def kill(self) -> None:
         self.process.kill()
@@ -127,7 +138,7 @@ def send(brokers: str, topic: str, messages: Iterable[tuple[bytes, bytes]], head
     return count
 
 
-def read_all(brokers: str, topic: str, seconds: float = 60) -> list:
+def read_all(brokers: str, topic: str, seconds: float = DEADLINE) -> list:
     """Every message of a topic up to now, holes or not."""
     config = {"bootstrap.servers": brokers, "group.id": "reader", "fetch.message.max.bytes": 67_108_864}
     consumer = Consumer(config | {"enable.partition.eof": True, "auto.offset.reset": "earliest"})

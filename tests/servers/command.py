@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.faults.harness import ROOT
+from tests.faults.harness import DEADLINE, ROOT
 
 
 def lovelace(folder: Path, environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess:
@@ -16,6 +16,6 @@ def lovelace(folder: Path, environment: dict[str, str], *arguments: str) -> subp
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=DEADLINE,
         check=False,
     )

@@ -15,7 +15,7 @@ TOKEN = "a token of the tests"
 HEADERS = {"Authorization": f"Bearer {TOKEN}"}
 
 
-def until(condition: Callable[[], Any], seconds: float = 15.0) -> Any:
+def until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
     """What `condition` answers as soon as it is true."""
     deadline = time.monotonic() + seconds
     while not (answer := condition()):
@@ -38,7 +38,7 @@ def running(dsn: str, **settings: Any) -> Iterator[httpx.Client]:
             yield client
     finally:
         server.should_exit = True
-        thread.join(20)
+        thread.join(60)
         assert not thread.is_alive(), "the service did not end"
 
 

@@ -28,7 +28,7 @@ def test_two_workers_tell_of_one_job_and_its_highest_version_is_its_state(job: J
     eventually(lambda: first.events("assigned") and second.events("assigned"))
     job.submit(TOTAL)
     eventually(job.done)
-    codes = [worker.terminate(30)[0] for worker in (first, second)]  # a drain waits for what was not published
+    codes = [worker.terminate()[0] for worker in (first, second)]  # a drain waits for what was not published
 
     last = max(published(job), key=lambda each: each["version"])
     assert (last["status"], last["done"], last["total_items"]) == ("completed", TOTAL, TOTAL)
@@ -53,7 +53,7 @@ def test_a_topic_that_can_not_be_written_holds_up_nothing(job: Job) -> None:
     eventually(lambda: settled(job))
     complaint = "progress can't be published; records are not held up"
     eventually(lambda: bool(worker.events(complaint)))
-    code, _ = worker.terminate(30)
+    code, _ = worker.terminate()
 
     job.check(TOTAL, FAILED, SKIPPED)
     assert (code, len(worker.events(complaint)), published(job)) == (0, 1, [])
