@@ -15,11 +15,13 @@ import psutil
 from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.local.kafka import Kafka
 from lovelace_streams.local.postgres import Postgres
-from lovelace_streams.local.processes import Part, read_record, stop_recorded, write_secret
+from lovelace_streams.local.processes import HOST, Part, free_port, listens, read_record, stop_recorded, write_secret
 from lovelace_streams.local.registry import Registry
 from lovelace_streams.local.temporal import Temporal
+from lovelace_streams.settings import Settings
 
 HOME = Path(".lovelace")
+API_PORT = int(Settings.model_fields["api_port"].default)
 PARTS: dict[str, type[Part]] = {part.name: part for part in (Kafka, Registry, Postgres, Temporal)}
 
 
@@ -156,12 +158,13 @@ def up(
 ) -> dict[str, str]:
     """Start the stack, write `<home>/env` (mode 0600) and leave it running until `down`; what the file says.
 
-    Done again it starts what is missing and keeps the token. Killed half-way it leaves nothing running.
+    The file also says where `lovelace api` serves once it is started, and the token that it and the workers share, so
+    that they find each other in whatever order they come. Done again it starts what is missing and keeps both. Killed
+    half-way it leaves nothing running.
     """
     stack = LocalStack(home, parts, ports).start()
     try:
-        token = _token(stack.home / "env") or secrets.token_urlsafe(24)
-        env = {**stack.env, "PROGRESS_API_TOKEN": token}
+        env = {**stack.env, **_service(stack.home / "env")}
         write_secret(stack.home / "env", "".join(f"{name}={value}\n" for name, value in env.items()))
         stack.release()
     except BaseException:
@@ -196,10 +199,12 @@ def _status(part: Part) -> PartStatus:
     return PartStatus(part.name, state, found["address"], found["server"], part.log)
 
 
-def _token(path: Path) -> str | None:
+def _service(path: Path) -> dict[str, str]:
+    """Where the progress service will be, and its token: as the file says, else API_PORT's default or a free port."""
     with contextlib.suppress(FileNotFoundError):
-        for line in path.read_text().splitlines():
-            name, _, value = line.partition("=")
-            if name == "PROGRESS_API_TOKEN":
-                return value
-    return None
+        said = dict(line.split("=", 1) for line in path.read_text().splitlines() if "=" in line)
+        if said.keys() >= {"PROGRESS_API_TOKEN", "PROGRESS_API_URL", "API_PORT"}:
+            return {name: said[name] for name in ("PROGRESS_API_TOKEN", "PROGRESS_API_URL", "API_PORT")}
+    port = free_port() if listens(API_PORT) else API_PORT
+    token = secrets.token_urlsafe(24)
+    return {"PROGRESS_API_TOKEN": token, "PROGRESS_API_URL": f"http://{HOST}:{port}", "API_PORT": str(port)}

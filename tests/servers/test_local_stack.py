@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import psutil
 import psycopg
 import pytest
@@ -22,6 +23,7 @@ from lovelace_streams.local.kafka import PROGRAM, Kafka
 from lovelace_streams.local.postgres import Postgres
 from lovelace_streams.local.processes import Program, free_port, listens, stop_recorded
 from lovelace_streams.local.registry import Registry
+from lovelace_streams.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,7 +36,7 @@ with LocalStack(sys.argv[1], parts=sys.argv[2].split(",")) as stack:
 """
 
 
-def until(condition: Callable[[], object], seconds: float = 20) -> bool:
+def until(condition: Callable[[], object], seconds: float = 60) -> bool:
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -189,7 +191,7 @@ def test_a_restarted_broker_keeps_its_topics(kafka_server: Kafka, make_topic, br
 def test_nothing_outlives_its_owner(tmp_path: Path, number: signal.Signals) -> None:
     with owner(tmp_path, "postgres") as process:
         process.send_signal(number)
-        process.wait(20)
+        process.wait(60)
         assert until(lambda: not running_in(tmp_path)), running_in(tmp_path)
 
 
@@ -286,7 +288,7 @@ def test_a_run_whose_starter_was_killed_is_taken_over(tmp_path: Path) -> None:
 
 def test_up_outlives_its_owner_until_down(tmp_path: Path) -> None:
     code = f"from lovelace_streams.local import up; up({str(tmp_path)!r}, parts=('postgres',))"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=120)
     try:
         env = dict(line.split("=", 1) for line in (tmp_path / "env").read_text().splitlines())
         assert (tmp_path / "env").stat().st_mode & 0o777 == 0o600
@@ -305,6 +307,35 @@ def test_up_outlives_its_owner_until_down(tmp_path: Path) -> None:
     assert not running_in(tmp_path)
     assert not (tmp_path / "env").exists()
     assert {entry.state for entry in status(tmp_path)} == {"stopped"}
+
+
+def test_the_service_is_found_where_up_said_it_would_be(tmp_path: Path) -> None:
+    """`lovelace up`, then `lovelace api` in the same folder, and a worker or a submitter: nothing is typed."""
+    env = up(tmp_path / ".lovelace", parts=("postgres",))
+    ours = {name.upper() for name in Settings.model_fields}
+    environment = {name: value for name, value in os.environ.items() if name not in ours}
+    try:
+        api = subprocess.Popen(
+            [sys.executable, "-m", "lovelace_streams.api"],
+            cwd=tmp_path,
+            env=environment | {"PYTHONPATH": str(ROOT), "TEMPORAL_ADDRESS": ""},
+        )
+        try:
+            token = {"authorization": f"Bearer {env['PROGRESS_API_TOKEN']}"}
+
+            def answers() -> bool:
+                assert api.poll() is None
+                with contextlib.suppress(httpx.HTTPError):
+                    url = f"{env['PROGRESS_API_URL']}/jobs"
+                    return httpx.get(url, headers=token, trust_env=False, timeout=5).status_code == 200
+                return False
+
+            assert until(answers)
+        finally:
+            api.terminate()
+            api.wait(60)
+    finally:
+        down(tmp_path / ".lovelace")
 
 
 def test_ports_are_kept_where_they_are_given(tmp_path: Path) -> None:
