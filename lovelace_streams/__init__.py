@@ -18,6 +18,7 @@ from lovelace_streams.decode import decode
 from lovelace_streams.errors import DeploymentFault, DestinationFault, LovelaceError, RecordFault
 from lovelace_streams.json import Events, Items, JsonDecoder
 from lovelace_streams.normalize import normalize
+from lovelace_streams.outside import show_faults_in_one_line
 from lovelace_streams.progress import commit, progress
 from lovelace_streams.records import Batch, DeadLetter, Envelope, JobState, Outcome, Reason, Record, Settled, SkipReason
 from lovelace_streams.rows import UNSET, Before, Epoch, From, FromKafka, Lenient, Pii, Row, Skip
@@ -71,3 +72,5 @@ __all__ = [
     "progress",
     "upsert",
 ]
+
+show_faults_in_one_line()

@@ -23,9 +23,10 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from lovelace_streams import metrics
+from lovelace_streams.clients import common_config
 from lovelace_streams.rates import Rate
 from lovelace_streams.records import JobState
-from lovelace_streams.source import KafkaSource, common_config
+from lovelace_streams.source import KafkaSource
 from lovelace_streams.topics import REQUEST_SECONDS
 
 log = structlog.get_logger(__name__)

@@ -16,6 +16,7 @@ import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicCollection, TopicPartition
 from confluent_kafka.admin import AclOperation, AdminClient, ConfigResource, NewTopic, ResourceType
 
+from lovelace_streams.clients import DEPLOYMENT_ERRORS, NOT_LET_IN, common_config
 from lovelace_streams.dead_letter import FINAL, ROOM
 from lovelace_streams.decode import Ports
 from lovelace_streams.errors import DeploymentFault, DestinationFault
@@ -26,7 +27,7 @@ from lovelace_streams.offsets import Assignment
 from lovelace_streams.peek import messages
 from lovelace_streams.records import DeadLetter, Envelope, Record
 from lovelace_streams.settings import ProgressSettings
-from lovelace_streams.source import DEPLOYMENT_ERRORS, KafkaSource, common_config, record_of
+from lovelace_streams.source import KafkaSource, record_of
 from lovelace_streams.topics import REQUEST_SECONDS, TopicIds
 from lovelace_streams.upsert import ends_of, entries_of
 from lovelace_streams.writers import Writer, check_capabilities
@@ -313,7 +314,7 @@ class _Broker:
 
     def _fault(self, error: KafkaException) -> DeploymentFault | DestinationFault:
         code, name = error.args[0].code(), error.args[0].name()
-        if code in DEPLOYMENT_ERRORS:
+        if code in DEPLOYMENT_ERRORS | NOT_LET_IN:
             return DeploymentFault(f"the broker {self.settings.brokers} refuses us: {name}")
         return DestinationFault(name, f"the broker {self.settings.brokers}")
 
@@ -379,7 +380,7 @@ class _Broker:
         try:
             described = self.admin.describe_configs([resource])[resource].result(REQUEST_SECONDS)
         except KafkaException as error:
-            if error.args[0].code() in DEPLOYMENT_ERRORS:
+            if error.args[0].code() in DEPLOYMENT_ERRORS | NOT_LET_IN:
                 return {}
             raise
         return {name: int(described[name].value) for name in ("max.message.bytes", "retention.ms")}

@@ -16,11 +16,12 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
 from lovelace_streams import metrics, tracing
+from lovelace_streams.clients import common_config
 from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.offsets import failed_items
 from lovelace_streams.records import DeadLetter, Envelope, Outcome, Reason, Record, Settled
 from lovelace_streams.resilience import HELD_BYTES, ROW, FailFast
-from lovelace_streams.source import KafkaSource, common_config
+from lovelace_streams.source import KafkaSource
 from lovelace_streams.topics import REQUEST_SECONDS
 
 log = structlog.get_logger(__name__)

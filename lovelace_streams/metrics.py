@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
+from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.records import Envelope, Settled
 
 log = structlog.get_logger(__name__)
@@ -120,13 +121,18 @@ def failures(pipeline: str | None, reasons: Iterable[str]) -> None:
 
 
 def serve(host: str, port: int) -> int:
-    """Open `/metrics` on this port or the next free one within a hundred; answers the port, 0 where none is free."""
-    for candidate in range(port, port + 100):
+    """Open `/metrics` on this port or the next free one within a hundred; answers the port, 0 where none is free.
+
+    Raises `DeploymentFault` for a host that is not this machine's.
+    """
+    for candidate in range(port, min(port + 100, 65_536)):
         try:
             start_http_server(candidate, host)
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
-                raise
+                raise DeploymentFault(
+                    f"no metrics can be served on {host}:{candidate} ({error.strerror}): set METRICS_HOST, METRICS_PORT"
+                ) from None
             continue
         log.info("metrics", url=f"http://{host}:{candidate}/metrics")
         return candidate

@@ -9,12 +9,13 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from types import TracebackType
 from typing import Any
 
 from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient
 
-from lovelace_streams.errors import EXIT_DEPLOYMENT
+from lovelace_streams.errors import EXIT_DEPLOYMENT, DeploymentFault
 from lovelace_streams.logs import observe
 
 
@@ -47,3 +48,21 @@ class Outside:
         sys.stderr.write(f"{line}\n")
         sys.stderr.flush()
         os._exit(EXIT_DEPLOYMENT)
+
+
+def show_faults_in_one_line() -> None:
+    """Let a fault that keeps `python -m bytewax.run` from building a flow end it as a worker's does.
+
+    What is raised there (settings that can't be, most of all) meets no code of ours on its way out.
+    """
+    main = getattr(sys.modules.get("__main__"), "__spec__", None)
+    if main is None or main.name != "bytewax.run":
+        return
+    otherwise = sys.excepthook
+
+    def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if isinstance(error, DeploymentFault):
+            Outside().stop(str(error))
+        otherwise(kind, error, trace)
+
+    sys.excepthook = show

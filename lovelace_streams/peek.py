@@ -8,9 +8,9 @@ from uuid import uuid4
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from lovelace_streams.clients import common_config
 from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.settings import KafkaSettings
-from lovelace_streams.source import common_config
 
 SECONDS = 15.0
 """How long the broker may take for its next answer."""

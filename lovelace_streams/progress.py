@@ -153,8 +153,7 @@ class Reporter:
 
     def serve(self, *, idle: bool, between: bool) -> None:  # noqa: ARG002
         """Hand over what is ready, take the answers."""
-        if not self._settings.token:
-            self._check()
+        self._check()
         self._offer()
         self._accept()
         metrics.UNREPORTED.labels(self._source.pipeline).set(self._source.in_hand.unaccepted)

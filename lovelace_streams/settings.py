@@ -6,10 +6,10 @@ plain and frozen: whoever builds a flow by hand can make them without any enviro
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from lovelace_streams.errors import DeploymentFault
@@ -89,6 +89,8 @@ class ProgressSettings(msgspec.Struct, frozen=True):
         """Raises `DeploymentFault` where requests could not be made."""
         if self.url is None:
             raise DeploymentFault("no progress service: set PROGRESS_API_URL (lovelace api starts one)")
+        if not self.url.startswith(("http://", "https://")):
+            raise DeploymentFault("PROGRESS_API_URL can't be: it begins with http:// or https://")
         if not self.token:
             raise DeploymentFault(f"no token for the progress service {self.url}: set PROGRESS_API_TOKEN to its own")
 
@@ -98,7 +100,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_file=(".lovelace/env", ".env"), extra="ignore", frozen=True)
 
-    kafka_brokers: str = "127.0.0.1:9092"
+    kafka_brokers: str = Field(default="127.0.0.1:9092", min_length=1)
     consumer_group_id: str | None = None
     dead_letter_topic: str | None = None
     schema_registry_url: SecretStr | None = None
@@ -112,11 +114,11 @@ class Settings(BaseSettings):
     progress_api_url: str | None = None
     progress_api_token: SecretStr = SecretStr("")
     api_host: str = "127.0.0.1"
-    api_port: int = 8000
+    api_port: int = Field(default=8000, ge=0, le=65_535)
     temporal_address: str = "127.0.0.1:7233"
     temporal_namespace: str = "default"
     metrics_host: str = "127.0.0.1"
-    metrics_port: int = 9108
+    metrics_port: int = Field(default=9108, ge=0, le=65_535)
     batch_size: int = Field(default=100, ge=1, le=100_000)
     batch_linger_ms: int = Field(default=50, ge=1)
     poll_size: int = Field(default=500, ge=1)
@@ -129,8 +131,8 @@ class Settings(BaseSettings):
     otel_exporter_otlp_traces_endpoint: str | None = None
     otel_traces_exporter: str = "otlp"
     otel_sdk_disabled: bool = False
-    log_level: str = "INFO"
-    log_format: str = "auto"
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(str.upper)] = "INFO"
+    log_format: Literal["auto", "json", "console"] = "auto"
 
     def __init__(self, **values: Any) -> None:
         try:

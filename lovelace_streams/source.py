@@ -9,11 +9,10 @@ Whoever must wait (a destination that is down) waits through `keep_alive`: it pa
 an outage of any length costs neither the membership nor memory, and never holds up a rebalance (H25).
 """
 
-import logging
 import re
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 import bytewax.operators as op
 import structlog
@@ -23,11 +22,21 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from lovelace_streams import metrics
+from lovelace_streams.clients import (
+    DEPLOYMENT_ERRORS,
+    LOG,
+    NOT_LET_IN,
+    REFUSED_IN_REBALANCE,
+    Door,
+    common_config,
+    name_of,
+)
 from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.offsets import Assignment, InHand, Offsets
 from lovelace_streams.outside import Outside
 from lovelace_streams.records import ITEMS_MAX, DeadLetter, Envelope, JobState, Origin, Record, Settled
 from lovelace_streams.settings import KafkaSettings
+from lovelace_streams.starts import Starts
 from lovelace_streams.topics import REQUEST_SECONDS, TopicIds
 from lovelace_streams.watch import Watch
 
@@ -36,20 +45,10 @@ log = structlog.get_logger(__name__)
 JOB_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
 POLL_SECONDS = 0.1
 """How often a waiting worker polls: far below any `max.poll.interval.ms`."""
-QUIET_SECONDS = 1.0
-"""After so long of empty polls the topic counts as silent, whatever the last fetch said of its end."""
+QUIET_SECONDS = 10.0
+"""After so long of polls without a record the topics count as silent, although an end is not known or not reached."""
 REVOKE_SECONDS = 5.0
 """How long giving up a partition may wait for what is in flight; past it the connection is shut (H1, S10)."""
-
-REFUSED_IN_REBALANCE = {KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_MEMBER_ID, KafkaError.REBALANCE_IN_PROGRESS}
-"""They refuse a whole commit, also for partitions still owned: keep the positions, commit again later (H31)."""
-DEPLOYMENT_ERRORS = {
-    KafkaError.TOPIC_AUTHORIZATION_FAILED,
-    KafkaError.GROUP_AUTHORIZATION_FAILED,
-    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-    KafkaError.SASL_AUTHENTICATION_FAILED,
-    KafkaError._AUTHENTICATION,  # noqa: SLF001 - librdkafka's own codes are named so
-}
 
 Headers = list[tuple[str, bytes | None]]
 
@@ -120,6 +119,8 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
         self._asked: dict[int, int] = {}
         """Assignment → the end of what was read when its topic's id was last asked for."""
         self._reset: set[tuple[str, int]] = set()
+        self._door = Door()
+        self._starts: Starts | None = None
         self._unstarted: list[TopicPartition] = []
         self._begun: set[tuple[str, int]] = set()
 
@@ -182,8 +183,9 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
 
     @property
     def unfinished(self) -> bool:
-        """Whether anything that was read is not settled, accounted for and committed."""
-        return self.in_hand.unfinished or any(service.unfinished() for service in self.services)
+        """Whether something is yet to be begun, or was read and is not settled, accounted for and committed."""
+        to_begin = bool(self._unstarted) and not self.ending
+        return to_begin or self.in_hand.unfinished or any(service.unfinished() for service in self.services)
 
     def keep_alive(self, seconds: float, records: Iterable[Record] = ()) -> bool:
         """Wait without reading; False at once when the worker ends or one of the records is not ours any more."""
@@ -213,18 +215,25 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
     def build(self, step_id: str, worker_index: int, worker_count: int) -> "_Worker":  # noqa: ARG002
         """One worker thread a process: partitions are shared out by starting more processes."""
         if worker_count > 1:
-            raise DeploymentFault(
-                f"{step_id}: a flow in a consumer group runs one worker a process, not {worker_count}; "
-                f"start `python -m bytewax.run` again instead, and the partitions are shared out"
+            self.note(
+                DeploymentFault(
+                    f"{step_id}: a flow in a consumer group runs one worker a process, not {worker_count}; "
+                    f"start `python -m bytewax.run` again instead, and the partitions are shared out"
+                )
             )
-        self.outside.begin(self.drain)
+        try:
+            self.outside.begin(self.drain)
+        except DeploymentFault as fault:  # through Bytewax it would be ninety lines and exit code 1 (S8)
+            self.note(fault)
         self._watch = Watch(self.pipeline, self.in_hand, self._known_end)
         self.register(self._watch)
         return _Worker(self)
 
     def window(self) -> list[Envelope[bytes]]:
         """Serve, commit, and gather the next window; raises `StopIteration` when the worker has ended."""
-        if self._consumer is None and not self._open():
+        if self._consumer is None and (self.fault or not self._open()):
+            if self.ending:
+                raise StopIteration
             return []
         self._confirm()
         self._serve(idle=self._idle, between=True)
@@ -243,11 +252,11 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
             self._start_assigned()
         self._resume()
         messages, self._stash = self._stash, []
+        began = time.monotonic()
         messages += self._consume(max(1, self.settings.poll_size - len(messages)), self.settings.linger)
         window = self._records(messages)
+        self._empty_since = None if window else self._empty_since or began
         self._idle = not window and self._silent()
-        if window:
-            self._empty_since = None
         if window and not self._reading:
             self._reading = True
             log.info("reading", pipeline=self.pipeline)
@@ -296,26 +305,20 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
         try:
             self._connect()
         except KafkaException as error:
-            code = error.args[0].code()
-            if code in DEPLOYMENT_ERRORS:
-                self.note(DeploymentFault(f"the broker {self.settings.brokers} refuses us: {_name(code)}"))
-            else:
-                log.warning("waiting for the broker", brokers=self.settings.brokers, error=_name(code))
-            if self.ending:
-                raise StopIteration from None
+            if self._admin is not None:
+                self._admin.poll(0)  # what keeps us out is told to its `error_cb`, and only from here
+            self._on_error(error.args[0])
+            self._knock(answered=False)
             return False
         except DeploymentFault as fault:
             self.note(fault)
-            raise StopIteration from None
+            return False
+        self._door.opened()
         return True
 
     def _connect(self) -> None:
-        common: dict[str, Any] = {
-            "bootstrap.servers": self.settings.brokers,
-            "logger": _LIBRDKAFKA_LOG,
-            **self.settings.extra,
-        }
-        self._admin = self._admin or self.outside.admin({k: v for k, v in common.items() if k not in _CONSUMER_ONLY})
+        if self._admin is None:
+            self._admin = self.outside.admin(common_config(self.settings, error_cb=self._on_error))
         replay = f"{self.pipeline}.replay"
         topics = [*self.topics, replay]
         listed = self._admin.list_topics(timeout=REQUEST_SECONDS).topics
@@ -337,7 +340,9 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
                 "fetch.message.max.bytes": 67_108_864,
                 "partition.assignment.strategy": "cooperative-sticky",
                 "topic.metadata.refresh.interval.ms": 30_000,  # how soon partitions that were added are found
-                **common,
+                "bootstrap.servers": self.settings.brokers,
+                "logger": LOG,
+                **self.settings.extra,
                 "group.id": self.pipeline,
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
@@ -347,6 +352,7 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
                 "error_cb": self._on_error,
             }
         )
+        self._starts = Starts(self._consumer, self.ledger_cover, self.topics)
         self._consumer.subscribe(topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
 
     def _make_topic(self, name: str) -> bool:
@@ -356,7 +362,7 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
         except KafkaException as error:
             if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
                 return True
-            log.warning("no replay topic; replays are off", topic=name, error=_name(error.args[0].code()))
+            log.warning("no replay topic; replays are off", topic=name, error=name_of(error))
             return False
         return True
 
@@ -377,13 +383,13 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
         """Whether a poll found nothing because there is nothing, not because a fetch was slow.
 
         On a busy machine a fetch takes longer than one poll; letters that were let go meanwhile would be those of a
-        wrong deployment. Offsets without a record lie before the end until it is reached: hence the bound in time.
+        wrong deployment. An open transaction keeps an end from being reached, and a partition whose broker is away
+        keeps it from being known: hence the bound in time, of polls only, however long the steps between them take.
         """
-        self._empty_since = self._empty_since or time.monotonic()
-        if time.monotonic() - self._empty_since > QUIET_SECONDS:
+        if self._empty_since is not None and time.monotonic() - self._empty_since > QUIET_SECONDS:
             return True
-        ends = ((self._known_end(a), a.next) for a in self.in_hand.current.values())
-        return all(end is not None and end <= reached for end, reached in ends)
+        ends = ((a, self._known_end(a)) for a in self.in_hand.current.values())
+        return all(end is not None and end <= a.next for a, end in ends)
 
     def _known_end(self, assignment: Assignment) -> int | None:
         """The end of a partition as the last fetch told it; None where nothing was fetched yet."""
@@ -397,10 +403,25 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
         return int(end) if end >= 0 else None
 
     def _on_error(self, error: KafkaError) -> None:
-        if error.fatal() or error.code() in DEPLOYMENT_ERRORS:
-            self.note(DeploymentFault(f"the broker {self.settings.brokers} refuses us: {_name(error.code())}"))
-        else:
-            log.warning("broker", error=_name(error.code()))
+        if error.code() in NOT_LET_IN:
+            self._door.refused(time.monotonic())
+        elif error.fatal() or error.code() in DEPLOYMENT_ERRORS:
+            self.note(DeploymentFault(f"the broker {self.settings.brokers} refuses us: {name_of(error)}"))
+        elif error.code() == KafkaError._INVALID_ARG:  # noqa: SLF001 - from a client's construction
+            self.note(DeploymentFault(f"the KAFKA_… settings can't be: {error.str()}"))
+        log.warning("waiting for the broker", brokers=self.settings.brokers, error=name_of(error))
+
+    def _knock(self, *, answered: bool) -> None:
+        """Whether we are let in shows in what is answered; a refusal that lasts is the deployment's fault."""
+        if answered:
+            self._door.opened()
+        elif self._door.shut(time.monotonic()):
+            self.note(
+                DeploymentFault(
+                    f"the broker {self.settings.brokers} does not let us in: check KAFKA_SECURITY_PROTOCOL, "
+                    f"KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD"
+                )
+            )
 
     def _on_message_error(self, message: Message, error: KafkaError) -> None:
         code = error.code()
@@ -436,6 +457,7 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
         assert self._ids is not None
         current = self.in_hand.current
         ids = self._ids.answer()
+        self._knock(answered=bool(ids))
         if ids is not None:
             asked, self._asked = self._asked, {}
             for number, upto in asked.items():
@@ -445,7 +467,8 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
             for topic in {a.topic for a in current.values() if ids.get(a.topic, a.topic_id) != a.topic_id}:
                 self._begin_anew(topic, ids[topic])
         busy = any(a.next > a.confirmed for a in current.values())
-        if current and self._ids.begin({a.topic for a in current.values()}, busy=busy):
+        topics = {a.topic for a in current.values()} or (set(self.topics) if self._door.suspected else set())
+        if topics and self._ids.begin(topics, busy=busy):
             self._asked = {number: a.next for number, a in current.items()}
 
     def _confirm_now(self) -> None:
@@ -473,59 +496,29 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
     # -- rebalances ----------------------------------------------------------------------------------------------
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        consumer.incremental_assign([])  # the rebalance is over; where to begin may have to be asked for again
+        """The rebalance is over; where to begin is asked for in the next window, where it holds up nobody."""
+        consumer.incremental_assign([])
         self._unstarted += partitions
-        self._start_assigned()
 
     def _start_assigned(self) -> None:
-        """Begin what was assigned; while the broker can't say where, it is asked again in every window."""
+        """Begin what was assigned; while the broker or the ledger can't say where, they are asked in every window."""
         assert self._consumer is not None
-        try:
-            starts = self._starts(self._consumer, self._unstarted)
-        except KafkaException as error:
-            log.warning("waiting for the broker to say where to begin", error=_name_of(error))
-            return
-        self._unstarted = []
-        if starts:
-            self._consumer.incremental_assign(starts)
-            self._begun |= {(p.topic, p.partition) for p in starts}
-            # librdkafka's pause outlives an assignment: what was paused when it went would come back mute
-            (self._consumer.pause if self._waiting else self._consumer.resume)(starts)
-
-    def _starts(self, consumer: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
-        """Where to begin, said explicitly: committed with the right topic id, else the ledger's first end, else low."""
-        if not partitions:
-            return []
         assert self._ids is not None
-        self._topic_ids |= self._ids.now({p.topic for p in partitions})
-        starts = []
-        covers: dict[str, dict[int, Offsets]] = {}  # asked once a topic: this may be within a rebalance
-        for committed in consumer.committed(partitions, REQUEST_SECONDS):
-            topic, partition = committed.topic, committed.partition
-            topic_id = self._topic_ids.get(topic, "")
-            why = "committed"
-            start = committed.offset
-            if start < 0 or (committed.metadata and committed.metadata != topic_id):
-                low = self._low(topic, partition)
-                if topic not in covers:
-                    covers[topic] = self._covered(topic, topic_id)
-                start = covers[topic].get(partition, Offsets()).end_of(low)
-                why = "ledger" if start > low else "earliest"
-            self.in_hand.assign(topic, topic_id, partition, start).confirmed = start
-            log.info("assigned", topic=topic, partition=partition, start=start, by=why)
-            starts.append(TopicPartition(topic, partition, start))
-        return starts
-
-    def _covered(self, topic: str, topic_id: str) -> dict[int, Offsets]:
-        """What the ledger knows; only its unbroken beginning may be passed over (docs/decisions/0005)."""
-        if self.ledger_cover is None or topic not in self.topics:
-            return {}
-        return self.ledger_cover(topic_id)
-
-    def _low(self, topic: str, partition: int) -> int:
-        assert self._consumer is not None
-        low, _ = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), REQUEST_SECONDS)
-        return int(low)
+        assert self._starts is not None
+        try:
+            self._topic_ids |= self._ids.now({p.topic for p in self._unstarted})
+            starts, self._unstarted = self._starts.find(self._unstarted, self._topic_ids)
+        except KafkaException as error:
+            log.warning("waiting for the broker to say where to begin", error=name_of(error))
+            return
+        for start in starts:
+            self.in_hand.assign(start.topic, start.topic_id, start.partition, start.offset).confirmed = start.offset
+            log.info("assigned", topic=start.topic, partition=start.partition, start=start.offset, by=start.by)
+        if starts:
+            begun = [TopicPartition(start.topic, start.partition, start.offset) for start in starts]
+            self._consumer.incremental_assign(begun)
+            self._begun |= {(start.topic, start.partition) for start in starts}
+            self._consumer.resume(begun)  # librdkafka's pause outlives an assignment: it would come back mute
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Finish what is in flight, report, commit, and only then let go (H1)."""
@@ -584,12 +577,12 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
                 self._consumer.commit(offsets=[_position(a) for a in due], asynchronous=True)
             except KafkaException as error:
                 self._committing = False
-                log.info("commit put off", error=_name_of(error))
+                log.info("commit put off", error=name_of(error))
 
     def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
         self._committing = False
         if error is not None and error.code() not in REFUSED_IN_REBALANCE:
-            log.info("commit put off", error=_name(error.code()))
+            log.info("commit put off", error=name_of(error))
         for p in partitions:
             if error is None and p.error is None:
                 self._committed(p)
@@ -608,7 +601,7 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
                 if p.error is None:
                     self._committed(p)
         except KafkaException as error:
-            log.info("commit put off", error=_name_of(error))
+            log.info("commit put off", error=name_of(error))
 
     # -- records -------------------------------------------------------------------------------------------------
 
@@ -734,38 +727,3 @@ def _expired(pipeline: str | None, topic: str, partition: int, wanted: int, low:
         f"before they were read; to go on with what is there: kafka-consumer-groups --group {pipeline} "
         f"--topic {topic}:{partition} --reset-offsets --to-earliest --execute"
     )
-
-
-def _name(code: int) -> str:
-    return str(KafkaError(code).name())
-
-
-def _name_of(error: Exception) -> str:
-    if isinstance(error, KafkaException) and isinstance(error.args[0], KafkaError):
-        return _name(error.args[0].code())
-    return type(error).__name__
-
-
-_CONSUMER_ONLY = {
-    "max.poll.interval.ms",
-    "session.timeout.ms",
-    "heartbeat.interval.ms",
-    "partition.assignment.strategy",
-    "group.instance.id",
-    "isolation.level",
-    "fetch.wait.max.ms",
-    "fetch.queue.backoff.ms",
-    "fetch.max.bytes",
-    "fetch.message.max.bytes",
-    "max.partition.fetch.bytes",
-    "queued.min.messages",
-    "queued.max.messages.kbytes",
-}
-"""What other clients of librdkafka would warn about."""
-_LIBRDKAFKA_LOG = logging.getLogger("librdkafka")
-
-
-def common_config(settings: KafkaSettings, **more: Any) -> dict[str, Any]:
-    """librdkafka's settings for a client that is not a consumer."""
-    extra = {name: value for name, value in settings.extra.items() if name not in _CONSUMER_ONLY}
-    return {"bootstrap.servers": settings.brokers, "logger": _LIBRDKAFKA_LOG, **extra, **more}

@@ -124,7 +124,7 @@ def check_topic(settings: KafkaSettings, topic: str) -> int:
     """
     from confluent_kafka.admin import AdminClient
 
-    from lovelace_streams.source import common_config
+    from lovelace_streams.clients import common_config
 
     try:
         topics = AdminClient(common_config(settings)).list_topics(timeout=10).topics
@@ -148,7 +148,7 @@ def produce(
 
     Raises `DestinationFault` when one was not delivered: nothing is lost, the submission is repeated as a new attempt.
     """
-    from lovelace_streams.source import common_config
+    from lovelace_streams.clients import common_config
 
     failed: list[str] = []
     producer = Producer(

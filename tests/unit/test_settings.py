@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lovelace_streams.errors import DeploymentFault
-from lovelace_streams.settings import PostgresSettings, Settings, librdkafka_settings
+from lovelace_streams.settings import PostgresSettings, ProgressSettings, Settings, librdkafka_settings
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +55,18 @@ def test_the_parts_hold_what_their_steps_need(monkeypatch: pytest.MonkeyPatch) -
     assert settings.progress.url is None, "an empty address is none"
 
 
-@pytest.mark.parametrize(("name", "value"), [("BATCH_SIZE", "0"), ("POLL_SIZE", "many"), ("DRAIN_SECONDS", "-1")])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("BATCH_SIZE", "0"),
+        ("POLL_SIZE", "many"),
+        ("DRAIN_SECONDS", "-1"),
+        ("KAFKA_BROKERS", ""),
+        ("METRICS_PORT", "65536"),
+        ("LOG_LEVEL", "loud"),
+        ("LOG_FORMAT", "xml"),
+    ],
+)
 def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(name, value)
 
@@ -63,6 +74,17 @@ def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, v
         Settings()
 
     assert "\n" not in str(refused.value)
+
+
+def test_a_level_may_be_written_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOG_LEVEL", "debug")
+
+    assert Settings().log_level == "DEBUG"
+
+
+def test_a_service_without_a_scheme_is_refused() -> None:
+    with pytest.raises(DeploymentFault, match="PROGRESS_API_URL"):
+        ProgressSettings("127.0.0.1:8000", "token").check()
 
 
 def test_what_kubernetes_injects_is_ignored() -> None:
