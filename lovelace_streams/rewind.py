@@ -13,11 +13,11 @@ import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from lovelace_streams.clients import REFUSED_IN_REBALANCE, common_config
 from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.instants import instant
 from lovelace_streams.peek import Spans, bounds, onlooker
 from lovelace_streams.settings import KafkaSettings
-from lovelace_streams.source import REFUSED_IN_REBALANCE, common_config
 from lovelace_streams.topics import TopicIds
 
 SECONDS = 15.0
