@@ -24,6 +24,7 @@ from lovelace_streams.records import JobState, Settled
 from lovelace_streams.resilience import Backoff
 from lovelace_streams.settings import ProgressSettings
 from lovelace_streams.source import KafkaSource
+from lovelace_streams.telling import Teller
 
 log = structlog.get_logger(__name__)
 
@@ -57,6 +58,7 @@ def progress(
         keeper: Committer | Reporter = Committer(source)
     else:
         keeper = Reporter(source, settings)
+        source.register(Teller(source, settings))
         source.ledger_cover = keeper.cover
     source.register(keeper)
     states = op.flat_map_batch("report", _merged(settled), keeper.take)

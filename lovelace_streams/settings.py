@@ -113,6 +113,7 @@ class Settings(BaseSettings):
     clickhouse_block_rows: int = Field(default=10_000, ge=1, le=1_000_000)
     progress_api_url: str | None = None
     progress_api_token: SecretStr = SecretStr("")
+    samples_token: SecretStr = SecretStr("")
     api_host: str = "127.0.0.1"
     api_port: int = Field(default=8000, ge=0, le=65_535)
     temporal_address: str = "127.0.0.1:7233"

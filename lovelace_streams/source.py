@@ -38,7 +38,7 @@ from lovelace_streams.records import ITEMS_MAX, DeadLetter, Envelope, JobState, 
 from lovelace_streams.settings import KafkaSettings
 from lovelace_streams.starts import Starts
 from lovelace_streams.topics import REQUEST_SECONDS, TopicIds
-from lovelace_streams.watch import Watch
+from lovelace_streams.watch import Standing, Watch
 
 log = structlog.get_logger(__name__)
 
@@ -129,6 +129,11 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
     def register(self, service: Service) -> None:
         """Have something served in every `next_batch`, in the order registered."""
         self.services.append(service)
+
+    @property
+    def standings(self) -> list[Standing]:
+        """Where each partition that is ours stood a second ago."""
+        return self._watch.standings if self._watch is not None else []
 
     def listen(self, listener: Callable[[list[JobState]], None]) -> None:
         """Have every answer of the progress service told at once: as a stream it comes with the next list only."""

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
 from prometheus_client import Gauge
 
 from lovelace_streams import metrics, tracing
@@ -16,6 +17,18 @@ from lovelace_streams.offsets import Assignment, InHand
 from lovelace_streams.records import Envelope
 
 LOOK_SECONDS = 1.0
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """Where one partition stands: read up to `position`, of `end`; `pending` items in hand, the oldest for so long."""
+
+    topic: str
+    topic_id: str
+    partition: int
+    position: int
+    end: int | None
+    pending: int
+    oldest_unsettled_ms: int
 
 
 class Watch:
@@ -41,6 +54,8 @@ class Watch:
         self._read: dict[int, deque[tuple[int, float]]] = {}
         """Assignment → (everything below this offset, was read by this time), one for each look that found more."""
         self._shown: set[tuple[Gauge, str, int]] = set()
+        self.standings: list[Standing] = []
+        """As of the last look; a new list each time."""
 
     def read(self, window: Sequence[Envelope[Any]]) -> None:
         """A window is handed on: its messages are counted now, its items when every step has seen them."""
@@ -79,6 +94,7 @@ class Watch:
         current = self._in_hand.current
         self._read = {number: self._read.get(number, deque()) for number in current}
         shown: dict[tuple[Gauge, str, int], float] = {}
+        standings = []
         pending, oldest = 0, 0.0
         for a in current.values():
             held, age, end = a.pending, self._age(a, now), self._end_of(a)
@@ -88,6 +104,8 @@ class Watch:
             if end is not None:
                 shown[metrics.END, a.topic, a.partition] = end
                 shown[metrics.LAG, a.topic, a.partition] = max(0, end - a.next)
+            standings.append(Standing(a.topic, a.topic_id, a.partition, a.next, end, held, int(1000 * age)))
+        self.standings = standings
         self._show(shown)
         metrics.PENDING.labels(self._pipeline).set(pending)
         metrics.OLDEST.labels(self._pipeline).set(oldest)

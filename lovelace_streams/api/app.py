@@ -42,13 +42,14 @@ from lovelace_streams.api.models import (
     JobPage,
     JobState,
     OpenJob,
+    PartitionList,
     Place,
     ProgressAnswer,
     ProgressRequest,
     Status,
 )
 from lovelace_streams.api.page import Paces, Sessions, create_page
-from lovelace_streams.api.page.routes import Page
+from lovelace_streams.api.page.visit import Page
 from lovelace_streams.api.signals import Outbox, Signaller, TemporalSignaller, resend
 from lovelace_streams.api.store import Store
 from lovelace_streams.records import Reason
@@ -87,7 +88,7 @@ class Service:
         self.outbox = Outbox(self.store, signaller) if signaller is not None else None
         if self.outbox is not None:
             self.events.on_change = self.outbox.wake.set
-        self.sessions = Sessions(settings.token)
+        self.sessions = Sessions(settings.token, settings.samples_token)
         self.paces = Paces()
         self.events.on_state = self.paces.note
         self.ready = False
@@ -284,6 +285,11 @@ def _progress(app: FastAPI, service: Service) -> None:
         """Count what is not counted yet. Repeating a report changes nothing."""
         return await store.report(request)
 
+    @router.get("/partitions")
+    async def partitions(pipeline: TextQuery = None) -> PartitionList:
+        """Where workers stand, as they said last: for people to look at, nothing is decided by it."""
+        return await store.standings(pipeline)
+
     @router.get("/progress/{pipeline}/{topic_id}")
     async def cover(pipeline: TextPath, topic_id: TextPath) -> Cover:
         """What is settled, for a start without committed offsets."""
@@ -371,7 +377,8 @@ def _page(app: FastAPI, service: Service) -> None:
     async def home(request: Request) -> Response:
         return RedirectResponse(f"{request.scope.get('root_path', '')}/ui/jobs", 303)
 
-    app.mount("/ui", create_page(Page(service.store, service.events, service.paces, service.sessions)))
+    page = Page(service.settings, service.store, service.events, service.paces, service.sessions)
+    app.mount("/ui", create_page(page))
 
 
 def _router() -> APIRouter:

@@ -5,7 +5,7 @@ from typing import Self
 import msgspec
 
 from lovelace_streams.errors import DeploymentFault
-from lovelace_streams.settings import Settings
+from lovelace_streams.settings import KafkaSettings, Settings
 
 
 class ApiSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +35,10 @@ class ApiSettings(msgspec.Struct, frozen=True, kw_only=True):
     pool_max: int = 8
     request_seconds: float = 10.0
     """The deadline of a request's work in the database; past it 503."""
+    samples_token: str = ""
+    """Who has it besides `token` sees samples of what failed; "": nobody."""
+    kafka: KafkaSettings | None = None
+    """Where dead letters lie, for samples."""
     metrics_open: bool = False
     """Whether `/metrics` is answered without a token."""
 
@@ -54,6 +58,8 @@ class ApiSettings(msgspec.Struct, frozen=True, kw_only=True):
             port=settings.api_port,
             temporal_address=settings.temporal_address or None,
             temporal_namespace=settings.temporal_namespace,
+            samples_token=settings.samples_token.get_secret_value(),
+            kafka=settings.kafka,
             signal_grace=settings.signal_grace,
             job_stall_seconds=settings.job_stall_seconds,
         )

@@ -8,7 +8,7 @@ from psycopg import AsyncConnection, sql
 
 from lovelace_streams.api.config import ApiSettings
 
-TABLES = ("settled_offsets", "heard", "counters", "failed_items", "inputs", "idempotency_keys", "outbox")
+TABLES = ("settled_offsets", "heard", "counters", "failed_items", "inputs", "idempotency_keys", "outbox", "standings")
 
 
 class Queries:

@@ -22,6 +22,8 @@ COUNT_MAX = 100_000
 OFFSET_MAX = 2**63 - 2
 """The end of a range is exclusive in Postgres, hence one less than a bigint holds."""
 INT_MAX = 2**31 - 2
+PARTITIONS_MAX = 10_000
+"""Partitions of one worker."""
 ORIGINS_MAX = 5000
 """Messages that one request may ask about."""
 
@@ -145,16 +147,34 @@ class Report(Body):
         return self
 
 
+class Standing(Body):
+    """Where a worker stands in a partition: what it read up to, the end, items in hand and for how long the oldest is.
+
+    For people to look at: nothing is counted or decided by it.
+    """
+
+    topic: Text
+    topic_id: Text
+    partition: Number
+    position: Offset
+    end: Offset | None = None
+    pending: Offset = 0
+    oldest_unsettled_ms: Offset = 0
+
+
 class ProgressRequest(Body):
-    """One report of one pipeline: several partitions, each once."""
+    """One report of one pipeline: several partitions, each once; and where its partitions stand, if it says so."""
 
     pipeline: Text
     reports: list[Report]
+    partitions: Annotated[list[Standing], Field(max_length=PARTITIONS_MAX)] = []
 
     @model_validator(mode="after")
     def _names_each_partition_once(self) -> Self:
-        if len({(report.topic_id, report.partition) for report in self.reports}) < len(self.reports):
-            raise ValueError("reports: a partition is named twice")
+        named: dict[str, Sequence[Report | Standing]] = {"reports": self.reports, "partitions": self.partitions}
+        for name, those in named.items():
+            if len({(each.topic_id, each.partition) for each in those}) < len(those):
+                raise ValueError(f"{name}: a partition is named twice")
         return self
 
 
@@ -270,6 +290,11 @@ class Failure(BaseModel):
     """Inclusive first and last items."""
     created_at: datetime
 
+    @property
+    def is_open(self) -> bool:
+        """Whether an item of it is written by no replay yet."""
+        return sum(last + 1 - first for first, last in self.resolved) < self.last + 1 - self.first
+
 
 class FailurePage(BaseModel):
     """Failed items in the order of pipeline and place; `next` is what `after` takes for the page after."""
@@ -297,6 +322,28 @@ class FailureReasons(BaseModel):
     """The most frequent first."""
 
     reasons: list[FailureReason]
+
+
+class PartitionState(BaseModel):
+    """Where a pipeline stands in a partition, as its worker said last at `heard_at`; `stale`: not for a while."""
+
+    pipeline: str
+    topic: str
+    topic_id: str
+    partition: int
+    position: int
+    end: int | None
+    lag: int | None
+    pending: int
+    oldest_unsettled_ms: int
+    heard_at: datetime
+    stale: bool
+
+
+class PartitionList(BaseModel):
+    """By pipeline, topic and partition."""
+
+    partitions: list[PartitionState]
 
 
 class Place(Body):

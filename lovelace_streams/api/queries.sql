@@ -234,6 +234,7 @@ select pipeline, topic_id, partition, "offset", first_item as first, last_item a
    and (%(job_id)s::text is null or job_id = %(job_id)s)
    and (%(attempt)s::int is null or attempt = %(attempt)s)
    and (%(reason)s::text is null or reason = %(reason)s)
+   and (%(seconds)s::float8 is null or created_at >= now() - make_interval(secs => %(seconds)s))
    and (%(open)s::bool is null or (resolved @> int4range(first_item, last_item + 1)) <> %(open)s)
    and (%(after_pipeline)s::text is null
         or (pipeline, topic_id, partition, "offset", first_item)
@@ -259,8 +260,36 @@ select pipeline, reason, sum(last_item + 1 - first_item)::int8 as failed,
  where (%(pipeline)s::text is null or pipeline = %(pipeline)s)
    and (%(job_id)s::text is null or job_id = %(job_id)s)
    and (%(attempt)s::int is null or attempt = %(attempt)s)
+   and (%(reason)s::text is null or reason = %(reason)s)
+   and (%(seconds)s::float8 is null or created_at >= now() - make_interval(secs => %(seconds)s))
  group by pipeline, reason
  order by failed desc, pipeline, reason
+
+-- tell_standings --
+insert into {standings} as s
+       (pipeline, topic_id, partition, topic, position, "end", pending, oldest_unsettled_ms, heard_at)
+select %(pipeline)s, topic_id, partition, topic, position, "end", pending, oldest_unsettled_ms, now()
+  from unnest(%(topic_id)s::text[], %(partition)s::int[], %(topic)s::text[], %(position)s::int8[], %(end)s::int8[],
+              %(pending)s::int8[], %(oldest_unsettled_ms)s::int8[])
+       as t (topic_id, partition, topic, position, "end", pending, oldest_unsettled_ms)
+ order by topic_id, partition
+    on conflict (pipeline, topic_id, partition) do update
+   set topic = excluded.topic, position = excluded.position, "end" = excluded."end", pending = excluded.pending,
+       oldest_unsettled_ms = excluded.oldest_unsettled_ms, heard_at = excluded.heard_at
+
+-- standings --
+select pipeline, topic, topic_id, partition, position, "end", greatest("end" - position, 0) as lag, pending,
+       oldest_unsettled_ms, heard_at, heard_at < now() - make_interval(secs => %(stale)s) as stale
+  from {standings}
+ where %(pipeline)s::text is null or pipeline = %(pipeline)s
+ order by pipeline, topic, partition, heard_at desc
+ limit %(limit)s
+
+-- topic_names --
+select distinct topic_id, topic from {standings} where topic_id = any (%(topic_ids)s)
+
+-- prune_standings --
+delete from {standings} where heard_at < now() - make_interval(secs => %(seconds)s)
 
 -- stall --
 -- Takes no job's lock: a job that somebody holds is being changed, so it is not stalled.

@@ -9,10 +9,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
-from psycopg import AsyncConnection, errors
+import structlog
+from psycopg import AsyncConnection, Error, errors
 from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
-from psycopg_pool import AsyncConnectionPool
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from lovelace_streams.api.config import ApiSettings
 from lovelace_streams.api.database import Queries
@@ -31,11 +32,16 @@ from lovelace_streams.api.models import (
     JobPage,
     JobState,
     OpenJob,
+    PartitionList,
+    PartitionState,
     Place,
     ProgressAnswer,
     ProgressRequest,
+    Standing,
     Status,
 )
+
+log = structlog.get_logger(__name__)
 
 Connection = AsyncConnection[DictRow]
 Pool = AsyncConnectionPool[Connection]
@@ -49,6 +55,12 @@ class _PartitionsMissing(Exception):  # noqa: N818 - never leaves this module
 
 AT_ONCE = 3
 """Deadlocks and serialization failures are tried again at once, thrice (law 5)."""
+FAILURES: dict[str, Any] = dict.fromkeys(("pipeline", "job_id", "attempt", "reason", "open", "seconds"))
+"""What failed items may be asked for by: None is any; `seconds` is how long ago at most."""
+STALE_SECONDS = 30.0
+"""A worker says every five seconds where it stands."""
+STANDINGS_SECONDS = 7 * 86400.0
+STANDINGS_MAX = 5000
 PRUNE_UNKNOWN = 100
 """Unknown jobs go after this many times `job_stall_seconds` without an opening (S19)."""
 
@@ -63,7 +75,23 @@ class Store:
         self._running: set[asyncio.Task[Any]] = set()
 
     async def report(self, request: ProgressRequest) -> ProgressAnswer:
-        """Count what is not covered yet; the states of the jobs it names, and how many offsets were known."""
+        """Count what is not covered yet; the states of the jobs it names, and how many offsets were known.
+
+        Where the worker stands is noted apart and afterwards: a report is accepted without it.
+        """
+        answer = await self._count(request) if request.reports else ProgressAnswer(jobs=[], known=0)
+        if request.partitions:
+            await self._note_standings(request)
+        return answer
+
+    async def _note_standings(self, request: ProgressRequest) -> None:
+        columns = {name: [getattr(each, name) for each in request.partitions] for name in Standing.model_fields}
+        try:
+            await self.query("tell_standings", {"pipeline": request.pipeline, **columns})
+        except (Error, PoolTimeout, TimeoutError) as error:
+            log.warning("where a worker stands is not noted", code=getattr(error, "sqlstate", None))
+
+    async def _count(self, request: ProgressRequest) -> ProgressAnswer:
         reported = _reported(request)
         resolves = _resolves(request)
 
@@ -164,10 +192,10 @@ class Store:
         return Cover(partitions={str(row["partition"]): row["ranges"] for row in rows})
 
     async def failures(self, wanted: dict[str, Any], after: Place | None, limit: int) -> FailurePage:
-        """Failed items in order; `wanted`: `pipeline`, `job_id`, `attempt`, `reason`, `open`, each or None."""
+        """Failed items in order; `wanted`: some of `FAILURES`."""
         at = dict.fromkeys(Place.model_fields) if after is None else after.model_dump()
         place = {f"after_{name}": value for name, value in at.items()}
-        rows = await self.query("failures", {**wanted, **place, "limit": limit + 1})
+        rows = await self.query("failures", {**FAILURES, **wanted, **place, "limit": limit + 1})
         found = [Failure.model_validate(row) for row in rows[:limit]]
         return FailurePage(failures=found, next=Place.of(found[-1]).cursor if len(rows) > limit else None)
 
@@ -182,18 +210,25 @@ class Store:
         return FailuresFound(failures=[Failure.model_validate(row) for row in rows])
 
     async def failure_reasons(self, wanted: dict[str, Any]) -> FailureReasons:
-        """Failed items counted by pipeline and reason; `wanted`: `pipeline`, `job_id`, `attempt`, each or None."""
-        rows = await self.query("failure_reasons", wanted)
+        """Failed items counted by pipeline and reason; `wanted`: some of `FAILURES`."""
+        rows = await self.query("failure_reasons", {**FAILURES, **wanted})
         return FailureReasons(reasons=[FailureReason.model_validate(row) for row in rows])
+
+    async def standings(self, pipeline: str | None) -> PartitionList:
+        """Where workers stand, as they said last."""
+        wanted = {"pipeline": pipeline, "stale": STALE_SECONDS, "limit": STANDINGS_MAX}
+        rows = await self.query("standings", wanted)
+        return PartitionList(partitions=[PartitionState.model_validate(row) for row in rows])
 
     async def stall(self) -> list[str]:
         """Mark the open jobs that did not change for `job_stall_seconds`."""
         return [row["job_id"] for row in await self.query("stall", {"seconds": self.settings.job_stall_seconds})]
 
     async def prune(self) -> None:
-        """Forget unknown jobs and old failed items; the cover never."""
+        """Forget unknown jobs, old failed items and workers that nobody heard of; the cover never."""
         await self.query("prune_unknown", {"seconds": PRUNE_UNKNOWN * self.settings.job_stall_seconds})
         await self.query("prune_failed_items", {"seconds": self.settings.keep_failed_seconds})
+        await self.query("prune_standings", {"seconds": STANDINGS_SECONDS})
 
     async def query(self, name: str, arguments: dict[str, Any] | None = None) -> list[DictRow]:
         """One named statement, in a transaction of its own."""

@@ -22,6 +22,7 @@ from lovelace_streams.progress import Reporter
 from lovelace_streams.records import Outcome, Settled
 from lovelace_streams.settings import Settings
 from lovelace_streams.source import KafkaSource
+from lovelace_streams.telling import Teller
 from lovelace_streams.testing.broker import Broker, Place
 from lovelace_streams.testing.messages import Message
 from lovelace_streams.testing.schemas import AnySchema, MemoryRegistry, framings
@@ -206,7 +207,7 @@ def _replace_ends(source: KafkaSource, writers: Sequence[MemoryWriter], ledger: 
         if isinstance(service, Carrier):
             service.writer = _in_memory(service.writer, given)
             into.append(service.writer)
-        if isinstance(service, Reporter):
+        if isinstance(service, Reporter | Teller):
             service.client.close()
             service.client = httpx.Client(transport=httpx.MockTransport(ledger.answer))
     if ledger.opened and not any(isinstance(service, Reporter) for service in source.services):

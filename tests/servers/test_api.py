@@ -430,4 +430,4 @@ def test_no_request_breaks_it(service):
 
         probe()
         tried += 1
-    assert tried == 14
+    assert tried == 15

@@ -143,6 +143,76 @@ def test_names_are_text_whatever_they_say(page, service, job):
         assert page.title().endswith("Lovelace Streams")
 
 
+def failed(offset, reason, job, items=1):
+    named = [{"first": 0, "last": items - 1, "reason": reason}]
+    return part(offset, offset, job, succeeded=0, failed=items, failed_items=named)
+
+
+def test_failures_are_shown_by_reason_and_one_by_one(page, service, job):
+    opening(service, job, total_items=10)
+    mended = part(7, 7, None, succeeded=0, resolves=[{"topic_id": job, "partition": 0, "offset": 2, "item": 0}])
+    send(service, job, failed(0, "not_json", job, items=3), failed(1, "missing", job), failed(2, "missing", job))
+    send(service, job, mended)
+    page.goto(f"/ui/jobs/{job}")
+    expect(page.get_by_role("row").filter(has_text="not_json")).to_contain_text("3")
+
+    page.get_by_role("link", name="missing").click()
+    expect(page.get_by_label("Job", exact=True)).to_have_value(job)
+    rows = page.get_by_role("region", name="Dead letters").get_by_role("row")
+    expect(rows).to_have_count(3)
+    expect(rows.nth(1)).to_contain_text(f"{job} / 0 / 1")
+    expect(rows.nth(1).locator(".status")).to_have_text("open")
+    expect(rows.nth(2).locator(".status")).to_have_text("replayed")
+    expect(page.get_by_text(f"lovelace dlq replay flow --reason=missing --job={job} --dry-run")).to_be_visible()
+
+    page.get_by_label("State").select_option("open")
+    page.get_by_role("button", name="Filter").click()
+    expect(rows).to_have_count(2)
+
+
+def standing(partition, **fields):
+    return {"topic": "raw", "topic_id": "T", "partition": partition, "position": 90, **fields}
+
+
+def test_partitions_show_where_workers_stand(page, service, job):
+    where = {"pipeline": job, "reports": []}
+    page.goto(f"/ui/partitions?pipeline={job}")
+    expect(page.get_by_text("No worker has said yet")).to_be_visible()
+
+    told = [standing(0, end=1590, pending=12, oldest_unsettled_ms=61_000), standing(1)]
+    assert service.post("/progress", json={**where, "partitions": told}).json() == {"jobs": [], "known": 0}
+    row = page.get_by_role("row").filter(has_text="1,590")  # the page asks again by itself
+    expect(row.get_by_role("cell")).to_contain_text(["raw", "0", "90", "1,590", "1,500", "12", "1 min 1 s", "ago"])
+    expect(page.get_by_role("region", name=f"Pipeline {job}")).to_contain_text("1,500 behind")
+
+    with psycopg.connect(service.dsn, autocommit=True) as database:
+        database.execute(
+            "update lovelace.standings set heard_at = now() - interval '1 hour' where pipeline = %s", [job]
+        )
+    expect(page.get_by_text("2 not heard of")).to_be_visible()
+
+
+@pytest.mark.parametrize("path", ["jobs", "failures", "partitions"])
+def test_a_page_fits_a_phone(browser, service, job, path):
+    opening(service, job, total_items=10, source="a-source-with-a-name-that-does-not-break" * 3)
+    send(service, job, failed(0, "not_json", job), pipeline="a_pipeline_with_a_name_that_does_not_break" * 3)
+    with looking(browser, str(service.base_url), viewport={"width": 360, "height": 740}) as page:
+        log_in(page).goto(f"/ui/{path}")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_a_signal_nobody_takes_is_sent_again_by_hand(page, service, job):
+    opening(service, job, total_items=0, workflow_id="gone")
+    with psycopg.connect(service.dsn, autocommit=True) as database:
+        database.execute("update lovelace.outbox set state = 'undeliverable' where job_id = %s", [job])
+
+    page.goto(f"/ui/jobs/{job}")
+    page.get_by_role("button", name="Send again").click()
+
+    expect(page.get_by_text("pending", exact=True)).to_be_visible()
+    assert service.get(f"/jobs/{job}").json()["signal"] == "pending"
+
+
 def test_what_is_not_ours_does_not_run(page):
     page.evaluate(
         """() => {

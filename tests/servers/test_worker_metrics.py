@@ -75,6 +75,23 @@ def test_every_item_read_comes_to_one_end(job: Job) -> None:
     assert by("pipeline", seen["lovelace_unreported_offsets"]) == {job.topic: 0}
     assert by("pipeline", seen["lovelace_end_to_end_seconds_count"])[job.topic] > 0
     assert by("pipeline", seen["lovelace_batch_rows_sum"])[job.topic] >= job.rows()
+    eventually(lambda: told_at_the_end(job) is not None)
+    told = told_at_the_end(job) or []
+    assert [(each["partition"], each["pending"], each["stale"]) for each in told] == [(n, 0, False) for n in range(3)]
+    assert {each["oldest_unsettled_ms"] for each in told} == {0}
+
+
+def told_at_the_end(job: Job) -> list[dict] | None:
+    """What the progress service was told of this topic's partitions, once they are told to be read to their ends."""
+    asked = httpx.get(
+        f"{job.service.url}/partitions",
+        params={"pipeline": job.topic},
+        headers={"authorization": f"Bearer {job.service.token}"},
+        trust_env=False,
+    )
+    told = [each for each in asked.json()["partitions"] if each["topic"] == job.topic]
+    at = [(each["position"], each["end"], each["lag"]) for each in told]
+    return told if at == [(end, end, 0) for end in ends(job.brokers, job.topic)] else None
 
 
 def test_the_gauges_move_on_while_the_destination_is_frozen(job: Job, postgres_server) -> None:

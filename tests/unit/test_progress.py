@@ -8,10 +8,12 @@ from threading import Thread
 
 import pytest
 
+from lovelace_streams import watch
 from lovelace_streams.progress import Reporter
 from lovelace_streams.records import Envelope, Outcome, Record, Settled
 from lovelace_streams.settings import KafkaSettings, ProgressSettings
 from lovelace_streams.source import KafkaSource
+from lovelace_streams.telling import Teller
 
 Answer = tuple[int, bytes]
 ACCEPTED: Answer = (200, b'{"jobs": [], "known": 0}')
@@ -132,3 +134,49 @@ def test_no_token_is_the_deployments_fault(service: Oddly, source: KafkaSource) 
 
     assert "PROGRESS_API_TOKEN" in str(source.fault)
     reporter.close()
+
+
+class Standing(KafkaSource):
+    """A source that stands somewhere."""
+
+    standings = [watch.Standing("t", "id", 0, position=3, end=5, pending=0, oldest_unsettled_ms=0)]
+
+
+@pytest.fixture
+def teller(service: Oddly, source: KafkaSource) -> Iterator[Teller]:
+    source.__class__ = Standing
+    made = Teller(source, ProgressSettings(service.url, "token"), every=0.01)
+    made.serve(idle=True, between=True)
+    yield made
+    made.close()
+
+
+def told(teller: Teller) -> None:
+    """Wait for the thread to end by itself."""
+    assert teller.thread is not None
+    teller.thread.join(10)
+    assert not teller.thread.is_alive()
+
+
+def test_where_it_stands_is_told_again_and_again_while_the_service_is_away(service: Oddly, teller: Teller) -> None:
+    service.answer = lambda _ranges: (503, b"")
+    end = time.monotonic() + 10
+    while len(service.asked) < 3:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+    teller.close()
+
+    told(teller)
+    assert not teller.unfinished()
+
+
+def test_a_service_that_takes_no_partitions_is_left_alone(
+    service: Oddly, source: KafkaSource, request: pytest.FixtureRequest
+) -> None:
+    service.answer = lambda _ranges: (422, b"{}")
+
+    told(request.getfixturevalue("teller"))
+
+    assert service.asked == [[]]
+    assert source.fault is None

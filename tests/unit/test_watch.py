@@ -9,7 +9,7 @@ from prometheus_client import REGISTRY
 from lovelace_streams import metrics
 from lovelace_streams.offsets import InHand
 from lovelace_streams.records import Envelope, Outcome, Record, Settled
-from lovelace_streams.watch import Watch
+from lovelace_streams.watch import Standing, Watch
 
 TOPIC = "raw"
 
@@ -133,6 +133,19 @@ def test_a_partition_that_was_given_up_is_not_shown(worker: Worker) -> None:
         assert worker.shown(name, 1) is not None
     assert worker.shown("pending_items") == 0
     assert worker.shown("oldest_unsettled_seconds") == 0
+
+
+def test_where_each_partition_stands_is_said_whole(worker: Worker) -> None:
+    worker.ends = {0: 100}
+    first = worker.read(0, 0, 1, items=4)
+    worker.after(1)
+    worker.settle(first[0])
+    worker.after(2)
+
+    assert worker.watch.standings == [
+        Standing(TOPIC, "id", 0, position=2, end=100, pending=4, oldest_unsettled_ms=2000),
+        Standing(TOPIC, "id", 1, position=0, end=None, pending=0, oldest_unsettled_ms=0),
+    ]
 
 
 def test_it_looks_once_a_second_and_not_more_often(worker: Worker) -> None:

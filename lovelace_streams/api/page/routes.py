@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +10,6 @@ import msgspec
 import psycopg
 import structlog
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
-from fastapi import Path as PathOf
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
 from psycopg_pool import PoolClosed, PoolTimeout
@@ -17,13 +17,23 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
-from lovelace_streams.api.events import Events, EventStream
+from lovelace_streams.api.events import EventStream
 from lovelace_streams.api.ledger import Conflict, UnknownJob
-from lovelace_streams.api.models import JOB_ID, TEXT, CloseJob, JobState, Status
-from lovelace_streams.api.page.html import Pages, Protected, base
-from lovelace_streams.api.page.pace import Paces
-from lovelace_streams.api.page.session import COOKIE, Session, Sessions, Throttle
-from lovelace_streams.api.page.shown import ShownJob, show_job
+from lovelace_streams.api.models import JOB_ID, CloseJob, Status
+from lovelace_streams.api.page.failures import add_failures
+from lovelace_streams.api.page.html import Protected, base
+from lovelace_streams.api.page.session import COOKIE
+from lovelace_streams.api.page.shown import ShownJob, by_pipeline
+from lovelace_streams.api.page.visit import (
+    JobIdPath,
+    NoSession,
+    NotOurForm,
+    Page,
+    Signed,
+    TextQuery,
+    fields_of,
+    session_of,
+)
 from lovelace_streams.api.signals import resend
 from lovelace_streams.api.store import Store
 
@@ -34,54 +44,18 @@ TICK = 2.0
 PAGE = 25
 """Jobs of one page."""
 
-JobIdPath = Annotated[str, PathOf(pattern=JOB_ID)]
-TextQuery = Annotated[str | None, Query(max_length=255, pattern=f"{TEXT}|^$")]
-
-
-class NoSession(Exception):  # noqa: N818 - an answer, not an accident
-    """Whoever asks has to log in first."""
-
-
-class NotOurForm(Exception):  # noqa: N818 - an answer, not an accident
-    """A form without the token of its session: an old page, or another site's."""
-
-
-class Page:
-    """What the routes share."""
-
-    def __init__(self, store: Store, events: Events, paces: Paces, sessions: Sessions) -> None:
-        self.store, self.events, self.paces, self.sessions = store, events, paces, sessions
-        self.pages = Pages(sessions)
-        self.throttle = Throttle()
-
-    def session(self, request: Request) -> Session:
-        """Raises `NoSession`."""
-        session = self.sessions.of(request.headers.get("cookie", ""))
-        if session is None:
-            raise NoSession
-        return session
-
-    async def form(self, request: Request) -> dict[str, str]:
-        """The fields of a form of this session. Raises `NoSession`, `NotOurForm`."""
-        session = self.session(request)
-        fields = await fields_of(request)
-        if not self.sessions.is_own_form(session, fields.get("csrf", "")):
-            raise NotOurForm
-        return fields
-
-    def show(self, state: JobState) -> ShownJob:
-        """A job as it stands now."""
-        return show_job(state, self.paces.of(state))
-
 
 def create_page(page: Page) -> FastAPI:
     """The application at `/ui`."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    app.state.page = page
     app.add_middleware(Protected)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"))
     _errors(app, page)
     _login(app, page)
     _jobs(app, page)
+    _partitions(app, page)
+    add_failures(app, page)
     _events(app, page)
     return app
 
@@ -157,12 +131,11 @@ def _login(app: FastAPI, page: Page) -> None:
 def _jobs(app: FastAPI, page: Page) -> None:
     store = page.store
     router = APIRouter()
-    signed = Annotated[Session, Depends(page.session)]
 
     @router.get("/jobs")
     async def jobs(
         request: Request,
-        session: signed,
+        session: Signed,
         status: Annotated[str, Query(pattern=f"^({'|'.join(Status)})?$")] = "",
         source: TextQuery = None,
         before: Annotated[str | None, Query(pattern=JOB_ID)] = None,
@@ -182,7 +155,7 @@ def _jobs(app: FastAPI, page: Page) -> None:
         )
 
     @router.get("/jobs/{job_id}")
-    async def job(request: Request, session: signed, job_id: JobIdPath) -> Response:
+    async def job(request: Request, session: Signed, job_id: JobIdPath) -> Response:
         """One job, with what each pipeline reported of each attempt."""
         detail = await store.detail(job_id)
         counters = await store.query("counters", {"job_id": job_id})
@@ -208,8 +181,18 @@ def _jobs(app: FastAPI, page: Page) -> None:
     app.include_router(router)
 
 
+def _partitions(app: FastAPI, page: Page) -> None:
+    @app.get("/partitions")
+    async def partitions(request: Request, session: Signed, pipeline: TextQuery = None) -> Response:
+        """Where workers stand, as they said last."""
+        found = (await page.store.standings(pipeline or None)).partitions
+        return page.pages.render(
+            request, "partitions", session, pipelines=by_pipeline(found), wanted=pipeline or "", now=datetime.now(UTC)
+        )
+
+
 def _events(app: FastAPI, page: Page) -> None:
-    @app.get("/events", dependencies=[Depends(page.session)])
+    @app.get("/events", dependencies=[Depends(session_of)])
     async def events() -> Response:
         """Jobs as they change, in the page's words."""
         return EventStream(moving(page))
@@ -247,12 +230,6 @@ async def overview(store: Store) -> dict[str, dict[str, int]]:
     for row in await store.query("gauges"):
         counts[row["gauge"]][row["label"]] = int(row["value"])
     return counts
-
-
-async def fields_of(request: Request) -> dict[str, str]:
-    """The fields of a form; a file is none."""
-    form = await request.form(max_files=0, max_fields=20)
-    return {name: value for name, value in form.items() if isinstance(value, str)}
 
 
 def is_own_path(path: str) -> bool:

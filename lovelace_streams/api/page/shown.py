@@ -1,11 +1,14 @@
 """What a page says of things: numbers, durations, bars, so that a live update says the same as the server."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 import msgspec
 
-from lovelace_streams.api.models import JobState
+from lovelace_streams.api.models import JobState, PartitionState
 from lovelace_streams.api.page.pace import Pace
 
 SLIVER = 0.8
@@ -111,4 +114,35 @@ def ago(at: datetime, now: datetime) -> str:
     return f"{duration(max(0.0, (now - at).total_seconds()))} ago"
 
 
-FILTERS: dict[str, Any] = {"number": number, "duration": duration, "moment": moment}
+class ShownPipeline(msgspec.Struct, frozen=True):
+    """A pipeline's partitions, with what is to be known of all of them."""
+
+    name: str
+    partitions: list[PartitionState]
+    lag: int
+    pending: int
+    oldest: float
+    """Seconds, of those heard of lately."""
+    stale: int
+
+
+def by_pipeline(partitions: Iterable[PartitionState]) -> list[ShownPipeline]:
+    """Partitions that come ordered by pipeline."""
+    pipelines = []
+    for name, group in groupby(partitions, key=attrgetter("pipeline")):
+        those = list(group)
+        heard = [each for each in those if not each.stale]
+        pipelines.append(
+            ShownPipeline(
+                name,
+                those,
+                lag=sum(each.lag or 0 for each in those),
+                pending=sum(each.pending for each in heard),
+                oldest=max((each.oldest_unsettled_ms for each in heard), default=0) / 1000,
+                stale=len(those) - len(heard),
+            )
+        )
+    return pipelines
+
+
+FILTERS: dict[str, Any] = {"number": number, "duration": duration, "moment": moment, "ago": ago}
