@@ -50,6 +50,11 @@ RETRIES = Counter(
 BREAKER = Gauge(
     "lovelace_breaker_state", "0 closed, 1 half open, 2 open: the destination is being waited for.", ["pipeline"]
 )
+ROUND = Gauge(
+    "lovelace_last_round_timestamp_seconds",
+    "When the worker last went round its loop, in Unix time; it does so while it waits, too.",
+    ["pipeline"],
+)
 LAG = Gauge(
     "lovelace_consumer_lag_records",
     "Messages of a partition that were not read yet, by the end that the last fetch told.",

@@ -236,6 +236,8 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
 
     def window(self) -> list[Envelope[bytes]]:
         """Serve, commit, and gather the next window; raises `StopIteration` when the worker has ended."""
+        if self._watch is not None:
+            self._watch.alive()
         if self._consumer is None and (self.fault or not self._open()):
             if self.ending:
                 raise StopIteration

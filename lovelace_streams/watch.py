@@ -63,12 +63,17 @@ class Watch:
         self._window = window
         tracing.window(self._pipeline, window)
 
+    def alive(self) -> None:
+        """The worker goes round, also where there is no broker to read from."""
+        metrics.ROUND.labels(self._pipeline).set_to_current_time()
+
     def serve(self, *, idle: bool, between: bool) -> None:  # noqa: ARG002
         """Count the items of the last window; look, if a second has passed since the last time."""
         if between:
             metrics.decoded(self._pipeline, self._window)
             self._window = ()
             tracing.settled(self._in_hand.holds)
+        self.alive()
         now = self._clock()
         if now >= self._next:
             self._next = now + LOOK_SECONDS

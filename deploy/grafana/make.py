@@ -71,6 +71,8 @@ OVERVIEW = [
           by_state="max by (state) (lovelace_signals)"),
     panel("Processes", "Workers and progress services that answer.", "short", "stat",
           by_job='sum by (job) (up{job=~"lovelace-.*"})'),
+    panel("Last round", "Since a worker last went round its loop, which it does while it waits, too.", "s",
+          by_pipeline="max by (pipeline) (time() - lovelace_last_round_timestamp_seconds{})"),
 ]  # fmt: skip
 
 PIPELINE = [

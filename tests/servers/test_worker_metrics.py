@@ -1,13 +1,16 @@
 """What a worker shows of itself: law 1 by its own metrics, and gauges that are true while it works and waits."""
 
+import signal
 import socket
+import subprocess
+import sys
 from collections import defaultdict
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.faults.conftest import FAILED, SKIPPED, Job
-from tests.faults.harness import Group, Worker, ends, eventually
+from tests.faults.harness import ROOT, Group, Worker, ends, eventually
 
 TOTAL = 3000
 
@@ -113,6 +116,35 @@ def test_the_gauges_move_on_while_the_destination_is_frozen(job: Job, postgres_s
     eventually(lambda: by("topic", scrape(worker)["lovelace_consumer_lag_records"]).get(job.topic) == 0)
     eventually(lambda: by("pipeline", scrape(worker)["lovelace_pending_items"]) == {job.topic: 0})
     assert by("pipeline", scrape(worker)["lovelace_breaker_state"]) == {job.topic: 0}
+
+
+def check(*arguments: str, **environment: str) -> int:
+    """What a container's health check finds."""
+    script = [sys.executable, "-I", str(ROOT / "deploy" / "health.py"), *arguments]
+    return subprocess.run(script, env=environment, check=False).returncode
+
+
+def health(worker: Worker, within: str = "60") -> int:
+    [told] = worker.events("metrics")
+    return check("worker", within, METRICS_PORT=told["url"].rsplit(":", 1)[1].split("/")[0])
+
+
+def test_a_service_that_answers_is_well(job: Job) -> None:
+    assert check("api", API_PORT=str(job.service.port)) == 0
+    job.service.stop()
+    assert check("api", API_PORT=str(job.service.port)) == 1
+
+
+def test_a_worker_that_waits_is_well_and_one_that_hangs_is_not(job: Job) -> None:
+    worker = start(job, KAFKA_BROKERS="127.0.0.1:1")  # no broker: that is waited for
+    eventually(lambda: bool(worker.events("waiting for the broker")))
+    eventually(lambda: health(worker) == 0)
+
+    worker.process.send_signal(signal.SIGSTOP)
+    assert health(worker) == 1
+    worker.process.send_signal(signal.SIGCONT)
+    eventually(lambda: health(worker) == 0)
+    assert health(worker, within="0") == 1
 
 
 def test_a_taken_port_is_no_fault(job: Job) -> None:
