@@ -151,8 +151,8 @@ class PostOffice:
         for letter in arrived:
             if not self._source.is_current(letter.record):
                 continue
-            if letter.step in passed:
-                self._collect(letter)
+            if letter.step in passed or letter.record.origin is not None:
+                self._collect(letter)  # a replay was refused before: that says nothing of the deployment
             elif tripped := self._hold(letter):
                 self._source.note(_wrong_deployment(tripped))
                 return

@@ -10,7 +10,7 @@ import msgspec
 from confluent_kafka import Message
 
 from lovelace_streams.peek import messages
-from lovelace_streams.records import Origin
+from lovelace_streams.records import ITEMS_MAX, Origin
 from lovelace_streams.settings import KafkaSettings, Settings
 from lovelace_streams.source import headers_of, parse_origin
 
@@ -50,12 +50,12 @@ class DeadLettered(msgspec.Struct, frozen=True):
 
     @property
     def items(self) -> list[tuple[int, str]]:
-        """The failed items with their reasons."""
-        return [
-            (item, reason)
-            for first, last, reason in FAILED.findall(self.failed)
-            for item in range(int(first), int(last) + 1)
-        ]
+        """The failed items with their reasons; runs ascend, so that no header names more than a message may hold."""
+        items: list[tuple[int, str]] = []
+        for first, last, reason in FAILED.findall(self.failed):
+            if (items[-1][0] if items else -1) < int(first) and int(last) < ITEMS_MAX:
+                items += [(item, reason) for item in range(int(first), int(last) + 1)]
+        return items
 
     @property
     def source(self) -> Origin | None:

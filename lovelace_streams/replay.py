@@ -11,7 +11,7 @@ absent, so of several letters of one key the first to arrive is the one that sta
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -63,7 +63,7 @@ class Fate(StrEnum):
 
     REPLAY = "replay"
     FILTERED = "filtered"
-    NOT_OURS = "not_ours"  # no origin, or no failed items: somebody else wrote it
+    NOT_OURS = "not_ours"  # no origin, no failed items, or another flow's topic: somebody else wrote it
     VOID = "void"  # the progress service knows no failed item of it
     RESOLVED = "resolved"  # a replay has written all of its items
     REPLAYED = "replayed"  # the replay topic holds it, and it has not failed again
@@ -155,15 +155,18 @@ def choose(
     *,
     ledger: Ledger | None = None,
     sent: dict[str, int] | None = None,
+    topics: Collection[str] = (),
     max_replays: int = MAX_REPLAYS,
     limit: int | None = None,
 ) -> list[Choice]:
     """What becomes of each letter (one an origin); those that go in the order in which they go.
 
-    Without a `ledger` nobody knows which are void or resolved. `sent`: origin → how often the replay topic says that it
-    was replayed.
+    Without a `ledger` nobody knows which are void or resolved, nor whose they are where several flows share a topic for
+    dead letters: then they have to be of one of these `topics`, or of the one asked for. `sent`: origin → how often it
+    was replayed, as the replay topic says.
     """
-    chosen = [_choice(letter, wanted, ledger, sent or {}, max_replays) for letter in letters]
+    known = None if ledger is not None or wanted.topic is not None or not topics else topics
+    chosen = [_choice(letter, wanted, ledger, sent or {}, known, max_replays) for letter in letters]
     going = _newest_first([choice for choice in chosen if choice.fate is Fate.REPLAY])
     stay = [choice for choice in chosen if choice.fate is not Fate.REPLAY]
     if limit is not None:
@@ -172,13 +175,18 @@ def choose(
 
 
 def _choice(
-    letter: DeadLettered, wanted: Filter, ledger: Ledger | None, sent: dict[str, int], max_replays: int
+    letter: DeadLettered,
+    wanted: Filter,
+    ledger: Ledger | None,
+    sent: dict[str, int],
+    topics: Collection[str] | None,
+    max_replays: int,
 ) -> Choice:
     named = failed_items(dict(letter.items))
     if not wanted.takes(letter):
         return Choice(letter, Fate.FILTERED, named)
     origin = letter.source
-    if origin is None or not named:
+    if origin is None or not named or (topics is not None and origin.topic not in topics):
         return Choice(letter, Fate.NOT_OURS, named)
     if ledger is not None:
         known = ledger.items((origin.topic_id, origin.partition, origin.offset))

@@ -715,7 +715,8 @@ def parse_origin(origin: bytes, timestamp: bytes | None, items: bytes | None) ->
             if part.startswith(" …"):  # the list was too long for a header
                 break
             first, _, last = part.strip().split(":", 1)[0].partition("-")
-            if not 0 <= int(first) <= int(last or first) < ITEMS_MAX:  # anybody may write to a replay topic
+            least = numbers[-1] + 1 if numbers else 0  # ascending, so that no header names more than ITEMS_MAX
+            if not least <= int(first) <= int(last or first) < ITEMS_MAX:  # anybody may write to a replay topic
                 return None
             numbers.extend(range(int(first), int(last or first) + 1))
         return Origin(topic_id, topic, int(partition), int(offset), int(timestamp or -1), tuple(numbers))

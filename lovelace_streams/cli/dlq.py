@@ -13,8 +13,9 @@ from lovelace_streams.records import Reason as Reasons
 from lovelace_streams.source import KafkaSource
 
 if TYPE_CHECKING:
+    from lovelace_streams.journey import Journey
     from lovelace_streams.letters import DeadLettered, Filter
-    from lovelace_streams.replay import Choice
+    from lovelace_streams.replay import Choice, Ledger
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
 
@@ -113,8 +114,16 @@ def dlq_replay(
     it = journey(flow)
     source, replays = it.source, f"{it.source.pipeline}.replay"
     letters, name = _letters(source, topic)
-    known = {} if again else _known(flow, letters, wanted, replays)
-    chosen = choose(letters, wanted, max_replays=max_replays, limit=limit, **known)  # type: ignore[arg-type]
+    sent_before, ledger = ({}, None) if again else _known(it, letters, wanted, replays)
+    chosen = choose(
+        letters,
+        wanted,
+        ledger=ledger,
+        sent=sent_before,
+        topics={each for lane in it.lanes for each in lane.source.topics},
+        max_replays=max_replays,
+        limit=limit,
+    )
     going = [choice for choice in chosen if choice.fate is Fate.REPLAY]
     show(("fate", "reason", "letters", "items"), counted(chosen))
     matching = [choice for choice in chosen if choice.fate is not Fate.FILTERED]
@@ -136,22 +145,24 @@ def dlq_replay(
     print(json.dumps(_told(chosen, going, sent) | {"pipeline": source.pipeline, "dry_run": dry_run}))
 
 
-def _known(flow: str, letters: Sequence["DeadLettered"], wanted: "Filter", replays: str) -> dict[str, object]:
+def _known(
+    it: "Journey", letters: Sequence["DeadLettered"], wanted: "Filter", replays: str
+) -> tuple[dict[str, int], "Ledger | None"]:
     """What tells which letters need no replay: what was sent before, and the progress service where there is one."""
     from lovelace_streams.replay import Ledger, sent_before
 
-    it = journey(flow)
     sent = sent_before(it.source.settings, replays)
     if it.progress is None:
         err.print(
-            "no progress service (PROGRESS_API_URL): nobody can tell which letters are void or resolved",
+            "the flow has no progress service (PROGRESS_API_URL): nobody can tell which letters are void or resolved",
             style="yellow",
             highlight=False,
+            soft_wrap=True,
         )
-        return {"sent": sent}
+        return sent, None
     origins = [letter.source for letter in letters if wanted.takes(letter)]
     places = [(origin.topic_id, origin.partition, origin.offset) for origin in origins if origin is not None]
-    return {"sent": sent, "ledger": Ledger.ask(it.progress, str(it.source.pipeline), places)}
+    return sent, Ledger.ask(it.progress, str(it.source.pipeline), places)
 
 
 def _told(chosen: Sequence["Choice"], going: Sequence["Choice"], sent: int) -> dict[str, object]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from dataflows import discord_sample
 from tests.faults.conftest import FAILED, SKIPPED, Job
 from tests.faults.harness import ROOT, Fleet, Group, ends, eventually, query, read_all, send
 from tests.servers.command import lovelace
@@ -58,7 +59,10 @@ def mend(job: Job) -> None:
         query(job.database, statement)
 
 
-def test_what_was_mended_is_written_and_counted_and_what_was_not_comes_back(job: Job) -> None:
+def test_what_was_mended_is_written_and_counted_and_what_was_not_comes_back(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(discord_sample, "BIG", 2 * 1024 * 1024)  # more than a topic takes by default
     finished(job, 300)
     before = job.state
     stranger = {"lovelace-origin": f"another-id/{job.topic}/0/1".encode(), "lovelace-failed-items": b"0-0:check"}
@@ -152,7 +156,8 @@ class Values:
     def put(self, *pairs: tuple[int, int]) -> None:
         payloads = [(str(key).encode(), json.dumps({"key": key, "value": value}).encode()) for key, value in pairs]
         send(self.brokers, self.topic, payloads)
-        self.settled(self.topic)
+        if self.fleet.workers:
+            self.settled(self.topic)
 
     def settled(self, topic: str) -> None:
         group = Group(self.brokers, self.topic)
@@ -182,6 +187,21 @@ def test_a_replay_never_overwrites_newer_with_older(values: Values) -> None:
     assert values.stored == {1: 7, 2: 8, 3: 700}, "of two letters of one key the newer one"
     again = values.run("dlq", "replay", "tests.faults.keyvalue")
     assert json.loads(again.stdout.splitlines()[-1])["left_out"] == {"replayed": 4}
+
+
+def test_a_replay_that_fails_throughout_stops_nobody(values: Values) -> None:
+    """Its records were refused before: that says nothing of the deployment."""
+    values.put(*((key, 7 if key % 2 else 500) for key in range(2400)))
+    worker = values.fleet.start()
+    values.settled(values.topic)
+
+    done = values.run("dlq", "replay", "tests.faults.keyvalue")
+
+    assert json.loads(done.stdout.splitlines()[-1])["sent"] == 1200
+    values.settled(f"{values.topic}.replay")
+    assert worker.process.poll() is None
+    replayed = values.run("dlq", "replay", "tests.faults.keyvalue", "--max-replays", "1")
+    assert json.loads(replayed.stdout.splitlines()[-1])["left_out"] == {"max_replays": 1200}
 
 
 def test_only_what_is_asked_for_goes(values: Values) -> None:

@@ -44,6 +44,10 @@ def fate(one: DeadLettered, wanted: Filter = ALL, **known: Any) -> Fate:
         (letter(), {}, Fate.REPLAY),
         (letter(origin="?/dlq/0/1"), {}, Fate.NOT_OURS),
         (letter(failed=""), {}, Fate.NOT_OURS),
+        (letter(), {"topics": ["raw"]}, Fate.REPLAY),
+        (letter(), {"topics": ["other"]}, Fate.NOT_OURS),
+        (letter(), {"topics": ["other"], "wanted": Filter(topic="raw")}, Fate.REPLAY),
+        (letter(), {"topics": ["other"], "ledger": Ledger({("T", 0, 0): {0: ("check", False)}})}, Fate.REPLAY),
         (letter(truncated=True), {}, Fate.TRUNCATED),
         (letter(replays=3), {}, Fate.MAX_REPLAYS),
         (letter(replays=2), {"max_replays": 2}, Fate.MAX_REPLAYS),
@@ -127,6 +131,13 @@ def test_in_a_partition_the_newest_go_first_and_all_are_accounted_for(letters: l
     for partition in {(it.topic_id, it.partition) for it in going if it}:
         offsets = [it.offset for it in going if it and (it.topic_id, it.partition) == partition]
         assert offsets == sorted(offsets, reverse=True)
+
+
+def test_a_header_names_no_more_items_than_a_message_may_hold() -> None:
+    one = letter(failed=", ".join(["0-99999:check"] * 2000))
+
+    assert len(one.items) == 100_000
+    assert parse_origin(b"T/raw/0/0", b"1", one.failed.encode()) is None
 
 
 def test_counts_name_letters_without_items_too() -> None:
