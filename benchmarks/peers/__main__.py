@@ -196,7 +196,9 @@ class Contest:
     def digest(self) -> str:
         """All rows but for the version, whose resolution differs between the contenders."""
         columns = ", ".join(name for name in COLUMNS if name not in {TABLE.version, "left_at"})
-        ordered = f"select md5(string_agg(t::text, '|' order by user_id)) from (select {columns} from {TABLE.name}) as t"
+        ordered = (
+            f"select md5(string_agg(t::text, '|' order by user_id)) from (select {columns} from {TABLE.name}) as t"
+        )
         with psycopg.connect(self.dsn) as connection:
             [(digest,)] = connection.execute(ordered.encode()).fetchall()
         return str(digest)

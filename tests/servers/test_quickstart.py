@@ -56,7 +56,7 @@ def bash(command: str, folder: Path) -> "subprocess.CompletedProcess[str]":
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=600,
         check=False,
     )
 
@@ -85,6 +85,7 @@ def worker(command: str, folder: Path) -> Iterator[None]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # a first start downloads what the servers are
 def test_the_page_is_followed_to_the_letter(clone: Path) -> None:
     steps = blocks()
     assert sum(block.language == "sh" for block in steps) >= 10

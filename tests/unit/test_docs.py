@@ -102,6 +102,19 @@ def test_the_closed_sets_are_documented() -> None:
     assert skips == set(SkipReason)
 
 
+def test_what_a_worker_is_said_to_say_it_says() -> None:
+    page = TEXTS["docs/troubleshooting.md"]
+    shown = {line for part in ("Log lines", "A worker stops with 78") for line in ROW.findall(_section(page, part))}
+    code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "lovelace_streams").rglob("*.py"))
+
+    assert sorted(line for line in shown if f"{line}" not in code) == []
+    assert len(shown) >= 15
+
+
+def _section(page: str, heading: str) -> str:
+    return page.split(f"\n## {heading}\n")[1].split("\n## ", maxsplit=1)[0]
+
+
 @pytest.mark.parametrize("page", TEXTS)
 def test_links_lead_somewhere(page: str) -> None:
     text = FENCE.sub("", TEXTS[page])
