@@ -5,7 +5,8 @@
 Every contender reads the same topic from its beginning, with a consumer group of its own, and writes into an empty
 table (*new*), then reads it all again into the full one (*existing*). What counts is when rows are there: the table is
 counted four times a second by somebody else, from the first rows seen to the last; start-up counts for nobody. In the
-end the tables are compared. Ours runs with dead letters, the ledger and commits on; peers have nothing like it to turn on.
+end the tables are compared. Ours runs with dead letters, the ledger and commits on; peers have nothing like it to turn
+on.
 """
 
 import argparse
