@@ -21,6 +21,7 @@ from uuid import UUID
 from psycopg import sql
 
 from lovelace_streams.rows import Column, Row
+from lovelace_streams.writers import Writer
 from lovelace_streams.writers.postgres_types import scalar
 
 TYPES: dict[Any, str] = {
@@ -55,6 +56,12 @@ def create_table(*rows: type[Row]) -> str:
     lines.append(f"PRIMARY KEY ({', '.join(map(_quoted, first.key))})")
     name = ".".join(map(_quoted, first.name.split(".")))
     return f"CREATE TABLE {name} (\n  " + ",\n  ".join(lines) + "\n);"
+
+
+def table_of(writer: Writer) -> str:
+    """The table that a writer writes; one with a dialect of its own says it itself."""
+    own = getattr(writer, "create_table", None)
+    return str(own()) if own is not None else create_table(*writer.rows)
 
 
 def sql_type(kind: Any) -> str:

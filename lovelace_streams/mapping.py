@@ -4,9 +4,10 @@ The generated function works on Structs derived from the row's paths (only what 
 judges: wherever it or the typed decode refuses, the item is decoded plainly and interpreted, and that gives the error
 or the row. So a user's function may be called twice for one item, and should have no effect but its result.
 
-Paths are names with dots between; `$.` starts at the message, `$` is all of it. A parent that is null or absent makes
-the path absent; a parent of another kind is the record's fault. What is read whole *and* in parts (`user` and
-`user.id`) is not decoded by type: such a row class is interpreted, which costs some 20 µs a row instead of one.
+Paths are names with dots between; `$.` starts at the message, `$` is all of it, `.` all of the item. A parent that is
+null or absent makes the path absent; a parent of another kind is the record's fault. What is read whole *and* in
+parts (`user` and `user.id`) is not decoded by type: such a row class is interpreted, which costs some 20 µs a row
+instead of one.
 """
 
 import copy
@@ -47,12 +48,14 @@ class Place(msgspec.Struct, frozen=True):
     @classmethod
     def of(cls, path: str) -> "Place":
         """Read `$.d.guild_id` or `user.id`; raises `ValueError`."""
-        if path == "$":
-            return cls(root=True, parts=())
+        if path in ("$", "."):
+            return cls(root=path == "$", parts=())
         root = path.startswith("$.")
         parts = tuple((path[2:] if root else path).split("."))
         if not all(parts):
-            raise ValueError(f"{path!r} is no path: names with dots between, `$.` to start at the message")
+            raise ValueError(
+                f"{path!r} is no path: names with dots between, `$.` to start at the message, `.` the item"
+            )
         return cls(root=root, parts=parts)
 
     def below(self, base: str) -> str:
@@ -237,13 +240,19 @@ def interpret(
         now_ms = time.time_ns() // 1_000_000
     if record is None:
         record = Record("", 0, 0, 0, 0, None, None, [], now_ms)
-    if not isinstance(raw, Mapping):
+    if not isinstance(raw, Mapping) and not takes_scalars(row_class):
         raise RecordFault(Reason.WRONG_TYPE, f"expected object, got {got(raw)} at {base}")
     whole = raw if root is None else root
     values = {field.column.name: field.value(raw, whole, record, base) for field in fields_of(row_class)}
     row: Row = call(lambda given: row_class(**given), values, base, name=f"{row_class.__name__}.__post_init__")
     check_version(row, latest(now_ms))
     return row
+
+
+@cache
+def takes_scalars(row_class: type[Row]) -> bool:
+    """Whether an item may be something else than an object: a field is the item itself (`From(".")`)."""
+    return any(not place.root and not place.parts for field in fields_of(row_class) for place in field.places)
 
 
 def check_version(row: Row, limit: datetime) -> None:

@@ -13,7 +13,18 @@ What is made from it lies elsewhere: the decode types and the mapping in `mappin
 
 from collections.abc import Callable
 from types import NoneType, UnionType
-from typing import Annotated, Any, ClassVar, Self, Union, cast, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Self,
+    Union,
+    cast,
+    dataclass_transform,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import msgspec
 from msgspec import UNSET
@@ -141,6 +152,7 @@ class RowMeta(msgspec.StructMeta):
         return cast(type[Row], cls)._table  # noqa: SLF001
 
 
+@dataclass_transform(kw_only_default=True, field_specifiers=(msgspec.field,))
 class Row(msgspec.Struct, metaclass=RowMeta):
     """Base of all rows. A field that the message does not mention holds `UNSET`: absent is not null."""
 

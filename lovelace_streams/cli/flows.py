@@ -16,10 +16,11 @@ app = typer.Typer()
 @app.command()
 @faults
 def ddl(flow: Flow) -> None:
-    """Print the CREATE TABLE of a flow's rows."""
-    from lovelace_streams.ddl import create_table
+    """Print the CREATE TABLE of a flow's rows, as its destination spells it."""
+    from lovelace_streams.ddl import table_of
 
-    print(create_table(*journey(flow).rows))
+    for writer in journey(flow).writers:
+        print(table_of(writer))
 
 
 @app.command()

@@ -176,6 +176,12 @@ class ClickHouseWriter:
         """`http://host/database/table`, without credentials."""
         return f"{self.settings.name}/{self.table.name}"
 
+    def create_table(self) -> str:
+        """The DDL of its table, which `lovelace ddl` prints."""
+        from lovelace_streams.writers.clickhouse_ddl import create_table
+
+        return create_table(*self.rows)
+
     # -- connection --------------------------------------------------------------------------------------------------
 
     def open(self) -> None:
@@ -346,9 +352,12 @@ class ClickHouseWriter:
         """A column at a time, the version last; raises `Unfit` with the column that has a bad value."""
         shape = self._shaped()
         data = []
-        for name, take in shape.takers.items():
+        takers = [shape.takers[type(entry.row)] for entry in entries]
+        for name in shape.columns:
+            if name not in takers[0]:  # the table's version
+                continue
             try:
-                data.append([take(getattr(entry.row, name)) for entry in entries])
+                data.append([take[name](getattr(entry.row, name)) for take, entry in zip(takers, entries, strict=True)])
             except Unfit as unfit:
                 raise Unfit(unfit.reason, unfit.code, name) from None
         data.append([shape.version(entry) for entry in entries])

@@ -43,14 +43,18 @@ TYPES: dict[Any, str] = {
 
 
 def create_table(*rows: type[Row]) -> str:
-    """The table of row classes that have the same columns: its rows are replaced whole. Raises `TypeError`."""
+    """The table of row classes that have the same columns: its rows are replaced whole. Raises `TypeError`.
+
+    A column is nullable where a class lets it be None.
+    """
     first = rows[0].__table__
     for row in rows:
         table = row.__table__
         names = {column.name for column in table.columns}
         if (table.name, table.key, names) != (first.name, first.key, {column.name for column in first.columns}):
             raise TypeError(f"{row.__name__} has another table, key or set of columns than {rows[0].__name__}")
-    lines = [_column(column) for column in first.columns]
+    nullable = {column.name for row in rows for column in row.__table__.columns if column.nullable}
+    lines = [_column(column, nullable=column.name in nullable) for column in first.columns]
     lines.append(f"{quoted(VERSION)} UInt128")
     name = ".".join(map(quoted, first.name.split(".")))
     key = ", ".join(map(quoted, first.key))
@@ -76,8 +80,8 @@ def column_type(kind: Any, *, nullable: bool = False) -> str:
     return f"Nullable({TYPES[plain]})" if nullable else TYPES[plain]
 
 
-def _column(column: Column) -> str:
+def _column(column: Column, *, nullable: bool) -> str:
     try:
-        return f"{quoted(column.name)} {column_type(column.type, nullable=column.nullable)}"
+        return f"{quoted(column.name)} {column_type(column.type, nullable=nullable)}"
     except TypeError as error:
         raise TypeError(f"{column.name}: {error}") from None

@@ -38,7 +38,8 @@ class Shape(msgspec.Struct, frozen=True):
 
     columns: dict[str, str]
     """Name → type, of the columns that are written, the version column last."""
-    takers: dict[str, Take]
+    takers: dict[type[Row], dict[str, Take]]
+    """How each row class's values are checked, in the order of `columns`."""
     version: Callable[[Entry], int]
     """The one integer by which the table tells which row of a key is the last."""
     constraints: frozenset[str]
@@ -88,11 +89,10 @@ class _Inspection:
         columns = {each["name"]: each for each in self.client.query(COLUMNS, parameters=of).named_results()}
         version = self._version_column(real, columns)
         self._key(real, columns)
-        types = self._types(columns, version)
-        fields = {column.name: column for column in self.table.columns}
+        names = [column.name for column in self.table.columns]
         return Shape(
-            columns={name: columns[name]["type"] for name in (*types, version)},
-            takers={name: taker(fields[name].type, real) for name, real in types.items()},
+            columns={name: columns[name]["type"] for name in (*names, version) if name in columns},
+            takers={row: self._takers(row, names, columns, version) for row in self.rows},
             version=self._version(columns[version]),
             constraints=frozenset(_CONSTRAINT.findall(real["create_table_query"])),
             durable="fsync_after_insert = 1" in real["engine_full"],
@@ -129,9 +129,9 @@ class _Inspection:
                 " rows of one key in two partitions are never replaced"
             )
 
-    def _types(self, columns: dict[str, Any], version: str) -> dict[str, Type]:
-        types = {}
-        for field in self.table.columns:
+    def _takers(self, row: type[Row], names: list[str], columns: dict[str, Any], version: str) -> dict[str, Take]:
+        takers = {}
+        for field in row.__table__.columns:
             column = columns.get(field.name)
             if column is None:
                 raise self._fault(f"the table has no column {field.name}")
@@ -139,8 +139,11 @@ class _Inspection:
                 raise self._fault(f"column {field.name} is {column['default_kind']} and can't be written")
             if field.name == version:
                 raise self._fault(f"column {version} is the table's version, which the writer fills: name another one")
-            types[field.name] = self._held(field, parse(column["type"]))
-        return types
+            takers[field.name] = taker(field.type, self._held(field, parse(column["type"])))
+        apart = sorted(set(names) ^ set(takers))
+        if apart:
+            raise self._fault(f"{row.__name__} differs from it in {', '.join(apart)}, and rows are replaced whole")
+        return {name: takers[name] for name in names}
 
     def _held(self, field: Column, real: Type) -> Type:
         kind = getattr(field.type, "__name__", str(field.type))

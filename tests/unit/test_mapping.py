@@ -451,3 +451,21 @@ def test_paths_in_messages_are_absolute() -> None:
 
     with pytest.raises(RecordFault, match=r"expected int, got list at \$\.d\.members\[\]\.id"):
         normalizer(Pair).normalize(oks[0], NOW)
+
+
+def test_an_item_may_be_a_value_itself() -> None:
+    class Gone(Row, table="gone", primary_key="id"):
+        id: Annotated[int, From(".")]
+        channel: Annotated[int, From("$.d.channel")]
+
+    decoder = JsonDecoder(Events("t", {"BULK": Items("d.ids", Gone)}, otherwise=Skip("unknown_event")))
+    assert Gone.from_raw("7", {"d": {"channel": 1}}) == Gone(id=7, channel=1)
+    for value in ({"id": 7}, None, ["7"]):
+        with pytest.raises(RecordFault, match=r"int, got (object|null|list) at \$"):
+            Gone.from_raw(value, {"d": {"channel": 1}})
+
+    oks, errs, skipped = [], [], []
+    record = Record("t", 0, 0, 0, 1, None, b'{"t":"BULK","d":{"ids":["7",8],"channel":1}}', [], 0)
+    decoder.decode(record, oks, errs, skipped)
+    made = normalizer(Gone)
+    assert [made.normalize(envelope, 0) for envelope in oks] == [Gone(id=7, channel=1), Gone(id=8, channel=1)]
