@@ -4,6 +4,7 @@ import itertools
 import struct
 from typing import Any
 
+from fastavro.read import LOGICAL_READERS
 from hypothesis import strategies as st
 
 PRIMITIVES = ("null", "boolean", "int", "long", "float", "double", "bytes", "string")
@@ -193,3 +194,188 @@ def varint(number: int) -> bytes:
         rest >>= 7
     out.append(rest)
     return bytes(out)
+
+
+# ---- a reader of one's own ----------------------------------------------------------------------------------------
+
+PROMOTED = {
+    "int": ("long", "float", "double"),
+    "long": ("float", "double"),
+    "float": ("double",),
+    "string": ("bytes",),
+    "bytes": ("string",),
+}
+ADDED = (
+    ("long", 7, 7),
+    (["null", "string"], None, None),
+    ({"type": "array", "items": "int"}, [1], [1]),
+    ({"type": "int", "logicalType": "date"}, 0, LOGICAL_READERS["int-date"](0)),
+    ("bytes", "\u00ff", b"\xff"),
+)
+"""Types of fields that only the reader has, with a default as JSON and as a value."""
+
+
+class Reader:
+    """A writer's schema, changed at random into a reader's: promoted, in and out of unions, renamed, more and less."""
+
+    def __init__(self, draw: st.DrawFn, writer: Any) -> None:
+        self._draw = draw
+        self._named = named_types(writer)
+        self._defined: dict[str, str] = {}
+        self.schema = self.type(writer)
+
+    def type(self, schema: Any, *, within: bool = False) -> Any:
+        """The reader's type for a writer's."""
+        way = self._draw(st.sampled_from(["same"] * 4 + ["promoted", "promoted", "union", "other"]))
+        if way == "other" and within:
+            return self._draw(st.sampled_from(PRIMITIVES))
+        if way == "union" and within and not isinstance(schema, list):
+            made = self.type(schema)
+            others = [each for each in ("null", "int", "string") if _kind(each) != _kind(made)]
+            return made if isinstance(made, list) else self._draw(st.permutations([made, *others]))
+        if isinstance(schema, list):
+            left = self._draw(st.permutations(schema))[: self._draw(st.integers(1, len(schema)))]
+            if way == "promoted" and len(left) == 1:
+                return self.type(left[0])
+            made = [self.type(each) for each in left]
+            return [each for n, each in enumerate(made) if _kind(each) not in map(_kind, made[:n])]
+        if isinstance(schema, str) and schema in self._named:
+            return self._defined.get(schema) or self.type(self._named[schema])
+        kind = schema["type"] if isinstance(schema, dict) else schema
+        if kind in ("record", "enum", "fixed"):
+            return self._defined.get(schema["name"]) or self._of_name(kind, schema)
+        if kind in ("array", "map"):
+            inner = "items" if kind == "array" else "values"
+            return {**schema, inner: self.type(schema[inner], within=True)}
+        if way == "promoted":
+            return self._draw(st.sampled_from([schema, kind, *PROMOTED.get(kind, ())]))
+        return schema
+
+    def _of_name(self, kind: str, schema: Any) -> Any:
+        name, more = schema["name"], {}
+        if self._defined and self._draw(st.integers(0, 5)) == 0:
+            more = {"name": f"{name}x", "aliases": [name]}
+        elif self._defined and self._draw(st.integers(0, 5)) == 0:
+            more = {"name": f"elsewhere.{name.rpartition('.')[2]}"}
+        self._defined[name] = more.get("name", name)
+        if kind == "enum":
+            symbols = self._draw(st.permutations(schema["symbols"]))[: self._draw(st.integers(1, 3))]
+            default = {"default": symbols[0]} if self._draw(st.booleans()) else {}
+            return {**schema, **more, "symbols": symbols, **default}
+        if kind == "fixed":
+            return {**schema, **more}
+        return {**schema, **more, "fields": list(self._fields(schema["fields"]))}
+
+    def _fields(self, fields: Any) -> Any:
+        for field in self._draw(st.permutations(fields)):
+            way = self._draw(st.sampled_from(["same"] * 5 + ["gone", "renamed"]))
+            if way == "gone":
+                continue
+            made = {"name": field["name"], "type": self.type(field["type"], within=True)}
+            yield {**made, "name": f"new_{field['name']}", "aliases": [field["name"]]} if way == "renamed" else made
+        if self._draw(st.integers(0, 3)) == 0:
+            kind, default, _ = self._draw(st.sampled_from(ADDED))
+            yield {"name": "added", "type": kind, "default": default}
+        if self._draw(st.integers(0, 19)) == 0:
+            yield {"name": "wanted", "type": "int"}
+
+
+def _kind(schema: Any) -> str:
+    if isinstance(schema, list):
+        return "union"
+    kind = schema["type"] if isinstance(schema, dict) else schema
+    return schema["name"] if isinstance(schema, dict) and "name" in schema else kind
+
+
+class NoMatch(Exception):  # noqa: N818
+    """What the specification calls an error."""
+
+
+class Oracle:
+    """What a reader makes of drawn data, said by the specification's sentences one by one, slowly."""
+
+    def __init__(self, reader: Any) -> None:
+        self._named = named_types(reader)
+        self._reader = reader
+
+    def value(self, drawn: tuple[Any, Any]) -> Any:
+        """The whole of it; raises `NoMatch`."""
+        return self._value(drawn, self._reader)
+
+    def _value(self, drawn: tuple[Any, Any], reader: Any) -> Any:
+        schema, value = drawn
+        if isinstance(schema, list):  # "if writer's is a union": its branch decides
+            return self._value(value, reader)
+        reader = self._named.get(reader, reader) if isinstance(reader, str) else reader
+        if isinstance(
+            reader, list
+        ):  # "the first schema in the reader's union that matches", the same type before others
+            ranked = sorted(reader, key=lambda branch: -self._rank(schema, branch))
+            return self._value(drawn, ranked[0])
+        if not self._rank(schema, reader):
+            raise NoMatch
+        kind = schema["type"] if isinstance(schema, dict) else schema
+        if kind == "record":
+            return dict(self._fields(value, reader))
+        if kind == "array":
+            return [self._value(each, reader["items"]) for each in value]
+        if kind == "map":
+            return {key: self._value(each, reader["values"]) for key, each in value.items()}
+        if kind == "enum":
+            if value not in reader["symbols"] and "default" not in reader:
+                raise NoMatch
+            return value if value in reader["symbols"] else reader["default"]
+        return self._leaf(schema, kind, value, reader)
+
+    def _fields(self, values: dict[str, Any], reader: Any) -> Any:
+        for field in reader["fields"]:
+            name = next((n for n in (field["name"], *field.get("aliases", ())) if n in values), None)
+            if name is not None:
+                yield field["name"], self._value(values[name], field["type"])
+            elif "default" in field:
+                yield field["name"], next(v for t, d, v in ADDED if t == field["type"] and d == field["default"])
+            else:
+                raise NoMatch
+
+    def _leaf(self, schema: Any, kind: str, value: Any, reader: Any) -> Any:
+        wanted = reader["type"] if isinstance(reader, dict) else reader
+        if kind in ("int", "long") and wanted in ("float", "double"):
+            value = float(value)
+        elif kind == "string" and wanted == "bytes":
+            value = value.encode()
+        elif kind == "bytes" and wanted == "string":
+            try:
+                value = value.decode()
+            except UnicodeDecodeError:
+                raise NoMatch from None
+        logical = reader.get("logicalType") if isinstance(reader, dict) else None
+        written = schema if isinstance(schema, dict) and "logicalType" in schema else None
+        read = LOGICAL_READERS.get(f"{wanted}-{logical}")
+        if read is None:
+            return value
+        if written is not None and logical != "decimal":
+            read = LOGICAL_READERS.get(f"{kind}-{written['logicalType']}", read)
+        try:
+            return read(value, reader, None)
+        except (ValueError, OverflowError):
+            raise NoMatch from None
+
+    def _rank(self, writer: Any, reader: Any) -> int:
+        reader = self._named.get(reader, reader) if isinstance(reader, str) else reader
+        w = writer["type"] if isinstance(writer, dict) else writer
+        r = reader["type"] if isinstance(reader, dict) else reader
+        if w != r:
+            return int(r in PROMOTED.get(w, ()) and _units_match(writer, reader))
+        if w in ("record", "enum", "fixed"):
+            if writer["name"] == reader["name"]:
+                return 3
+            last = writer["name"].rpartition(".")[2] == reader["name"].rpartition(".")[2]
+            return 2 * (last or writer["name"] in reader.get("aliases", ()))
+        return 2 * _units_match(writer, reader)
+
+
+def _units_match(writer: Any, reader: Any) -> bool:
+    w, r = (each.get("logicalType") if isinstance(each, dict) else None for each in (writer, reader))
+    if "nobody-knows" in (w, r) or None in (w, r) or w == r:
+        return True
+    return "-" in w and w.rpartition("-")[0] == r.rpartition("-")[0]

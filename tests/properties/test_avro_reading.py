@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from lovelace_streams.avro.reading import Read, reading
 from lovelace_streams.avro.schema import parse
 from lovelace_streams.errors import RecordFault
-from tests.properties.avro_schemas import Data, schemas, write
+from tests.properties.avro_schemas import Data, NoMatch, Oracle, Reader, schemas, write
 
 
 def outcome(read: Read, message: bytes) -> str:
@@ -51,3 +51,19 @@ def test_every_byte_counts(schema: dict[str, Any], data: st.DataObject) -> None:
     message = write(Data(schema).draw(data.draw, schema))
     for wrong in (message + b"\0", message[:-1]):
         assert wrong == message or outcome(read, wrong) == "not_avro"
+
+
+@given(schema=schemas(), data=st.data(), sizes=st.booleans())
+def test_a_reader_gets_what_the_specification_says(schema: dict[str, Any], data: st.DataObject, sizes: bool) -> None:
+    drawn = Data(schema).draw(data.draw, schema)
+    mine = Reader(data.draw, schema).schema
+    read, misfits = reading(parse(schema).root, parse(mine).root)
+    try:
+        expected = repr(Oracle(mine).value(drawn))
+    except NoMatch:
+        assert outcome(read, write(drawn, sizes)) in SPECIFIED
+    else:
+        assert repr(read(write(drawn, sizes), 0)) == expected
+
+
+SPECIFIED = {"wrong_type", "null", "missing", "bad_value", "out_of_range", "not_utf8"}
