@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from importlib import import_module
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,6 +34,12 @@ PORTS = {
     "kafka": 9092, "schema-registry": 8081, "kafka-ui": 8080, "postgres": 5432, "clickhouse": 8123, "temporal": 7233,
     "api": 8000, "prometheus": 9090, "grafana": 3000,
 }  # fmt: skip
+EVERYTHING = Settings(
+    clickhouse_dsn="http://127.0.0.1:8123/lovelace",
+    schema_registry_url="http://127.0.0.1:8081/apis/ccompat/v7",
+    _env_file=None,
+)
+"""Settings that every flow can be built with."""
 VERSION = re.compile(r"v?\d+\.\d+(\.\d+)*(-[a-z0-9-]+)?")
 
 
@@ -219,11 +226,14 @@ def test_every_worker_is_scaled_by_the_lag_of_its_own_group() -> None:
     assert scaled.keys() == DEPLOYMENTS.keys() - {"api"}
     for name, spec in scaled.items():
         [container] = DEPLOYMENTS[name]["spec"]["template"]["spec"]["containers"]
-        flow = source_of(flow_of(container["command"]))
+        flow = flow_of(container["command"])
         [trigger] = spec["triggers"]
         assert "replicas" not in DEPLOYMENTS[name]["spec"], "two would decide"
         assert trigger["type"] == "kafka"
-        assert (trigger["metadata"]["consumerGroup"], trigger["metadata"]["topic"]) == (flow.name, flow.topic)
+        assert (trigger["metadata"]["consumerGroup"], trigger["metadata"]["topic"]) == (
+            import_module(flow).flow(EVERYTHING).flow_id,
+            source_of(flow).topic,
+        )
         assert trigger["metadata"]["allowIdleConsumers"] == "false"
         assert spec["minReplicaCount"] == 1
 
@@ -250,7 +260,7 @@ def test_the_submission_names_flows_that_there_are_and_puts_no_input_into_a_comm
     [task] = KESTRA["tasks"]
     inputs = {each["id"]: each for each in KESTRA["inputs"]}
 
-    assert {source_of(f"dataflows.{flow}").name for flow in inputs["flow"]["values"]} == set(inputs["flow"]["values"])
+    assert all(source_of(flow).topic for flow in inputs["flow"]["values"])
     assert "{{" not in " ".join(task["commands"])
     asked = set(re.findall(r"inputs\.(\w+)", str(task)))
     assert asked == inputs.keys()
