@@ -2,8 +2,8 @@
 
 import re
 import tomllib
-from importlib import import_module
 from collections.abc import Iterator
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
