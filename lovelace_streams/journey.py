@@ -4,7 +4,7 @@ Nothing runs and nothing connects. `lovelace check`, `ddl` and `submit` learn so
 its rows are and where they go, whoever wrote it; a flow needs to say nothing about itself.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -23,7 +23,7 @@ class Lane(msgspec.Struct, frozen=True):
 
     source: KafkaSource
     decoder: Decoder | None = None
-    target: type[Row] | Callable[..., Any] | None = None
+    target: type[Row] | Callable[..., Any] | Sequence[type[Row]] | None = None
     writer: Writer | None = None
 
 

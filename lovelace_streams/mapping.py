@@ -15,7 +15,7 @@ import inspect
 import keyword
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache, cached_property, lru_cache
 from operator import attrgetter
@@ -657,9 +657,9 @@ class Normalizer:
         self._checked = target
 
 
-def normalizer(*targets: type[Row] | MapFunction) -> Normalizer:
+def normalizer(*targets: type[Row] | MapFunction | Sequence[type[Row]]) -> Normalizer:
     """What `normalize` runs; raises `TypeError` for a row class that can't be mapped."""
-    return Normalizer(*targets)
+    return Normalizer(*(each for it in targets for each in (it if isinstance(it, Sequence) else (it,))))
 
 
 def loose(value: Any, path: str) -> Any:

@@ -1,7 +1,7 @@
 """3. `Envelope[raw item]` → `Envelope[Row]`: what a source calls a thing becomes what the table calls it."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import bytewax.operators as op
@@ -19,10 +19,12 @@ from lovelace_streams.source import KafkaSource
 def normalize(
     step_id: str,
     up: Stream[Envelope[Any]],
-    target: type[Row] | Callable[..., Any],
+    target: type[Row] | Callable[..., Any] | Sequence[type[Row]],
     source: KafkaSource | None = None,
 ) -> Sorted:
-    """Map each item to a row of the class that its event names (`target` where none does), or by a plain function.
+    """Map each item to a row of the class that its event names, or by a plain function.
+
+    `target` is the row class, or one of each table where events are of several, or the function.
 
     A function takes the decoded item and answers `Row`, several of them, or `Skip`. What does not fit leaves by `errs`
     with path, expectation and kind, never with the value; `Skip` leaves by `skipped`. Items of a table that `target` is

@@ -115,7 +115,7 @@ def run(
 
     `flow` is what `python -m bytewax.run` gets: a function (it gets settings of its own, which `settings` change:
     `batch_size=2`), or what it answers. Its source reads `messages` (see `Message`), in their order; each writer is a
-    `MemoryWriter` with its rows, or that of `writers` for the same table, with rows or rules of its own. `jobs` opens
+    `MemoryWriter` with its rows, or that of `writers` for the same tables, with rows or rules of its own. `jobs` opens
     jobs, each with its total; `schemas` are those of the schema registry, by id.
 
     Raises the `DeploymentFault` that would have stopped the worker with exit code 78, and `TimeoutError` where
@@ -201,7 +201,7 @@ class OwnSettings(Settings):
 
 def _replace_ends(source: KafkaSource, writers: Sequence[MemoryWriter], ledger: "Ledger") -> list[MemoryWriter]:
     """A writer in memory for each that the flow has, and the ledger behind the reporter's own client."""
-    given = {writer.declared.name: writer for writer in writers}
+    given = {frozenset(writer.tables): writer for writer in writers}
     into = []
     for service in source.services:
         if isinstance(service, Carrier):
@@ -212,15 +212,16 @@ def _replace_ends(source: KafkaSource, writers: Sequence[MemoryWriter], ledger: 
             service.client = httpx.Client(transport=httpx.MockTransport(ledger.answer))
     if ledger.opened and not any(isinstance(service, Reporter) for service in source.services):
         raise TypeError("the flow ends in `commit`, which knows no jobs: let it end in `progress`")
-    if unknown := given.keys() - {writer.declared.name for writer in into}:
-        raise TypeError(f"the flow writes no table {', '.join(sorted(unknown))}")
+    if unknown := given.keys() - {frozenset(writer.tables) for writer in into}:
+        raise TypeError(f"the flow has no writer of {', '.join(sorted(min(unknown)))}")
     return into
 
 
-def _in_memory(writer: Writer, given: Mapping[str, MemoryWriter]) -> MemoryWriter:
+def _in_memory(writer: Writer, given: Mapping[frozenset[str], MemoryWriter]) -> MemoryWriter:
     if isinstance(writer, MemoryWriter):
         return writer
-    return given.get(writer.rows[0].__table__.name) or MemoryWriter(*writer.rows)
+    tables = frozenset(row.__table__.name for row in writer.rows)
+    return given.get(tables) or MemoryWriter(*writer.rows)
 
 
 def _send(broker: Broker, source: KafkaSource, messages: Sequence[Message]) -> None:

@@ -186,7 +186,7 @@ def test_a_flow_that_makes_its_own_settings_is_run_in_memory_all_the_same(monkey
 def test_a_flow_that_is_none_is_refused() -> None:
     with pytest.raises(DeploymentFault, match="no kafka_source"):
         run(Dataflow("empty"), [])
-    with pytest.raises(TypeError, match="writes no table others"):
+    with pytest.raises(TypeError, match="no writer of others"):
         run(
             flow,
             [],
@@ -196,6 +196,54 @@ def test_a_flow_that_is_none_is_refused() -> None:
                 )
             ],
         )
+
+
+class Part(ls.Row, table="parts", primary_key=("item", "number")):
+    item: int
+    number: int
+
+
+def into_both(settings: ls.Settings, what, target) -> Dataflow:
+    source = ls.KafkaSource(settings.kafka, topics=["items"])
+    flow = Dataflow("both")
+    decoded = ls.decode("decode", ls.kafka_source("kafka", flow, source), ls.JsonDecoder(what))
+    rows = ls.normalize("normalize", decoded.oks, target, source)
+    writer = PostgresWriter(settings.postgres, Item, Part)
+    written = ls.upsert("upsert", ls.batch("batch", rows.oks, settings.batch), writer, source)
+    dead = ls.dead_letter("dead_letter", source, decoded.errs, rows.errs, written.errs)
+    ls.commit("commit", source, written.settled, dead.settled, decoded.skipped, rows.skipped)
+    return flow
+
+
+def test_an_item_with_rows_of_several_tables() -> None:
+    def parts(raw):
+        at = datetime(2020, 1, 1, tzinfo=UTC)
+        rows = [Part(item=raw["id"], number=number) for number in raw["parts"]]
+        return [Item(id=raw["id"], name=ls.UNSET, seen_at=at), *rows]
+
+    def both(settings: ls.Settings) -> Dataflow:
+        return into_both(settings, parts, parts)
+
+    result = run(both, [{"id": 1, "parts": [1, 2]}, {"id": 2, "parts": []}])
+
+    assert result.outcomes == {"written": 2}
+    assert result.rows("parts") == [{"item": 1, "number": 1}, {"item": 1, "number": 2}]
+    assert [row["id"] for row in result.rows("items")] == [1, 2]
+    strict = MemoryWriter(Item, Part, check=lambda row: row.get("number") != 2)
+    assert run(both, [{"id": 1, "parts": [1, 2]}], writers=[strict]).letter("check").items == [(0, "check")]
+    assert strict.tables == {"items": {}, "parts": {}}, "none of an item's rows stays"
+
+
+def test_events_of_several_tables() -> None:
+    kinds = ls.Events("t", {"item": ls.Items("d", Item), "part": ls.Items("d", Part)}, ls.Skip("unknown_event"))
+    messages = [{"t": "item", "d": {"id": 1}}, {"t": "part", "d": {"item": 1, "number": 7}}]
+
+    result = run(lambda settings: into_both(settings, kinds, (Item, Part)), messages)
+
+    assert result.all_written().rows("parts") == [{"item": 1, "number": 7}]
+    assert result.row("items", id=1)
+    with pytest.raises(DeploymentFault, match="decode gives items of Part, which normalize was not told of"):
+        run(lambda settings: into_both(settings, kinds, Item), messages)
 
 
 def test_jobs_need_a_flow_that_reports() -> None:
