@@ -30,7 +30,7 @@ from lovelace_streams.settings import ProgressSettings
 from lovelace_streams.source import KafkaSource, record_of
 from lovelace_streams.topics import REQUEST_SECONDS, TopicIds
 from lovelace_streams.upsert import ends_of, entries_of
-from lovelace_streams.writers import Writer, check_capabilities
+from lovelace_streams.writers import Evolves, Writer, check_capabilities
 
 P = ParamSpec("P")
 """What a look is told."""
@@ -123,7 +123,7 @@ class _Check:
     def run(self) -> Report:
         opened: dict[Writer, bool] = {}
         for writer in self.journey.writers:
-            opened[writer] = self._look(self._destination, writer) is not None
+            opened[writer] = bool(self._look(self._destination, writer))
         self._look(self._progress)
         try:
             for lane in self.journey.lanes:
@@ -156,6 +156,13 @@ class _Check:
 
     def _destination(self, writer: Writer) -> bool:
         check_capabilities(writer)
+        if isinstance(writer, Evolves) and writer.evolves:
+            writer.evolves = False
+            lacking = writer.evolution()
+            if lacking.addable:
+                self._say(Finding("note", f"added at start (TABLE_EVOLUTION=add): {' '.join(lacking.statements)}"))
+                self._say(Finding("note", "no row was tried: the table is not yet as it will be"))
+                return False
         with _bounded(writer):
             writer.open()
         rows = ", ".join(row.__name__ for row in writer.rows)

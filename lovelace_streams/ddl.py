@@ -21,7 +21,7 @@ from uuid import UUID
 from psycopg import sql
 
 from lovelace_streams.rows import Column, Row
-from lovelace_streams.writers import Writer
+from lovelace_streams.writers.postgres_table import identifier
 from lovelace_streams.writers.postgres_types import scalar
 
 TYPES: dict[Any, str] = {
@@ -37,11 +37,38 @@ TYPES: dict[Any, str] = {
 }
 
 
-def create_table(*rows: type[Row]) -> str:
+def create_table(*rows: type[Row], existing_too: bool = False) -> str:
     """The table of one or more row classes: columns of the first in its order, then what the others add.
 
     A column is NOT NULL where no class lets it be None and the first class has it: a row that lacks it may come first.
     """
+    first = rows[0].__table__
+    lines = [_column(columns, required=required) for columns, required in _declared(rows).values()]
+    lines.append(f"PRIMARY KEY ({', '.join(map(_quoted, first.key))})")
+    create = "CREATE TABLE IF NOT EXISTS" if existing_too else "CREATE TABLE"
+    return f"{create} {identifier(first).as_string()} (\n  " + ",\n  ".join(lines) + "\n);"
+
+
+def add_column(name: str, *rows: type[Row]) -> str:
+    """A column as it can be added to a table with rows: nullable, or with the field's default.
+
+    >>> class Member(Row, table="members", primary_key="id"):
+    ...     id: int
+    ...     level: int = 1
+    >>> add_column("level", Member)
+    '"level" bigint NOT NULL DEFAULT 1'
+    """
+    columns, required = _declared(rows)[name]
+    default = columns[0].default
+    if isinstance(default, Enum):
+        default = default.value
+    if required and type(default) in (bool, int, float, str, Decimal):
+        return f"{_column(columns, required=True)} DEFAULT {_literal(default)}"
+    return _column(columns, required=False)
+
+
+def _declared(rows: Sequence[type[Row]]) -> dict[str, tuple[list[Column], bool]]:
+    """Column → how each class declares it, and whether a row of every class has it."""
     first = rows[0].__table__
     declared: dict[str, list[Column]] = {}
     for row in rows:
@@ -49,19 +76,9 @@ def create_table(*rows: type[Row]) -> str:
             raise TypeError(f"{row.__name__} is a row of another table or key than {rows[0].__name__}")
         for column in row.__table__.columns:
             declared.setdefault(column.name, []).append(column)
-    lines = [
-        _column(columns, required=len(columns) == len(rows) or columns[0] in first.columns)
-        for columns in declared.values()
-    ]
-    lines.append(f"PRIMARY KEY ({', '.join(map(_quoted, first.key))})")
-    name = ".".join(map(_quoted, first.name.split(".")))
-    return f"CREATE TABLE {name} (\n  " + ",\n  ".join(lines) + "\n);"
-
-
-def table_of(writer: Writer) -> str:
-    """The table that a writer writes; one with a dialect of its own says it itself."""
-    own = getattr(writer, "create_table", None)
-    return str(own()) if own is not None else create_table(*writer.rows)
+    return {
+        name: (columns, len(columns) == len(rows) or columns[0] in first.columns) for name, columns in declared.items()
+    }
 
 
 def sql_type(kind: Any) -> str:

@@ -47,6 +47,8 @@ class PostgresSettings(msgspec.Struct, frozen=True):
     write_seconds: float = 30.0
     """The client's own deadline for one block (law 5)."""
     prepare: bool = False
+    evolution: Literal["none", "add"] = "none"
+    """`add`: columns that rows have and the table lacks are added at start."""
 
     @property
     def name(self) -> str:
@@ -108,6 +110,7 @@ class Settings(BaseSettings):
     postgres_pool: int = 1
     postgres_write_seconds: float = 30.0
     postgres_prepare: bool = False
+    table_evolution: Literal["none", "add"] = "none"
     clickhouse_dsn: SecretStr | None = None
     clickhouse_write_seconds: float = 30.0
     clickhouse_block_rows: int = Field(default=10_000, ge=1, le=1_000_000)
@@ -177,6 +180,7 @@ class Settings(BaseSettings):
             pool=self.postgres_pool,
             write_seconds=self.postgres_write_seconds,
             prepare=self.postgres_prepare,
+            evolution=self.table_evolution,
         )
 
     @property

@@ -8,19 +8,43 @@ import msgspec
 import typer
 
 from lovelace_streams.cli.shared import Flow, err, faults, journey, out, show
+from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.settings import Settings
+from lovelace_streams.writers import Evolves
 
 app = typer.Typer()
 
 
 @app.command()
 @faults
-def ddl(flow: Flow) -> None:
-    """Print the CREATE TABLE of a flow's rows, as its destination spells it."""
-    from lovelace_streams.ddl import table_of
+def ddl(
+    flow: Flow,
+    diff: Annotated[
+        bool, typer.Option("--diff", help="Compare with the real tables; exit code 1 if they differ.")
+    ] = False,
+    apply: Annotated[bool, typer.Option("--apply", help="Make missing tables, add missing columns.")] = False,
+) -> None:
+    """Print the CREATE TABLE of a flow's rows, or what the real tables lack; with --apply, add it.
 
+    What can't be added (another type, another key) is named, and then nothing is changed: exit code 1.
+    """
+    if diff and apply:
+        raise typer.BadParameter("--diff only looks: choose one of --diff and --apply")
+    obstacles = differs = False
     for writer in journey(flow).writers:
-        print(table_of(writer))
+        if not (diff or apply):
+            print(writer.ddl())
+            continue
+        if not isinstance(writer, Evolves):
+            raise DeploymentFault(f"{writer.name} compares no tables: `lovelace ddl {flow}` prints what makes them")
+        found = writer.evolution(apply=apply)
+        for statement in found.statements:
+            print(statement)
+        for obstacle in found.obstacles:
+            err.print(obstacle, style="red", markup=False, highlight=False, soft_wrap=True)
+        obstacles = obstacles or bool(found.obstacles)
+        differs = differs or found.differs
+    raise typer.Exit(int(obstacles if apply else differs))
 
 
 @app.command()

@@ -7,7 +7,7 @@ waits is `resilience`'s business.
 
 from collections.abc import Hashable, Iterator, Sequence
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
@@ -110,6 +110,9 @@ class Writer(Protocol):
     def name(self) -> str:
         """Where it writes, for messages and labels: host, database and table, never a password."""
 
+    def ddl(self) -> str:
+        """What makes its tables."""
+
     def open(self) -> None:
         """Connect, compare the rows with the real table.
 
@@ -144,6 +147,39 @@ class Writer(Protocol):
 
     def close(self) -> None:
         """Let go of the connection."""
+
+
+class Evolution(msgspec.Struct):
+    """What would have to be done to tables so that they hold their rows."""
+
+    statements: list[str] = []
+    """What can be added."""
+    obstacles: list[str] = []
+    """What can't be, a line each."""
+
+    @property
+    def differs(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self.statements or self.obstacles)
+
+    @property
+    def addable(self) -> bool:
+        """Whether columns are all that is missing."""
+        return bool(self.statements) and not self.obstacles and not self.statements[0].startswith("CREATE")
+
+
+@runtime_checkable
+class Evolves(Protocol):
+    """A writer that can say what its tables lack, and add it."""
+
+    evolves: bool
+    """Whether `open` adds missing columns."""
+
+    def evolution(self, *, apply: bool = False) -> Evolution:
+        """What the real tables lack; with `apply` it is added, unless something can't be.
+
+        Raises `DeploymentFault` or `DestinationFault`.
+        """
 
 
 def check_capabilities(writer: Writer) -> None:

@@ -176,13 +176,13 @@ class ClickHouseWriter:
         """`http://host/database/table`, without credentials."""
         return f"{self.settings.name}/{self.table.name}"
 
-    def create_table(self) -> str:
-        """The DDL of its table, which `lovelace ddl` prints."""
+    # -- connection --------------------------------------------------------------------------------------------------
+
+    def ddl(self) -> str:
+        """The `CREATE TABLE` of its table."""
         from lovelace_streams.writers.clickhouse_ddl import create_table
 
         return create_table(*self.rows)
-
-    # -- connection --------------------------------------------------------------------------------------------------
 
     def open(self) -> None:
         """Connect and compare the rows with the real table. Raises `DestinationFault` or `DeploymentFault`."""

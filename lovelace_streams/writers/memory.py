@@ -42,6 +42,10 @@ class MemoryWriter:
         """The table, or the first one's."""
         return next(iter(self.tables.values()))
 
+    def ddl(self) -> str:
+        """A dict needs nothing."""
+        return ""
+
     def open(self) -> None:
         """Nothing to connect to."""
 

@@ -17,13 +17,15 @@ import psycopg.conninfo
 import structlog
 from psycopg import sql
 
+from lovelace_streams.ddl import create_table
 from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.isolate import Refused, isolate
 from lovelace_streams.records import Reason
 from lovelace_streams.rows import Row
 from lovelace_streams.settings import PostgresSettings
-from lovelace_streams.writers import Capabilities, End, Entry, Refusal, Result, items_of, superseded
+from lovelace_streams.writers import Capabilities, End, Entry, Evolution, Refusal, Result, items_of, superseded
 from lovelace_streams.writers.postgres_block import OneTable, Segment, Tables
+from lovelace_streams.writers.postgres_evolve import evolution_of, evolve
 from lovelace_streams.writers.postgres_sql import Plan, Unfit
 from lovelace_streams.writers.postgres_table import Order, Shape, inspect
 
@@ -132,6 +134,8 @@ class PostgresWriter:
         self.deadline = settings.write_seconds + 1  # the server's own statement_timeout comes first, if it can
         self.capabilities = Capabilities()
         self.one_by_one = one_by_one
+        self.evolves = settings.evolution == "add"
+        """Whether `open` adds columns; a check turns it off."""
         self._connection: psycopg.Connection[Any] | None = None
         self._frame = Frame((), b"commit", b"rollback")
         self._suppresses = False
@@ -148,8 +152,43 @@ class PostgresWriter:
     def open(self) -> None:
         """Connect and compare the rows with the real table. Raises `DestinationFault` or `DeploymentFault`."""
         self.close()
+        connection = self._connect()
+        self._connection = connection
+        with self._faults():
+            if self.evolves:
+                self._evolve(connection)
+            found = [inspect(connection, each.table, each.rows, WAY_OUT) for each in self.tables.declared]
+            self.tables.found(found)
+            self._suppresses = any(shape.suppresses for shape in found)
+            self._frame = Frame(self._preamble(found), b"commit", b"rollback")
+            for each in self.tables.declared:
+                self._explain(connection, each)
+            self._check_durable(connection)
+
+    def _evolve(self, connection: psycopg.Connection[Any]) -> None:
+        """Add the columns that the tables lack; whatever else differs is refused by the inspection that follows."""
+        rows = [each.rows for each in self.tables.declared]
+        if evolution_of(connection, rows).addable:
+            for statement in evolve(connection, rows, create=False).statements:
+                log.info("table evolved", writer=self.name, statement=statement)
+
+    def ddl(self) -> str:
+        """The `CREATE TABLE` of its tables."""
+        return "\n\n".join(create_table(*each.rows) for each in self.tables.declared)
+
+    def evolution(self, *, apply: bool = False) -> Evolution:
+        """What the real tables lack; with `apply` it is added, unless something can't be.
+
+        Raises `DeploymentFault` or `DestinationFault`.
+        """
+        rows = [each.rows for each in self.tables.declared]
+        connection = self._connect()
+        with self._faults(), connection:
+            return evolve(connection, rows) if apply else evolution_of(connection, rows)
+
+    def _connect(self) -> psycopg.Connection[Any]:
         try:
-            connection = psycopg.connect(
+            return psycopg.connect(
                 self.settings.dsn,
                 autocommit=True,
                 prepare_threshold=0 if self.settings.prepare else None,
@@ -159,15 +198,6 @@ class PostgresWriter:
             raise self._unconnected(error) from None
         except psycopg.Error:
             raise DeploymentFault(f"POSTGRES_DSN is not a connection string ({self.settings.name})") from None
-        self._connection = connection
-        with self._faults():
-            found = [inspect(connection, each.table, each.rows, WAY_OUT) for each in self.tables.declared]
-            self.tables.found(found)
-            self._suppresses = any(shape.suppresses for shape in found)
-            self._frame = Frame(self._preamble(found), b"commit", b"rollback")
-            for each in self.tables.declared:
-                self._explain(connection, each)
-            self._check_durable(connection)
 
     def _unconnected(self, error: psycopg.OperationalError) -> DestinationFault | DeploymentFault:
         for code, text in REFUSED_AT_START.items():

@@ -9,7 +9,8 @@ The *order* of a table says how much of a block may share a statement and still 
              it cannot be told what it looks at
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from enum import Enum
 from typing import Any
 
@@ -103,9 +104,35 @@ class Shape(msgspec.Struct, frozen=True):
         ]
 
 
+_PART = re.compile(r'(?:"((?:[^"]|"")+)"(?=\.|$)|([^.]+))(?:\.|$)')
+
+
+def name_parts(name: str) -> tuple[str, ...]:
+    """Schema and name as they are written, capitals and all; a part with dots in it stands in double quotes.
+
+    >>> name_parts('Sales."Order"'), name_parts('"v1.orders"')
+    (('Sales', 'Order'), ('v1.orders',))
+    """
+    return tuple(quoted.replace('""', '"') or plain for quoted, plain in _PART.findall(name))
+
+
 def identifier(table: Table) -> sql.Identifier:
     """The quoted name, with its schema where one is given."""
-    return sql.Identifier(*table.name.split("."))
+    return sql.Identifier(*name_parts(table.name))
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """Something in which a real table and its rows differ so that they can't be written."""
+
+    message: str
+    missing: str = ""
+    """`table` or `column`: it can be added."""
+    column: str = ""
+
+
+def problems_of(connection: psycopg.Connection[Any], table: Table, rows: Sequence[type[Row]]) -> Iterator[Problem]:
+    """All in which the real table differs. Raises `psycopg.Error`."""
+    return _Inspection(connection, table, rows, "").problems()
 
 
 def inspect(connection: psycopg.Connection[Any], table: Table, rows: Sequence[type[Row]], way_out: str) -> Shape:
@@ -120,7 +147,17 @@ ROUNDED = frozenset({"varchar", "bpchar", "numeric"})
 """Types whose modifier a set's verdict can take into account."""
 
 
+KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table", "S": "a sequence", "i": "an index"}
+"""`pg_class.relkind` of what is not written."""
+
+
 class _Inspection:
+    relation: Any
+    oid: int
+    columns: dict[str, Any]
+    relations: list[int]
+    uniques: Sequence[Any]
+
     def __init__(
         self, connection: psycopg.Connection[Any], table: Table, rows: Sequence[type[Row]], way_out: str
     ) -> None:
@@ -130,12 +167,11 @@ class _Inspection:
         self.way_out = way_out
 
     def run(self) -> Shape:
-        oid, rules, security = self._relation()
-        columns = {column.name: column for column in self._ask(COLUMNS, [oid, oid])}
-        types = self._types(columns)
-        relations = [row.relid for row in self._ask(RELATIONS, [oid, oid])]
-        uniques = self._ask(UNIQUES, [relations])
-        self._arbiter(oid, uniques)
+        for problem in self.problems():
+            raise self._fault(problem)
+        oid, rules, security = self.oid, self.relation.relhasrules, self.relation.relrowsecurity
+        columns, relations, uniques = self.columns, self.relations, self.uniques
+        types = {name: _type_info(columns[name]) for name in self._declared()}
         triggers = self._ask(TRIGGERS, [relations])
         constraints = self._ask(CONSTRAINTS, [relations])
         order, parents = self._order(types, uniques, constraints, triggers)
@@ -182,54 +218,69 @@ class _Inspection:
         cursor = self.connection.cursor(row_factory=namedtuple_row)
         return cursor.execute(query, parameters, prepare=False).fetchall()
 
-    def _fault(self, message: str) -> DeploymentFault:
-        return DeploymentFault(f"{self.rows[0].__name__} ↔ table {self.table.name}: {message}; {self.way_out}")
+    def _fault(self, problem: Problem) -> DeploymentFault:
+        way_out = f"`lovelace ddl FLOW --apply` adds it, or {self.way_out}" if problem.missing else self.way_out
+        return DeploymentFault(f"{self.rows[0].__name__} ↔ table {self.table.name}: {problem.message}; {way_out}")
 
-    def _relation(self) -> tuple[int, bool, bool]:
+    def problems(self) -> Iterator[Problem]:
+        """Why the rows can't be written, the first one first."""
         found = self._ask(RELATION, [identifier(self.table).as_string(self.connection)])
         if not found:
-            raise self._fault("there is no such table")
-        if found[0].relkind not in ("r", "p"):
-            raise self._fault("it is not a table (views and foreign tables are not written)")
-        return found[0].oid, found[0].relhasrules, found[0].relrowsecurity
+            yield Problem("there is no such table", "table")
+            return
+        self.relation = found[0]
+        self.oid = self.relation.oid
+        if self.relation.relkind not in ("r", "p"):
+            yield Problem(f"it is not a table but {KINDS.get(self.relation.relkind, 'something else')}")
+            return
+        self.columns = {column.name: column for column in self._ask(COLUMNS, [self.oid, self.oid])}
+        self.relations = [row.relid for row in self._ask(RELATIONS, [self.oid, self.oid])]
+        self.uniques = self._ask(UNIQUES, [self.relations])
+        yield from self._columns(self.columns)
+        yield from self._arbiter(self.oid, self.uniques)
 
-    def _types(self, columns: dict[str, Any]) -> dict[str, TypeInfo]:
-        """The types of the columns that rows have; every row class is compared."""
+    def _declared(self) -> dict[str, list[Column]]:
+        """Field → how each row class declares it."""
         declared: dict[str, list[Column]] = {}
         for row in self.rows:
             for column in row.__table__.columns:
                 declared.setdefault(column.name, []).append(column)
+        return declared
+
+    def _columns(self, columns: dict[str, Any]) -> Iterator[Problem]:
+        declared = self._declared()
         for name, fields in declared.items():
             real = columns.get(name)
             if real is None:
-                raise self._fault(f"the table has no column {name}")
-            if real.generated or real.always:
-                raise self._fault(f"column {name} is generated and can't be written")
-            for field in fields:
-                self._holds(field, real)
+                yield Problem(f"the table has no column {name}", "column", name)
+            elif real.generated or real.always:
+                yield Problem(f"column {name} is generated and can't be written")
+            else:
+                for field in fields:
+                    yield from self._holds(field, real)
         for name, real in columns.items():
             if name not in declared and real.not_null and not real.filled:
-                raise self._fault(f"column {name} is NOT NULL without a default, and the row has no such field")
-        return {name: _type_info(columns[name]) for name in declared}
+                yield Problem(f"column {name} is NOT NULL without a default, and the row has no such field")
 
-    def _holds(self, field: Column, real: Any) -> None:
+    @staticmethod
+    def _holds(field: Column, real: Any) -> Iterator[Problem]:
         if not holds(field.type, _type_info(real)):
             kind = getattr(field.type, "__name__", str(field.type))
-            raise self._fault(f"column {field.name} is {real.shown} and can't hold {kind}")
+            yield Problem(f"column {field.name} is {real.shown} and can't hold {kind}")
         may_be_absent = field.nullable and field.default is msgspec.NODEFAULT
         if may_be_absent and real.not_null and not real.filled:
-            raise self._fault(
+            yield Problem(
                 f"{field.name} may be absent (T | None), but the column is NOT NULL without a default: a new row fails"
             )
 
-    def _arbiter(self, oid: int, uniques: Sequence[Any]) -> None:
+    def _arbiter(self, oid: int, uniques: Sequence[Any]) -> Iterator[Problem]:
         key = set(self.table.key)
         backing = [u for u in uniques if u.relation == oid and u.whole and set(u.columns) == key]
         columns = ", ".join(self.table.key)
         if not backing:
-            raise self._fault(f"no primary key or unique index on ({columns}), so a replay would write rows twice")
-        if not any(unique.immediate for unique in backing):
-            raise self._fault(f"the key on ({columns}) is deferrable, which ON CONFLICT can't use")
+            yield Problem(f"no primary key or unique index on ({columns}), so a replay would write rows twice")
+        elif not any(unique.immediate for unique in backing):
+            yield Problem(f"the key on ({columns}) is deferrable, which ON CONFLICT can't use")
 
     def _order(
         self, types: dict[str, TypeInfo], uniques: Sequence[Any], constraints: Sequence[Any], triggers: Sequence[Any]

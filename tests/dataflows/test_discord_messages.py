@@ -35,7 +35,7 @@ class Table:
     def __init__(self, dsn: str) -> None:
         self.client = clickhouse_connect.get_client(dsn=dsn)
         self.writer = ClickHouseWriter(ClickHouseSettings(dsn), *SOURCE.rows)
-        for statement in setup(self.writer.create_table(), GUILD):
+        for statement in setup(self.writer.ddl(), GUILD):
             self.client.command(statement)
         check_capabilities(self.writer)
         self.writer.open()

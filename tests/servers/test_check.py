@@ -147,7 +147,18 @@ def test_everything_is_looked_at_although_something_is_wrong(look: Look, brokers
     assert look(progress_api_url="http://127.0.0.1:1").exit == DEPLOYMENT
 
 
-def test_a_missing_topic_and_a_broker_that_is_away(look: Look, table: str) -> None:
+def test_columns_that_a_worker_would_add_are_a_note_and_are_not_added(look: Look, table: str, brokers: str) -> None:
+    query(table, "alter table orders drop column parent")
+    send(brokers, look.topic, [order(1)])
+
+    assert "no column parent" in said(look(), "deployment")
+    adding = look(table_evolution="add")
+    assert (adding.exit, 'ADD COLUMN IF NOT EXISTS "parent"' in said(adding, "note")) == (0, True)
+    assert query(table, "select from information_schema.columns where column_name = 'parent'") == []
+
+
+def test_a_missing_topic_and_a_broker_that_is_away(look: Look, table: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lovelace_streams.check.REQUEST_SECONDS", 2.0)
     look.topic, here = "nowhere", look.topic
     assert "no topic 'nowhere'" in said(look(), "deployment")
     look.topic = here
