@@ -147,7 +147,7 @@ def test_every_query_is_answered_while_a_worker_works(job: Job, prometheus: Prom
         return not unanswered
 
     try:
-        eventually(answered, 90, 0.5)
+        eventually(answered, 150, 0.5)
     except AssertionError:
         pytest.fail(f"no answer to {', '.join(sorted(unanswered))}")
     assert {rule["health"] for rule in prometheus.rules()} == {"ok"}
