@@ -14,6 +14,8 @@ from lovelace_streams.settings import KafkaSettings
 
 SECONDS = 15.0
 """How long the broker may take for its next answer."""
+FIRST_SECONDS = 8.0
+"""How long its first answer may take: whoever asks by hand should not wait long for a broker that is not there."""
 ASK_SECONDS = 2.0
 """How long one question waits; between two of them we hear whether anybody is there at all."""
 
@@ -73,7 +75,7 @@ def onlooker(settings: KafkaSettings, group: str | None = None, **more: Any) -> 
 
 def _reach(consumer: Consumer, gone: list[KafkaError]) -> None:
     """Wait for the broker's first answer, unless every address refuses us."""
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + FIRST_SECONDS
     while True:
         try:
             consumer.list_topics(timeout=ASK_SECONDS)

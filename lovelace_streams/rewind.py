@@ -69,7 +69,7 @@ class Move(msgspec.Struct, frozen=True):
     def moves(self) -> bool:
         """Whether it goes back; or, where what was committed has expired, to what is left."""
         if self.committed is None or self.committed < self.low:
-            return self.to == self.low
+            return self.to == self.low < self.high
         return self.to < self.committed
 
     @property

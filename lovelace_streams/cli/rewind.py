@@ -61,12 +61,8 @@ def _topics(it: Journey, only: str | None) -> list[str]:
 
 
 def _warn(it: Journey, records: int) -> None:
-    counted = (
-        "no job counts them again: the progress service has these offsets"
-        if it.progress is not None
-        else "whoever counts them elsewhere counts them again"
-    )
-    told = [f"{records} records are processed again when the workers start: rows are written again, {counted}."]
+    counted = ", and no job counts them again: the progress service has these offsets" if it.progress else ""
+    told = [f"{records} records are processed again when the workers start: rows are written again{counted}."]
     told += [
         f"{name} has no version: older values are written over newer ones until the end is reached again."
         for name in dict.fromkeys(row.__table__.name for row in it.rows if row.__table__.version is None)
