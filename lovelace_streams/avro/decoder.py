@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import msgspec
+
 from lovelace_streams.avro.reading import Read, Wanted, reading
 from lovelace_streams.avro.registry import NoSchema, Registry
 from lovelace_streams.avro.schema import Node, Schema, load
@@ -133,6 +135,7 @@ class AvroDecoder:
         found = what.events if isinstance(what, Events) else {"": what if isinstance(what, Items) else Items("$", what)}
         self.targets = {name: Target(items.row, items.path) for name, items in found.items()}
         """Event → where its items lie and what they become; "" where no event is named."""
+        self._types = {id(target): target.message_type() for target in self.targets.values() if target.typed}
         self._wanted = _wanted(self.targets.values(), self._events)
         self._reads: dict[Any, Read] = {}
         self._unknown: dict[Any, tuple[float, str]] = {}
@@ -176,7 +179,21 @@ class AvroDecoder:
         if target is None:
             assert self._events is not None
             return self._events.otherwise
-        return items_at(target, root, value)
+        found = items_at(target, root, value)
+        if isinstance(found, RawItem) and target.typed and not read.unlike_json:
+            self._type(found)
+        return found
+
+    def _type(self, found: RawItem) -> None:
+        """Decode the item by type, for the generated mapping; what does not fit is interpreted, which says why."""
+        target = found.target
+        try:
+            root = msgspec.convert(found.plain_root, self._types[id(target)])
+            item = root if target.locate is None else target.locate(root)
+        except (msgspec.ValidationError, AttributeError, RecursionError):
+            return
+        if isinstance(item, msgspec.Struct):
+            found.item, found.root = item, root
 
     def _compiled(self, key: Any) -> Read:
         """The function for a writer's schema, made once; raises as `Framing.schema`, with `RecordFault` for none."""

@@ -22,26 +22,25 @@ Wanted = dict[str, "Wanted | None"]
 """Names of fields to read, with what is wanted of each; None: all of it."""
 Misfit = tuple[Reason, str]
 """What a value that the reader has no place for fails with, and where."""
-Read = Callable[[bytes, int], Any]
-"""`read(message, start)`: the value whose bytes end where the message ends; raises `RecordFault`."""
 
 
 class Broken(Exception):  # noqa: N818
     """Bytes that no writer of this schema makes."""
 
 
-def reading(writer: Node, reader: Node, wanted: Wanted | None = None) -> tuple[Read, list[Misfit]]:
-    """The function for a pair of schemas, and where they do not fit: what values that lie there would fail with."""
-    generated = _Code()
-    root = generated.function(writer, reader, wanted, "$")
-    read: Callable[[bytes, int, int, int], tuple[Any, int]] = generated.compiled(root)
-    spent = generated.spent
+class Read:
+    """`read(message, start)`: the value whose bytes end where the message ends; raises `RecordFault`."""
 
-    def whole(message: bytes, start: int) -> Any:
-        spent[0] = 0
+    def __init__(self, function: Callable[[bytes, int, int, int], tuple[Any, int]], spent: list[int]) -> None:
+        self._function = function
+        self._spent = spent
+
+    def __call__(self, message: bytes, start: int) -> Any:
+        """The whole of it."""
+        self._spent[:] = (0, 0)
         end = len(message)
         try:
-            value, at = read(message, start, end, 0)
+            value, at = self._function(message, start, end, 0)
         except (IndexError, struct.error):
             raise RecordFault(Reason.NOT_AVRO, "ends too early") from None
         except Broken as broken:
@@ -52,7 +51,17 @@ def reading(writer: Node, reader: Node, wanted: Wanted | None = None) -> tuple[R
             raise RecordFault(Reason.NOT_AVRO, "bytes after the datum" if at < end else "ends too early")
         return value
 
-    return whole, generated.misfits
+    @property
+    def unlike_json(self) -> bool:
+        """Whether the last value had what JSON can't, or what is looked for before: NaN, infinity, NUL."""
+        return bool(self._spent[1])
+
+
+def reading(writer: Node, reader: Node, wanted: Wanted | None = None) -> tuple[Read, list[Misfit]]:
+    """The function for a pair of schemas, and where they do not fit: what values that lie there would fail with."""
+    generated = _Code()
+    root = generated.function(writer, reader, wanted, "$")
+    return Read(generated.compiled(root), generated.spent), generated.misfits
 
 
 # ---- what generated code calls ------------------------------------------------------------------------------------
@@ -108,7 +117,8 @@ class _Code:
 
     def __init__(self) -> None:
         self.misfits: list[Misfit] = []
-        self.spent = [0]
+        self.spent = [0, 0]
+        """Of the value being read: how many values took no bytes, and whether one is unlike JSON's."""
         self._names: dict[str, Any] = {**_NAMES, "spent": self.spent}
         self._functions: dict[tuple[int, int, str], str] = {}
         self._texts: list[str] = []
@@ -166,6 +176,8 @@ class _Code:
         else:
             yield from _primitive(v, w)
             if r is not None:
+                if w.kind in ("float", "double"):
+                    yield f"if {v} - {v}: spent[1] = 1"
                 yield from self._convert(v, w, r, path)
 
     def _no_match(self, w: Node, r: Node, path: str) -> Iterator[str]:
@@ -200,6 +212,9 @@ class _Code:
             yield f"{v} = float({v})"
         elif w.kind == "bytes" and r.kind == "string":
             yield f"{v} = str({v}, 'utf-8')"
+            yield f"if '\\0' in {v}: spent[1] = 1"
+        elif w.kind == "string" and r.kind == "string":
+            yield f"if '\\0' in {v}: spent[1] = 1"
         elif w.kind == "string" and r.kind == "bytes":
             yield f"{v} = {v}.encode()"
         logical = logical_of(w, r)

@@ -136,7 +136,7 @@ class Data:
             "float": lambda: draw(st.floats(width=32)),
             "double": lambda: draw(st.floats()),
             "bytes": lambda: draw(st.binary(max_size=4)),
-            "string": lambda: draw(st.text(max_size=4)),
+            "string": lambda: draw(st.one_of(st.text(max_size=4), st.sampled_from(["\0", "A", "B"]))),
         }[kind]()
 
 

@@ -358,6 +358,23 @@ def test_what_no_row_reads_is_skipped() -> None:
     assert oks[0].payload.plain()[0] == {"user": {"id": 7}}
 
 
+def test_items_are_decoded_by_type_where_their_values_are_as_json_has_them() -> None:
+    class Named(Row, table="named", primary_key="f0"):
+        f0: int
+        f1: str | None
+
+    decoder = AvroDecoder(record_of("long", ["null", "string"]), Named)
+    ends: list[Any] = []
+    for value in (b"\x0e\x02\x02a", b"\x0e\0", b"\x0e\x02\x02\0"):
+        decoder.decode(Record("t", 0, 0, 0, 0, None, value, [], 0), ends, [], [])
+
+    assert [envelope.payload.item is not None for envelope in ends] == [True, True, False]
+    assert normalizer(Named).normalize(ends[0], 0) == Named(f0=7, f1="a")
+    assert normalizer(Named).normalize(ends[1], 0) == Named(f0=7, f1=None)
+    with pytest.raises(RecordFault, match="NUL"):
+        normalizer(Named).normalize(ends[2], 0)
+
+
 # Frames.
 
 OLD, NEW = record_of("int", name="shop.Order"), record_of("long", name="shop.Order")
