@@ -174,8 +174,14 @@ def of_messages(settings: Settings, topic: str) -> Shape | None:
         for name, value in each.items():
             found.setdefault(name, []).append(value)
     fields = tuple(_of_values(name, seen, len(objects)) for name, seen in found.items())
-    key = _key_of(fields, found)
-    return Shape(f"{len(objects)} messages of the topic", (key,), fields) if key else None
+    if not fields:
+        return None
+    origin = f"{len(objects)} messages of the topic"
+    if key := _key_of(fields, found):
+        return Shape(origin, (key,), fields)
+    # nothing is in every message: the class needs a key, and somebody who knows which
+    others = tuple(field for field in fields if field.name != "id")
+    return Shape(f"{origin}, none of which says what makes a row the same row", ("id",), (Field("id", "int"), *others))
 
 
 def _parsed(value: bytes | None) -> Any:

@@ -106,6 +106,10 @@ class Confluent:
             raise RecordFault(Reason.NOT_AVRO, "no Confluent frame: a zero byte and the schema's id")
         return self._FRAME.unpack_from(message)[1], self._FRAME.size
 
+    def check(self) -> str:
+        """That the registry answers; raises `DestinationFault` or `DeploymentFault`."""
+        return self.registry.check()
+
     def schema(self, key: Any) -> Schema:
         """What the registry says."""
         return self.registry.schema(key)
@@ -140,6 +144,11 @@ class AvroDecoder:
         self._reads: dict[Any, Read] = {}
         self._unknown: dict[Any, tuple[float, str]] = {}
         self.waits = self.framing.waits
+
+    def check(self) -> str:
+        """That whoever is asked for schemas answers; raises `DestinationFault` or `DeploymentFault`."""
+        look = getattr(self.framing, "check", None)
+        return str(look()) if look is not None else "schemas are the flow's own"
 
     @property
     def schemas(self) -> tuple[Schema, ...]:
@@ -238,6 +247,10 @@ class JsonOrAvro:
         self._json = json
         self.avro = avro
         self.waits = avro.waits
+
+    def check(self) -> str:
+        """As the Avro decoder."""
+        return self.avro.check()
 
     def decode(
         self,

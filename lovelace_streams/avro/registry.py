@@ -42,6 +42,13 @@ class Registry:
         """Proxies and certificates of the environment are for others than this machine."""
         self._timeout = timeout
 
+    def check(self) -> str:
+        """That it answers and takes us; raises `DestinationFault` or `DeploymentFault`."""
+        status, _ = self.ask("GET", "/subjects")
+        if status != httpx.codes.OK:
+            raise DeploymentFault(f"{self.name} answers {status} to /subjects: is it a schema registry?", str(status))
+        return f"{self.name} answers"
+
     def schema(self, schema_id: int) -> Schema:
         """The schema of an id, with what it refers to.
 

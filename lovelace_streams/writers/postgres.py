@@ -76,7 +76,7 @@ UNFIT = "22000"
 
 
 REFUSED_AT_START = {
-    "28P01": re.compile("FATAL:  password authentication failed|no password supplied"),
+    "28P01": re.compile("FATAL:  password authentication failed"),
     "28000": re.compile('FATAL:  (role ".*" does not exist|no pg_hba.conf entry|role ".*" is not permitted to log in)'),
     "3D000": re.compile('FATAL:  database ".*" does not exist'),
     "42501": re.compile("FATAL:  permission denied for database"),
@@ -200,6 +200,9 @@ class PostgresWriter:
             raise DeploymentFault(f"POSTGRES_DSN is not a connection string ({self.settings.name})") from None
 
     def _unconnected(self, error: psycopg.OperationalError) -> DestinationFault | DeploymentFault:
+        if error.pgconn is not None and error.pgconn.needs_password:
+            message = f"{self.settings.name} wants a password, and POSTGRES_DSN has none (SQLSTATE 28P01)"
+            return DeploymentFault(message, "28P01")
         for code, text in REFUSED_AT_START.items():
             if text.search(str(error)):
                 message = f"{self.settings.name} refuses the credentials or database of POSTGRES_DSN (SQLSTATE {code})"

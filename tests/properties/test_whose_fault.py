@@ -194,3 +194,18 @@ def test_accepted_refusals_are_dead_lettered() -> None:
 
     assert [refuse(fail_fast, n) for n in range(1001)] == [None] * 1001
     assert len(fail_fast.take()) == 1001
+
+
+@given(sizes=st.lists(st.integers(1, 4), min_size=2, max_size=6), data=st.data())
+def test_an_item_of_several_rows_is_given_up_as_a_whole(sizes, data) -> None:
+    harmful_item = data.draw(st.integers(0, len(sizes) - 1))
+    block = [Entry(number, joined=at > 0) for number, size in enumerate(sizes) for at in range(size)]
+    destination = Destination(range(0), "", {harmful_item: "XX000"}, set(), known_good=True)
+    calls = []
+    write = destination.write
+    destination.write = lambda part: calls.append(list(part)) or write(part)
+
+    results = destination.patience().write(block)
+
+    assert [isinstance(end, Refusal) for end in results] == [entry.row == harmful_item for entry in block]
+    assert all(not part[0].joined for part in calls), "an item was cut"

@@ -2,7 +2,7 @@
 
 import os
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import bytewax.operators as op
 from bytewax.dataflow import Dataflow
@@ -24,12 +24,12 @@ class Order(Row, table="orders", primary_key="id", version="seen_at"):
 SOURCE = Source("orders", os.environ.get("TOPIC", "orders"), (Order,), keyed_by("id"))
 
 
-def orders(settings: Settings, topic: str, *, between: bool = False) -> Dataflow:
+def orders(settings: Settings, topic: str, *, between: bool = False, decoder: Any = None) -> Dataflow:
     """Orders → Postgres; with `between` a step of the flow's own lies before the batches."""
     source = KafkaSource(settings.kafka, topics=[topic])
     flow = Dataflow("orders")
     raw = ls.kafka_source("kafka", flow, source)
-    decoded = ls.decode("decode", raw, JsonDecoder(Order))
+    decoded = ls.decode("decode", raw, decoder or JsonDecoder(Order), source)
     rows = ls.normalize("normalize", decoded.oks, Order)
     passed = op.filter("paid", rows.oks, lambda envelope: envelope.payload.state == "paid") if between else rows.oks
     batches = ls.batch("batch", passed, settings.batch)

@@ -1,12 +1,15 @@
 """`lovelace check`: what would fail is said before anything runs, and nothing is written."""
 
 import json
+import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 from confluent_kafka.admin import AdminClient
 
+from lovelace_streams.avro import AvroDecoder
 from lovelace_streams.check import AWAY, DEPLOYMENT, FAILS, Report, check
 from lovelace_streams.ddl import create_table
 from lovelace_streams.journey import journey_of
@@ -234,3 +237,30 @@ def test_the_command_prints_a_table_or_json(
     assert "tried 2 messages, 2 items: 1 written; 1 would fail" in shown.stdout
     answer = json.loads(lovelace(tmp_path, environment, "check", "tests.servers.flows", "--json").stdout)
     assert (answer["exit"], answer["flow"], answer["sample"]["ends"]) == (1, "orders", {"written": 1})
+
+
+def test_a_registry_is_asked_where_the_flow_decodes_with_one(brokers: str, table: str, make_topic) -> None:
+    settings = Settings(_env_file=None, kafka_brokers=brokers, postgres_dsn=table)
+    answers: list[int] = []
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(answers[-1])
+            self.end_headers()
+            self.wfile.write(b"[]")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        decoder = AvroDecoder(f"http://127.0.0.1:{server.server_port}", flows.Order)
+        journey = journey_of(flows.orders(settings, make_topic(partitions=1), decoder=decoder))
+        reports = []
+        for answer in (200, 401, 503):
+            answers.append(answer)
+            reports.append(check(journey, 10))
+        server.shutdown()
+
+    assert [report.exit for report in reports] == [0, DEPLOYMENT, AWAY]
+    assert "schema registry 127.0.0.1" in said(reports[0], "ok")

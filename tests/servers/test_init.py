@@ -137,6 +137,19 @@ def test_without_a_table_the_messages_say_what_a_row_is(settings: Settings, make
     assert '"more" jsonb,' in lovelace(tmp_path, {}, "ddl", "flows.orders").stdout
 
 
+def test_without_a_key_the_fields_stay(settings: Settings, make_topic, tmp_path: Path) -> None:
+    topic = make_topic(partitions=1)
+    messages = [{"price": 1.5, "note": "n"}, {"price": 2.5, "ok": True}]
+    send(settings.kafka_brokers, topic, [(b"", json.dumps(each).encode()) for each in messages])
+
+    path = write_flow(settings, "orders", topic, "orders", tmp_path)
+
+    text = path.read_text()
+    assert "    id: int\n    price: Decimal\n    note: str | None\n    ok: bool | None\n" in text
+    assert "none of which says what makes a row the same row" in text
+    assert formatted(path, 120)
+
+
 def test_without_anything_there_is_a_skeleton(settings: Settings, tmp_path: Path) -> None:
     path = write_flow(settings, "orders", "no-such-topic", "orders", tmp_path)
 

@@ -275,6 +275,10 @@ def test_wrong_database_is_the_deployments_and_nobody_listening_the_destinations
         writer_of(Thing, dsn=as_user(database, "nobody_here", SECRET)).open()
     assert SECRET not in str(caught.value)
 
+    with pytest.raises(DeploymentFault) as caught:
+        writer_of(Thing, dsn=as_user(database, "postgres")).open()
+    assert (caught.value.code, "has none" in str(caught.value)) == ("28P01", True)
+
     with pytest.raises(DestinationFault):
         writer_of(Thing, dsn=f"postgresql://u:{SECRET}@127.0.0.1:1/x").open()
     with pytest.raises(DeploymentFault):
@@ -361,6 +365,18 @@ def test_a_statement_that_takes_too_long_is_the_destinations(things, database):
         assert caught.value.code == "57014"
         assert writer.probe() is False
     assert writer.write(entries("a")) == [End.WRITTEN]
+
+
+def test_asking_which_keys_are_new_takes_no_longer_than_a_block_may(run, writer_of, database):
+    """It is asked before the block's own transaction, and a lock on the table must not hold it for ever."""
+    run("create table tagged (id bigint primary key, name text not null default 'n', tag text unique, more int)")
+    writer = writer_of(Tagged, Retagged, write_seconds=0.2)
+    writer.open()
+    with psycopg.connect(database) as other:
+        other.execute("lock table tagged")
+        with pytest.raises(DestinationFault) as caught:
+            writer.write([Entry(Retagged(id=n, tag="x")) for n in range(2)])
+        assert caught.value.code == "57014"
 
 
 def test_a_read_only_server_is_waited_for(run, things, database):
