@@ -27,9 +27,9 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from lovelace_streams.cli.shared import find_flow, flow_names
 from lovelace_streams.ddl import create_table
 from lovelace_streams.errors import DeploymentFault
+from lovelace_streams.flows import find_flow, flow_names
 from lovelace_streams.letters import read_letters
 from lovelace_streams.local import LocalStack
 from lovelace_streams.local.processes import Program

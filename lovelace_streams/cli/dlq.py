@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lovelace_streams.cli.shared import Flow, bar, err, faults, journey, show, time_option
+from lovelace_streams.cli.shared import Flow, bar, err, faults, show, time_option
 from lovelace_streams.errors import DeploymentFault
+from lovelace_streams.flows import journey
 from lovelace_streams.records import Reason as Reasons
 from lovelace_streams.source import KafkaSource
 

@@ -7,8 +7,9 @@ from typing import Annotated
 import msgspec
 import typer
 
-from lovelace_streams.cli.shared import Flow, err, faults, journey, out, show
+from lovelace_streams.cli.shared import Flow, err, faults, out, show
 from lovelace_streams.errors import DeploymentFault
+from lovelace_streams.flows import journey
 from lovelace_streams.settings import Settings
 from lovelace_streams.writers import Evolves
 

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from lovelace_streams.cli.shared import Flow, ask, bar, faults, journey, show, source_of
+from lovelace_streams.cli.shared import Flow, ask, bar, faults, show, source_of
 from lovelace_streams.errors import DeploymentFault
+from lovelace_streams.flows import journey
 from lovelace_streams.settings import Settings
 
 app = typer.Typer()

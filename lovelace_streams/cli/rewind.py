@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from lovelace_streams.cli.shared import Flow, err, faults, journey, show
+from lovelace_streams.cli.shared import Flow, err, faults, show
 from lovelace_streams.errors import DeploymentFault
+from lovelace_streams.flows import journey
 from lovelace_streams.journey import Journey
 
 app = typer.Typer()

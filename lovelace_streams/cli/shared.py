@@ -1,12 +1,8 @@
 """What several commands share: faults as one line, finding a flow, asking the progress service, tables and bars."""
 
-import importlib
-import pkgutil
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar, cast
 
 import typer
 from rich.console import Console
@@ -15,14 +11,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from lovelace_streams.errors import EXIT_DEPLOYMENT, DeploymentFault, DestinationFault
+from lovelace_streams.flows import find_flow
 from lovelace_streams.settings import Settings
 from lovelace_streams.submit import Source
 
 out = Console()
 err = Console(stderr=True)
-
-if TYPE_CHECKING:
-    from lovelace_streams.journey import Journey
 
 F = TypeVar("F", bound=Callable[..., Any])
 """A command."""
@@ -49,46 +43,12 @@ def faults(command: F) -> F:
     return cast("F", wrapped)
 
 
-def find_flow(name: str) -> Any:
-    """The module of a dataflow: `dataflows.<name>`, or a dotted path."""
-    path = name if "." in name else f"dataflows.{name}"
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        return importlib.import_module(path)
-    except ModuleNotFoundError as error:
-        if error.name not in {path, path.partition(".")[0]}:
-            raise
-        raise DeploymentFault(f"no dataflow {name!r}: there are {', '.join(flow_names()) or 'none here'}") from None
-
-
-def flow_names() -> list[str]:
-    """The dataflows that are there."""
-    try:
-        package = importlib.import_module("dataflows")
-    except ModuleNotFoundError:
-        return []
-    return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.endswith("_sample"))
-
-
 def source_of(name: str) -> Source:
     """The `SOURCE` of a dataflow."""
     source = getattr(find_flow(name), "SOURCE", None)
     if not isinstance(source, Source):
         raise DeploymentFault(f"the dataflow {name!r} has no SOURCE: give it one, see CONTRIBUTING.md")
     return source
-
-
-def journey(name: str) -> "Journey":
-    """What a dataflow is made of: it is built, nothing of it runs."""
-    from bytewax.dataflow import Dataflow
-
-    from lovelace_streams.journey import journey_of
-
-    made = getattr(find_flow(name), "flow", None)
-    flow = made() if callable(made) and not isinstance(made, Dataflow) else made
-    if not isinstance(flow, Dataflow):
-        raise DeploymentFault(f"the dataflow {name!r} has no flow: a function `flow` that gives a Dataflow")
-    return journey_of(flow)
 
 
 def time_option(name: str, text: str | None) -> int | None:

@@ -1,5 +1,6 @@
 """The page in a real browser, on the real service: who gets in, what moves, what the keyboard reaches, what may run."""
 
+import json
 import re
 import uuid
 from urllib.parse import urlsplit
@@ -7,9 +8,11 @@ from urllib.parse import urlsplit
 import httpx
 import psycopg
 import pytest
+from confluent_kafka import Producer
 from playwright.sync_api import expect
 from psycopg import sql
 
+from lovelace_streams.settings import KafkaSettings
 from tests.servers.browser import chromium, log_in, looking
 from tests.servers.service import TOKEN, part, ready, report, running, until
 
@@ -265,6 +268,84 @@ def test_a_login_leads_to_a_page_of_ours_only(visitor):
     for wanted, to in [("/jobs/a", "/ui/jobs/a"), ("//elsewhere", "/ui/jobs"), ("https://elsewhere", "/ui/jobs")]:
         answer = visitor.post("/ui/login", data={"token": TOKEN, "next": wanted})
         assert answer.headers["location"] == to
+
+
+@pytest.fixture
+def letters(brokers, make_topic, job):
+    """A dead-letter topic: a member with a bad field, one that can't be taken apart, and another job's."""
+    topic = make_topic(partitions=1)
+    user = {"id": "7", "username": "Ada", "email": "ada@example.invalid", "avatar": "portrait-of-ada"}
+    member = {"guild_id": "<b>12</b>", "user": user, "nick": "Countess", "roles": "none", "joined_at": None}
+    event = json.dumps({"op": 0, "t": "GUILD_MEMBER_ADD", "s": 1, "d": member})
+    producer = Producer({"bootstrap.servers": brokers})
+    for offset, (value, reason, of) in enumerate(
+        [(event, "wrong_type", job), ("{not json: Ada}", "not_json", job), (event, "wrong_type", "another")]
+    ):
+        headers = {
+            "lovelace-origin": f"T/discord.members.raw/0/{offset}",
+            "lovelace-origin-timestamp": "1",
+            "lovelace-reason": reason,
+            "lovelace-failed-items": f"0-0:{reason}",
+            "lovelace-job-id": of,
+            "lovelace-detail": "expected int at $.d.guild_id",
+        }
+        producer.produce(topic, value.encode(), headers=headers)
+    assert producer.flush(20) == 0
+    return topic
+
+
+def test_samples_are_for_their_own_token_and_show_nothing_personal(browser, database, brokers, letters, job):
+    kafka = KafkaSettings(brokers, dead_letter_topic=letters)
+    with running(database, samples_token="for samples", kafka=kafka) as service:
+        opening(ready(service), job, total_items=10)
+        send(service, job, failed(0, "wrong_type", job), failed(1, "not_json", job), pipeline="discord")
+        with looking(browser, str(service.base_url)) as page:
+            log_in(page).goto(f"/ui/failures?job={job}")
+            page.get_by_role("link", name="Samples of wrong_type").click()
+            page.get_by_label("Token for samples").fill(TOKEN)
+            page.keyboard.press("Enter")
+            expect(page.get_by_role("alert")).to_have_text("This is not the token.")
+            page.get_by_label("Token for samples").fill("for samples")
+            page.keyboard.press("Enter")
+
+            sample = page.get_by_role("region", name="wrong_type at discord.members.raw/0/0, item 0")
+            expect(sample).to_be_visible()
+            names, values = (sample.locator(part).all_inner_texts() for part in ("dt", "dd"))
+            assert dict(zip(names, values, strict=True)) == {
+                "$.d.guild_id": '"<b>12</b>"',
+                "$.d.user.id": '"7"',
+                "$.d.user.username": "•••",
+                "$.d.nick": "•••",
+                "$.d.user.global_name": "absent",
+                "$.d.roles": '"none"',
+                "$.d.joined_at": "null",
+                "$.d.user.avatar": "•••",
+                "$.d.left_at": "absent",
+            }
+            expect(sample).to_contain_text("expected int at $.d.guild_id")
+            expect(page.get_by_role("region", name="discord.members.raw/0/2")).to_have_count(0)
+
+            page.goto(f"/ui/samples?pipeline=discord&job={job}")
+            expect(page.get_by_role("region", name="not_json")).to_contain_text("can't be taken apart")
+            everything = page.content().lower()
+            assert not any(personal in everything for personal in ("ada", "countess", "portrait", "example.invalid"))
+
+            page.goto("/ui/samples?pipeline=os")
+            expect(page.get_by_text("there is no dataflow of this pipeline's name")).to_be_visible()
+            assert page.seen.complaints == [
+                "Failed to load resource: the server responded with a status of 401 (Unauthorized)"
+            ]
+
+
+def test_without_a_token_for_them_nobody_sees_samples(page, service, job):
+    opening(service, job, total_items=10)
+    send(service, job, failed(0, "not_json", job))
+
+    page.goto(f"/ui/failures?job={job}")
+    expect(page.get_by_role("link", name="not_json")).to_be_visible()
+    expect(page.get_by_role("link", name="Samples")).to_have_count(0)
+    page.goto("/ui/samples")
+    expect(page.get_by_text("This service shows no samples")).to_be_visible()
 
 
 def test_guessing_tokens_is_slowed_down(postgres_server, database):

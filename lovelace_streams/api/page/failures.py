@@ -1,5 +1,6 @@
 """Failed items on the page: by reason, one by one, with the commands that work them off."""
 
+import asyncio
 import shlex
 from collections.abc import Iterable
 from typing import Annotated, Any
@@ -7,9 +8,14 @@ from typing import Annotated, Any
 import msgspec
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.responses import RedirectResponse
 
 from lovelace_streams.api.models import JOB_ID, Failure, Place
-from lovelace_streams.api.page.visit import Page, Signed, TextQuery
+from lovelace_streams.api.page.html import base, query
+from lovelace_streams.api.page.samples import Samples, samples_of
+from lovelace_streams.api.page.session import SAMPLES
+from lovelace_streams.api.page.visit import Page, Signed, TextQuery, keep
+from lovelace_streams.letters import Filter
 from lovelace_streams.records import Reason
 
 WITHIN = {"hour": 3600.0, "day": 86400.0, "week": 7 * 86400.0, "any": None}
@@ -98,11 +104,41 @@ def add_failures(app: FastAPI, page: Page) -> None:
             commands=[
                 line for name in dict.fromkeys(each.pipeline for each in reasons) for line in wanted.commands(name)
             ],
+            offered=page.offers_samples,
             after=after,
             next=found.next,
         )
 
+    @router.get("/samples")
+    async def samples(request: Request, session: Signed, wanted: Annotated[Wanted, Depends(wanted_of)]) -> Response:
+        """Values of failed items, for who may see them."""
+        found = await looked_up(page, wanted) if session.sees_samples else None
+        return page.pages.render(
+            request, "samples", session, wanted=wanted, samples=found, offered=page.offers_samples, refused=None
+        )
+
+    @router.post("/samples")
+    async def open_samples(request: Request, wanted: Annotated[Wanted, Depends(wanted_of)]) -> Response:
+        """A session of the samples' own scope, for an hour, of whoever has their token."""
+        fields = await page.form(request)
+        refused = page.refusal(request, page.sessions.admits_to_samples(fields.get("token", "").strip()))
+        if refused is not None:
+            context = {"wanted": wanted, "samples": None, "offered": page.offers_samples, "refused": refused.text}
+            return page.pages.render(request, "samples", page.session(request), refused.status, **context)
+        entry = RedirectResponse(f"{base(request)}/samples{query(**wanted.query())}", 303)
+        keep(request, entry, page.sessions.issue(SAMPLES))
+        return entry
+
     app.include_router(router)
+
+
+async def looked_up(page: Page, wanted: Wanted) -> Samples:
+    """One at a time: reading a topic takes a thread and a connection."""
+    if page.settings.kafka is None:
+        return Samples([], "The service knows no broker: set KAFKA_BROKERS.")
+    filters = Filter(reason=wanted.reason or None, job=wanted.job or None)
+    async with page.looking_up:
+        return await asyncio.to_thread(samples_of, page.settings.kafka, wanted.pipeline, filters)
 
 
 async def topic_names(page: Page, failures: Iterable[Failure]) -> dict[str, str]:

@@ -32,6 +32,7 @@ from lovelace_streams.api.page.visit import (
     Signed,
     TextQuery,
     fields_of,
+    keep,
     session_of,
 )
 from lovelace_streams.api.signals import resend
@@ -104,16 +105,11 @@ def _login(app: FastAPI, page: Page) -> None:
     async def login(request: Request) -> Response:
         fields = await fields_of(request)
         wanted = fields.get("next", "")
-        address = request.client.host if request.client else ""
-        if wait := page.throttle.wait(address):
-            refused = f"Too many tries. Please wait {wait} s."
-            answer = page.pages.render(request, "login", None, 429, next=wanted, refused=refused)
-            answer.headers["Retry-After"] = str(wait)
+        if (refused := page.refusal(request, page.sessions.admits(fields.get("token", "").strip()))) is not None:
+            answer = page.pages.render(request, "login", None, refused.status, next=wanted, refused=refused.text)
+            if refused.wait:
+                answer.headers["Retry-After"] = str(refused.wait)
             return answer
-        if not page.sessions.admits(fields.get("token", "").strip()):
-            page.throttle.failed(address)
-            log.warning("a login was refused", address=address)
-            return page.pages.render(request, "login", None, 401, next=wanted, refused="This is not the token.")
         entry = RedirectResponse(base(request) + (wanted if is_own_path(wanted) else "/jobs"), 303)
         keep(request, entry, page.sessions.issue())
         return entry
@@ -235,8 +231,3 @@ async def overview(store: Store) -> dict[str, dict[str, int]]:
 def is_own_path(path: str) -> bool:
     """Whether it leads to a page of ours, wherever a link had it from."""
     return path.startswith("/") and not path.startswith("//") and "\\" not in path and path.isprintable()
-
-
-def keep(request: Request, answer: Response, cookie: str) -> None:
-    """Hand out a session: no script reads it, no other site's request carries it."""
-    answer.set_cookie(COOKIE, cookie, path="/", httponly=True, samesite="strict", secure=request.url.scheme == "https")

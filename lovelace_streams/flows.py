@@ -1,0 +1,43 @@
+"""Dataflows are found by name, `dataflows.<name>`, where the process was started: nothing here names one."""
+
+import importlib
+import pkgutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from bytewax.dataflow import Dataflow
+
+from lovelace_streams.errors import DeploymentFault
+from lovelace_streams.journey import Journey, journey_of
+
+
+def find_flow(name: str) -> Any:
+    """The module of a dataflow: `dataflows.<name>`, or a dotted path."""
+    path = name if "." in name else f"dataflows.{name}"
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        return importlib.import_module(path)
+    except ModuleNotFoundError as error:
+        if error.name not in {path, path.partition(".")[0]}:
+            raise
+        raise DeploymentFault(f"no dataflow {name!r}: there are {', '.join(flow_names()) or 'none here'}") from None
+
+
+def flow_names() -> list[str]:
+    """The dataflows that are there."""
+    try:
+        package = importlib.import_module("dataflows")
+    except ModuleNotFoundError:
+        return []
+    return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.endswith("_sample"))
+
+
+def journey(name: str) -> Journey:
+    """What a dataflow is made of: it is built, nothing of it runs."""
+    made = getattr(find_flow(name), "flow", None)
+    flow = made() if callable(made) and not isinstance(made, Dataflow) else made
+    if not isinstance(flow, Dataflow):
+        raise DeploymentFault(f"the dataflow {name!r} has no flow: a function `flow` that gives a Dataflow")
+    return journey_of(flow)
