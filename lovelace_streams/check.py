@@ -20,6 +20,7 @@ from lovelace_streams.clients import DEPLOYMENT_ERRORS, NOT_LET_IN, common_confi
 from lovelace_streams.dead_letter import FINAL, ROOM
 from lovelace_streams.decode import Ports
 from lovelace_streams.errors import DeploymentFault, DestinationFault
+from lovelace_streams.headers import record_of
 from lovelace_streams.journey import Journey, Lane
 from lovelace_streams.mapping import normalizer
 from lovelace_streams.normalize import sort
@@ -27,7 +28,7 @@ from lovelace_streams.offsets import Assignment
 from lovelace_streams.peek import messages
 from lovelace_streams.records import DeadLetter, Envelope, Record
 from lovelace_streams.settings import ProgressSettings
-from lovelace_streams.source import KafkaSource, record_of
+from lovelace_streams.source import KafkaSource
 from lovelace_streams.topics import REQUEST_SECONDS, TopicIds
 from lovelace_streams.upsert import ends_of, entries_of
 from lovelace_streams.writers import Evolves, Writer, check_capabilities

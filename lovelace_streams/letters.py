@@ -9,10 +9,10 @@ from typing import Any, cast
 import msgspec
 from confluent_kafka import Message
 
+from lovelace_streams.headers import headers_of, parse_origin
 from lovelace_streams.peek import messages
 from lovelace_streams.records import ITEMS_MAX, Origin
 from lovelace_streams.settings import KafkaSettings, Settings
-from lovelace_streams.source import headers_of, parse_origin
 
 FAILED = re.compile(r"(\d{1,6})-(\d{1,6}):(\w+)")
 """One run of `lovelace-failed-items`; whatever else stands there (anybody may write to the topic) is not one."""

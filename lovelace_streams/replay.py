@@ -29,11 +29,11 @@ from confluent_kafka.admin import (
 
 from lovelace_streams.clients import common_config
 from lovelace_streams.errors import DeploymentFault, DestinationFault
+from lovelace_streams.headers import Headers, headers_of
 from lovelace_streams.letters import DeadLettered, Filter, Place, replays_of
 from lovelace_streams.offsets import FailedItems, failed_items
 from lovelace_streams.peek import NoSuchTopic, Spans, messages, messages_within
 from lovelace_streams.settings import KafkaSettings, ProgressSettings
-from lovelace_streams.source import Headers, headers_of
 
 MAX_REPLAYS = 3
 CHUNK, CHUNK_BYTES = 1000, 64 * 1024 * 1024

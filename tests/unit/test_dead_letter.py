@@ -4,16 +4,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lovelace_streams.dead_letter import NAMES_MAX, Letter, _names, letter_headers
+from lovelace_streams.headers import parse_origin
 from lovelace_streams.records import DeadLetter, Origin, Reason, Record
 from lovelace_streams.settings import KafkaSettings
-from lovelace_streams.source import KafkaSource, parse_origin
+from lovelace_streams.source import KafkaSource
 
 SECRET = b"a value that is nobody's business"
 
 
 def source() -> KafkaSource:
     made = KafkaSource(KafkaSettings("127.0.0.1:9092"), topics=["raw"])
-    made._topic_ids["raw"] = "T-1"
+    made.in_hand.assign("raw", "T-1", 2, 77)
     return made
 
 

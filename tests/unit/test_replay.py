@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lovelace_streams.headers import parse_origin
 from lovelace_streams.instants import instant
 from lovelace_streams.letters import DeadLettered, Filter
 from lovelace_streams.offsets import FailedItems
 from lovelace_streams.replay import Choice, Fate, Ledger, choose, counted, replay_headers
-from lovelace_streams.source import parse_origin
 
 ALL = Filter()
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lovelace_streams.source import parse_origin
+from lovelace_streams.headers import parse_origin
 
 
 def test_an_origin_as_a_letter_names_it() -> None:

@@ -1,0 +1,91 @@
+"""What a message's headers say: job, attempt, number of items, and where a replayed letter came from.
+
+Anybody may write to a topic, so what is not valid is no header, counted by name (H23).
+"""
+
+import re
+from typing import cast
+
+from confluent_kafka import Message
+
+from lovelace_streams import metrics
+from lovelace_streams.offsets import Assignment
+from lovelace_streams.records import ITEMS_MAX, Origin, Record
+
+JOB_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
+Headers = list[tuple[str, bytes | None]]
+
+
+def record_of(message: Message, assignment: Assignment) -> Record:
+    """A message as a record of its assignment, after what was read of that before."""
+    headers = headers_of(message)
+    record = Record(
+        assignment.topic,
+        assignment.partition,
+        cast("int", message.offset()),
+        assignment.next,
+        assignment.number,
+        message.key(),
+        message.value(),
+        headers,
+        message.timestamp()[1],
+    )
+    if headers:
+        _read_headers(record, headers)
+    return record
+
+
+def headers_of(message: Message) -> Headers:
+    """The headers in their order; the client's type allows more than it ever gives."""
+    try:
+        return cast("Headers", message.headers() or [])
+    except UnicodeDecodeError:  # a name that is not UTF-8: the client gives all or nothing
+        metrics.BAD_HEADERS.labels("name").inc()
+        return []
+
+
+def _read_headers(record: Record, headers: Headers) -> None:
+    """Job, attempt, number of items and origin; the last of a name wins, what is not valid is no header (H23)."""
+    named = {name: value for name, value in headers if name.startswith("lovelace-") and value is not None}
+    if (job := named.get("lovelace-job-id")) is not None:
+        text = job.decode("ascii", "replace")
+        if JOB_ID.match(text):
+            record.job = text
+            record.attempt = _number(named.get("lovelace-job-attempt"), 1, 2**31 - 1) or 1
+        else:
+            metrics.BAD_HEADERS.labels("lovelace-job-id").inc()
+    record.declared = _number(named.get("lovelace-items"), 0, ITEMS_MAX)
+    if record.topic.endswith(".replay") and (origin := named.get("lovelace-origin")) is not None:
+        record.origin = parse_origin(origin, named.get("lovelace-origin-timestamp"), named.get("lovelace-failed-items"))
+
+
+def _number(text: bytes | None, low: int, high: int) -> int | None:
+    if text is None or not text.isdigit() or len(text) > 10:  # noqa: PLR2004 - digits of the largest one
+        return None
+    number = int(text)
+    return number if low <= number <= high else None
+
+
+def parse_origin(origin: bytes, timestamp: bytes | None, items: bytes | None) -> Origin | None:
+    """The headers of a letter, as `dead_letter` wrote them; None where they are not ours.
+
+    >>> parse_origin(b"id/topic/3/42", b"1700000000000", b"0-1:check, 7:null").items
+    (0, 1, 7)
+    """
+    try:
+        topic_id, rest = origin.decode().split("/", 1)
+        topic, partition, offset = rest.rsplit("/", 2)
+        if not (topic_id and topic and 0 <= int(partition) < 2**31 and 0 <= int(offset) < 2**63 - 1):
+            return None
+        numbers: list[int] = []
+        for part in filter(None, (items or b"").decode().split(",")):
+            if part.startswith(" …"):  # the list was too long for a header
+                break
+            first, _, last = part.strip().split(":", 1)[0].partition("-")
+            least = numbers[-1] + 1 if numbers else 0  # ascending, so that no header names more than ITEMS_MAX
+            if not least <= int(first) <= int(last or first) < ITEMS_MAX:  # anybody may write to a replay topic
+                return None
+            numbers.extend(range(int(first), int(last or first) + 1))
+        return Origin(topic_id, topic, int(partition), int(offset), int(timestamp or -1), tuple(numbers))
+    except ValueError:
+        return None
