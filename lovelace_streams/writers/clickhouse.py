@@ -16,7 +16,7 @@ from lovelace_streams.isolate import Refused, isolate
 from lovelace_streams.records import Reason
 from lovelace_streams.rows import Row
 from lovelace_streams.settings import ClickHouseSettings
-from lovelace_streams.writers import Capabilities, End, Entry, Refusal, Result
+from lovelace_streams.writers import Capabilities, End, Entry, Refusal, Result, items_of
 from lovelace_streams.writers.clickhouse_client import Connection, connect
 from lovelace_streams.writers.clickhouse_table import Shape, inspect, qualified
 from lovelace_streams.writers.clickhouse_types import TYPE_MISMATCH, Unfit
@@ -247,13 +247,27 @@ class ClickHouseWriter:
         """Write a block durably; see `Writer.write`."""
         if not block:
             return []
-        if self.one_by_one:
-            outcomes = [isolate([entry], self._attempt)[0] for entry in block]
-        else:
-            outcomes = isolate(block, self._attempt, self._sieve)
-        results = self._believed(outcomes)
+        results = self._believed(self._isolated(items_of(block)))
         self._last = next((e for e, r in zip(block, results, strict=True) if r is End.WRITTEN), self._last)
         return self._superseded(block, results)
+
+    def _isolated(self, items: Sequence[Sequence[Entry]]) -> list[End | Refused]:
+        """What became of each row; an item's rows are written together or not at all."""
+        if self.one_by_one:
+            outcomes = [isolate([item], self._attempt_items)[0] for item in items]
+        else:
+            outcomes = isolate(items, self._attempt_items, self._sieve_items)
+        return [outcome for item, outcome in zip(items, outcomes, strict=True) for _ in item]
+
+    def _attempt_items(self, items: Sequence[Sequence[Entry]]) -> list[End] | Refused:
+        outcome = self._attempt([entry for item in items for entry in item])
+        return outcome if isinstance(outcome, Refused) else [End.WRITTEN] * len(items)
+
+    def _sieve_items(self, items: Sequence[Sequence[Entry]], outcome: Refused) -> Mapping[int, Refusal]:
+        """Of an item with several rows the first column that has a bad value names it, whichever row's: by halving."""
+        alone = [place for place, item in enumerate(items) if len(item) == 1]
+        found = self._sieve([items[place][0] for place in alone], outcome)
+        return {alone[place]: refusal for place, refusal in found.items()}
 
     def rehearse(self, block: Sequence[Entry]) -> list[Result]:
         """What the columns' types refuse, which leaves the table's own CHECKs open: there is nothing to roll back."""

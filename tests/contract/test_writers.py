@@ -336,6 +336,22 @@ def test_a_rehearsal_says_what_a_write_would_and_changes_nothing(case, opened):
         ]
 
 
+def test_rows_of_one_item_are_written_together_or_not_at_all(case, opened):
+    writer = opened(Note, check=adult)
+    items = [["ok", "bad", "ok"], ["ok"], ["ok", "ok"], ["bad"], ["ok", "bad"]]
+    number = iter(range(100))
+    block = [
+        Entry(Note(id=(n := next(number)), text=text), order=order_of(n, at), joined=at > 0)
+        for item in items
+        for at, text in enumerate(item)
+    ]
+    results = writer.write(block)
+
+    assert [isinstance(end, Refusal) for end in results] == [True] * 3 + [False] * 3 + [True] * 3
+    assert len({end.reason for end in results[:3]}) == 1
+    assert sorted(case.table(writer)) == [(3,), (4,), (5,)]
+
+
 class Heading(Row, table="headings", primary_key="id"):
     id: int
     title: str = "t"
@@ -343,7 +359,7 @@ class Heading(Row, table="headings", primary_key="id"):
 
 @pytest.mark.parametrize("kind", ["memory", "postgres", "postgres one by one"])
 def test_an_item_is_written_in_all_its_tables_or_in_none(request, kind):
-    """ClickHouse writes one table."""
+    """A ClickHouse writer has one table."""
     if kind == "memory":
         writer = MemoryWriter(Heading, Note, check=lambda row: row.get("text") != "bad")
     else:
