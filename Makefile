@@ -8,10 +8,10 @@ PYTHON ?= $(shell .ci/python)
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test bench check docs clean
+.PHONY: help install demo test bench bench-peers check docs clean
 
 help: ## what there is
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 install: $(STAMP) ## the environment in .venv
 
@@ -23,6 +23,9 @@ test: $(STAMP) ## all tests, on real servers
 
 bench: $(STAMP) ## rows a second, beside the database's own limit
 	@$(BIN)/python -m benchmarks.members $(ARGS)
+
+bench-peers: $(STAMP) ## the same job by other engines, beside ours in one run (Go builds Bento)
+	@$(BIN)/python -m benchmarks.peers $(ARGS)
 
 check: $(STAMP) ## format, lint, types, structure
 	@$(BIN)/ruff format --check .
