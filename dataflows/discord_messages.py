@@ -138,7 +138,7 @@ SOURCE = Source("discord", topic=TOPIC, rows=(Part, Message, Deletion, BulkDelet
 def decoder(settings: Settings) -> JsonDecoder | JsonOrAvro:
     """JSON, and Avro beside it where there is a registry to ask for its schemas."""
     json = JsonDecoder(EVENTS)
-    if settings.schema_registry_url is None:
+    if settings.schema_registry_url is None or not settings.schema_registry_url.get_secret_value():
         return json
     return JsonOrAvro(json, AvroDecoder(settings.registry, EVENTS, reader=SCHEMA))
 

@@ -1,6 +1,5 @@
 """The ClickHouse writer over HTTP, and what only a server or a real table can show: faults, deadlines, outages."""
 
-import sys
 import threading
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
@@ -12,12 +11,12 @@ import clickhouse_connect
 import pytest
 
 from lovelace_streams.errors import DeploymentFault, DestinationFault
-from lovelace_streams.local.processes import Program
 from lovelace_streams.records import Reason
 from lovelace_streams.rows import Row
 from lovelace_streams.settings import ClickHouseSettings
 from lovelace_streams.writers import End, Entry, Refusal, clickhouse_ddl, order_of
 from lovelace_streams.writers.clickhouse import ClickHouseWriter
+from tests.servers.clickhouse_server import Server
 from tests.unit.test_clickhouse_codes import CODES
 
 W = End.WRITTEN
@@ -38,30 +37,6 @@ class Reading(Row, table="readings", primary_key=("sensor", "place"), version="s
 def reading(sensor: int, offset: int = 0, **values: object) -> Entry:
     seen_at = datetime(2024, 5, 1, 12, 0, 0, 123456, tzinfo=UTC)
     return Entry(Reading(sensor=sensor, place="x", seen_at=seen_at, **values), order=order_of(offset, 0))
-
-
-class Server(Program):
-    """ClickHouse over HTTP, to be stopped, frozen and started again."""
-
-    def __init__(self, home: Path) -> None:
-        super().__init__(home, "clickhouse", [], ready=self.pings)
-        self.password = "pass word"
-        self.data = home / "clickhouse-data"
-
-    def command(self) -> list[str]:
-        script = Path(__file__).with_name("clickhouse_http.py")
-        return [sys.executable, str(script), str(self.data), str(self.port), self.password]
-
-    def pings(self) -> bool:
-        import httpx
-
-        try:
-            return httpx.get(f"http://127.0.0.1:{self.port}/ping", trust_env=False, timeout=2).is_success
-        except httpx.HTTPError:
-            return False
-
-    def dsn(self, password: str = "pass%20word", database: str = "default", settings: str = "") -> str:
-        return f"http://default:{password}@127.0.0.1:{self.port}/{database}{settings}"
 
 
 @pytest.fixture(scope="module")
