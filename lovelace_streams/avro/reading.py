@@ -99,11 +99,19 @@ def _int(b: bytes, p: int, n: int) -> tuple[int, int]:
     return n, p
 
 
+def _past(b: bytes, p: int) -> int:
+    """The end of a varint whose first byte says that more follow."""
+    for q in range(p, p + 9):
+        if b[q] < 128:  # noqa: PLR2004
+            return q + 1
+    raise Broken("a number past 64 bits")
+
+
 _CONTINUED = 0x80808080808080808080
 _FLOAT, _DOUBLE = struct.Struct("<f").unpack_from, struct.Struct("<d").unpack_from
 _NAMES = {
-    "Broken": Broken, "long_": _long, "int_": _int, "float_": _FLOAT, "double_": _DOUBLE, "copy": copy.deepcopy,
-    "Fault": RecordFault, "OUTSIDE": (ValueError, OverflowError),
+    "long_": _long, "int_": _int, "past_": _past, "float_": _FLOAT, "double_": _DOUBLE, "copy": copy.deepcopy,
+    "Broken": Broken, "Fault": RecordFault, "OUTSIDE": (ValueError, OverflowError),
     "too_deep": (Reason.TOO_DEEP, f"more than {DEPTH_MAX} levels"),
     "too_many": (Reason.TOO_LARGE, f"more than {ITEMS_MAX} values that take no bytes"),
 }  # fmt: skip
@@ -173,12 +181,13 @@ class _Code:
             yield f"{v}, p = {self.function(w, r, wanted, path)}(b, p, end, d + 1)"
         elif w.kind == "enum":
             yield from self._enum(v, w, r, path)
+        elif r is None:
+            yield from _passed_over(w)
         else:
             yield from _primitive(v, w)
-            if r is not None:
-                if w.kind in ("float", "double"):
-                    yield f"if {v} - {v}: spent[1] = 1"
-                yield from self._convert(v, w, r, path)
+            if w.kind in ("float", "double"):
+                yield f"if {v} - {v}: spent[1] = 1"
+            yield from self._convert(v, w, r, path)
 
     def _no_match(self, w: Node, r: Node, path: str) -> Iterator[str]:
         if w.kind == "null":
@@ -274,7 +283,8 @@ class _Code:
             yield f"    if spent[0] > {ITEMS_MAX}: raise Fault(*too_many)"
         yield "    for _i in range(count):"
         if is_map:
-            yield from _indented(_indented(_primitive("key", Node("string"))))
+            key = Node("string")
+            yield from _indented(_indented(_primitive("key", key) if r is not None else _passed_over(key)))
         inner = r.inner[0] if r is not None else None
         yield from _indented(
             _indented(self._value("v", w.inner[0], inner, below, f"{path}{{}}" if is_map else f"{path}[]"))
@@ -285,8 +295,6 @@ class _Code:
 
     def _width(self, node: Node) -> int:
         """The least number of bytes that a value takes; of a record within itself: one, that ends the question."""
-        if node.kind == "null":
-            return 0
         if node.kind == "record":
             if id(node) not in self._widths:
                 self._widths[id(node)] = 1
@@ -294,7 +302,7 @@ class _Code:
             return self._widths[id(node)]
         if node.kind == "union":
             return 1 + min((self._width(branch) for branch in node.inner), default=0)
-        return {"fixed": node.size, "float": 4, "double": 8}.get(node.kind, 1)
+        return node.size if node.kind == "fixed" else _WIDTHS.get(node.kind, 1)
 
 
 def _primitive(v: str, w: Node) -> Iterator[str]:
@@ -312,14 +320,34 @@ def _primitive(v: str, w: Node) -> Iterator[str]:
     elif kind in ("float", "double"):
         yield f"{v} = {kind}_(b, p)[0]; p += {4 if kind == 'float' else 8}"
     else:
-        if kind == "fixed":
-            yield f"q = p + {w.size}"
-            yield "if q > end: raise Broken('ends too early')"
-        else:
-            yield from _varint()
-            yield "q = p + (n >> 1)"
-            yield "if n & 1 or q > end: raise Broken('a length that is more than the message holds')"
+        yield from _stretch(w)
         yield f"{v} = str(b[p:q], 'utf-8'); p = q" if kind == "string" else f"{v} = b[p:q]; p = q"
+
+
+def _passed_over(w: Node) -> Iterator[str]:
+    """Lines that move past a value that nobody reads: that it lies within the message is seen to, not what it is."""
+    if w.kind in ("int", "long"):
+        yield "n = b[p]; p += 1"
+        yield "if n > 127: p = past_(b, p)"
+    elif w.kind in ("bytes", "string", "fixed"):
+        yield from _stretch(w)
+        yield "p = q"
+    else:
+        yield f"p += {_WIDTHS[w.kind]}"
+
+
+def _stretch(w: Node) -> Iterator[str]:
+    """Lines that find `q`, the end of a text or of bytes from `p` on."""
+    if w.kind == "fixed":
+        yield f"q = p + {w.size}"
+        yield "if q > end: raise Broken('ends too early')"
+    else:
+        yield from _varint()
+        yield "q = p + (n >> 1)"
+        yield "if n & 1 or q > end: raise Broken('a length that is more than the message holds')"
+
+
+_WIDTHS = {"null": 0, "boolean": 1, "float": 4, "double": 8}
 
 
 def _varint(longer: str = "long_") -> Iterator[str]:

@@ -66,4 +66,16 @@ def test_a_reader_gets_what_the_specification_says(schema: dict[str, Any], data:
         assert repr(read(write(drawn, sizes), 0)) == expected
 
 
+@given(schema=schemas(), data=st.data(), sizes=st.booleans())
+def test_what_is_wanted_is_as_in_the_whole(schema: dict[str, Any], data: st.DataObject, sizes: bool) -> None:
+    root = parse(schema).root
+    message = write(Data(schema).draw(data.draw, schema), sizes)
+    wanted = {field.name: None for field in root.fields if data.draw(st.booleans())}
+    whole, part = reading(root, root)[0], reading(root, root, wanted)[0]
+
+    assert repr(part(message, 0)) == repr({name: v for name, v in whole(message, 0).items() if name in wanted})
+    assert message == b"" or outcome(part, message[:-1]) == "not_avro"
+    assert outcome(part, message + b"\0") == "not_avro"
+
+
 SPECIFIED = {"wrong_type", "null", "missing", "bad_value", "out_of_range", "not_utf8"}

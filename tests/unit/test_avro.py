@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import struct
 import threading
 from collections.abc import Iterator
@@ -362,17 +363,22 @@ def test_items_are_decoded_by_type_where_their_values_are_as_json_has_them() -> 
     class Named(Row, table="named", primary_key="f0"):
         f0: int
         f1: str | None
+        f2: float
 
-    decoder = AvroDecoder(record_of("long", ["null", "string"]), Named)
+    decoder = AvroDecoder(record_of("long", ["null", "string"], "double"), Named)
     ends: list[Any] = []
-    for value in (b"\x0e\x02\x02a", b"\x0e\0", b"\x0e\x02\x02\0"):
+    for text, number in ((b"\x02\x02a", 1.5), (b"\0", 1.5), (b"\x02\x02\0", 1.5), (b"\0", math.nan), (b"\0", math.inf)):
+        value = b"\x0e" + text + struct.pack("<d", number)
         decoder.decode(Record("t", 0, 0, 0, 0, None, value, [], 0), ends, [], [])
 
-    assert [envelope.payload.item is not None for envelope in ends] == [True, True, False]
-    assert normalizer(Named).normalize(ends[0], 0) == Named(f0=7, f1="a")
-    assert normalizer(Named).normalize(ends[1], 0) == Named(f0=7, f1=None)
+    assert [envelope.payload.item is not None for envelope in ends] == [True, True, False, False, False]
+    assert normalizer(Named).normalize(ends[0], 0) == Named(f0=7, f1="a", f2=1.5)
+    assert normalizer(Named).normalize(ends[1], 0) == Named(f0=7, f1=None, f2=1.5)
     with pytest.raises(RecordFault, match="NUL"):
         normalizer(Named).normalize(ends[2], 0)
+    for envelope in ends[3:]:
+        with pytest.raises(RecordFault, match="not finite"):
+            normalizer(Named).normalize(envelope, 0)
 
 
 # Frames.
