@@ -1,65 +1,15 @@
 """Traces of a real worker, as a real collector gets them: OTLP over HTTP, taken apart again."""
 
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from tests.faults.conftest import FAILED, SKIPPED, Job
 from tests.faults.harness import eventually, send
+from tests.servers.collector import Collector, attributes, collecting
 
 TOTAL = 600
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
-
-
-class Collector:
-    """Keeps what it is sent; while it is `mute` it takes requests and never answers them."""
-
-    def __init__(self) -> None:
-        self.spans: list = []
-        self.services: set[str] = set()
-        self.requests = 0
-        self.mute = False
-        self.speaks = threading.Event()
-        collector = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                collector.requests += 1
-                if collector.mute:
-                    collector.speaks.wait()
-                    return
-                collector.take(self.path, ExportTraceServiceRequest.FromString(body))
-                self.send_response(200)
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-
-    def take(self, path: str, request: ExportTraceServiceRequest) -> None:
-        assert path == "/v1/traces"
-        for resource in request.resource_spans:
-            self.services |= {a.value.string_value for a in resource.resource.attributes if a.key == "service.name"}
-            self.spans += [span for scope in resource.scope_spans for span in scope.spans]
-
-    def named(self, name: str) -> list:
-        return [span for span in self.spans if span.name == name]
-
-
-def attributes(span) -> dict[str, object]:
-    kinds = ("string_value", "int_value")
-    return {
-        a.key: [v.string_value for v in a.value.array_value.values]
-        if a.value.HasField("array_value")
-        else next(getattr(a.value, kind) for kind in kinds if a.value.HasField(kind))
-        for a in span.attributes
-    }
 
 
 def total(collector: Collector, job: Job, what: str) -> int:
@@ -69,14 +19,8 @@ def total(collector: Collector, job: Job, what: str) -> int:
 
 @pytest.fixture
 def collector() -> Iterator[Collector]:
-    made = Collector()
-    thread = threading.Thread(target=made.server.serve_forever)
-    thread.start()
-    yield made
-    made.speaks.set()
-    made.server.shutdown()
-    thread.join()
-    made.server.server_close()
+    with collecting() as made:
+        yield made
 
 
 def test_a_window_is_one_trace_from_source_to_settlement(job: Job, collector: Collector) -> None:
@@ -118,41 +62,18 @@ def test_a_window_is_one_trace_from_source_to_settlement(job: Job, collector: Co
     assert b"do not tell" not in b"".join(span.SerializeToString() for span in collector.spans)
 
 
-def test_a_refused_write_is_seen_in_its_trace(job: Job, collector: Collector, postgres_server) -> None:
-    worker = job.fleet.start(OTEL_EXPORTER_OTLP_ENDPOINT=collector.url, OTEL_BSP_SCHEDULE_DELAY="200")
-    eventually(lambda: bool(worker.events("assigned")))
-    job.open(20)
-    job.submit(20, bad=False)
-    eventually(job.done)
-    job.service.stop()
-    postgres_server.freeze()
-    try:
-        job.submit(20, bad=False)
-        eventually(lambda: bool(worker.events("waiting for the destination")))
-    finally:
-        postgres_server.thaw()
-
-    def faults() -> list[str]:
-        return [
-            attribute.value.string_value
-            for span in collector.named("write")
-            for event in span.events
-            for attribute in event.attributes
-        ]
-
-    eventually(lambda: "timeout" in faults())
-
-
 def test_a_collector_that_never_answers_costs_nothing(job: Job, collector: Collector) -> None:
     collector.mute = True
     job.open(TOTAL)
-    worker = job.fleet.start(OTEL_EXPORTER_OTLP_ENDPOINT=collector.url, OTEL_BSP_SCHEDULE_DELAY="200")
+    patient = {"OTEL_EXPORTER_OTLP_TIMEOUT": "60", "OTEL_BSP_SCHEDULE_DELAY": "200"}
+    worker = job.fleet.start(OTEL_EXPORTER_OTLP_ENDPOINT=collector.url, **patient)
     job.submit(TOTAL)
     eventually(job.done)
     eventually(lambda: collector.requests > 0)
     code, _ = worker.terminate()
 
     assert code == 0
+    assert not worker.events("lost"), "it waited for its spans until the group threw it out"
     job.check(TOTAL, FAILED, SKIPPED)
     assert "Traceback" not in worker.log.read_text()
 

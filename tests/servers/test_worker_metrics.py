@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.faults.conftest import FAILED, SKIPPED, Job
 from tests.faults.harness import ROOT, Group, Worker, ends, eventually
+from tests.servers.collector import Collector, collecting
 
 TOTAL = 3000
 
@@ -98,7 +99,12 @@ def told_at_the_end(job: Job) -> list[dict] | None:
 
 
 def test_the_gauges_move_on_while_the_destination_is_frozen(job: Job, postgres_server) -> None:
-    worker = start(job, POLL_SIZE="20")
+    with collecting() as collector:
+        see_it_frozen(job, postgres_server, collector)
+
+
+def see_it_frozen(job: Job, postgres_server, collector: Collector) -> None:
+    worker = start(job, POLL_SIZE="20", OTEL_EXPORTER_OTLP_ENDPOINT=collector.url, OTEL_BSP_SCHEDULE_DELAY="200")
     eventually(lambda: bool(worker.events("assigned")))
     job.service.stop()
     postgres_server.freeze()
@@ -116,6 +122,7 @@ def test_the_gauges_move_on_while_the_destination_is_frozen(job: Job, postgres_s
     eventually(lambda: by("topic", scrape(worker)["lovelace_consumer_lag_records"]).get(job.topic) == 0)
     eventually(lambda: by("pipeline", scrape(worker)["lovelace_pending_items"]) == {job.topic: 0})
     assert by("pipeline", scrape(worker)["lovelace_breaker_state"]) == {job.topic: 0}
+    eventually(lambda: "timeout" in collector.events("write"))  # the write's span tells of the tries that failed
 
 
 def check(*arguments: str, **environment: str) -> int:
@@ -137,7 +144,6 @@ def test_a_service_that_answers_is_well(job: Job) -> None:
 
 def test_a_worker_that_waits_is_well_and_one_that_hangs_is_not(job: Job) -> None:
     worker = start(job, KAFKA_BROKERS="127.0.0.1:1")  # no broker: that is waited for
-    eventually(lambda: bool(worker.events("waiting for the broker")))
     eventually(lambda: health(worker) == 0)
 
     worker.process.send_signal(signal.SIGSTOP)
