@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 
-from lovelace_streams.api.models import JobState, PartitionState
+from lovelace_streams.api.models import JobState, PartitionState, Status
 from lovelace_streams.api.page.pace import Pace
 
-SLIVER = 0.8
+SLIVER = 0.5
 """Percent of a bar's width below which what is there could not be seen."""
 MINUTE, HOUR, DAY = 60, 3600, 86400
 
@@ -38,6 +38,7 @@ class ShownJob(msgspec.Struct, frozen=True):
 def show_job(state: JobState, pace: Pace) -> ShownJob:
     """A job with its bar, its rate and the time it still takes."""
     total = state.total_items
+    pace = Pace() if state.status is Status.STALLED else pace
     percent = None if total is None else 100 if total == 0 else min(100, 100 * state.processed // total)
     if state.completed_at is not None:
         left = f"took {duration((state.completed_at - state.created_at).total_seconds())}"
