@@ -264,6 +264,18 @@ def test_every_answer_of_the_page_says_what_may_run(visitor, path):
     assert "text/html" in answer.headers["content-type"]
 
 
+def test_nothing_is_shown_or_done_without_a_session(service, visitor, job):
+    opening(service, job, total_items=10)
+    shown = ["jobs", f"jobs/{job}", "failures", "samples", "partitions", "events"]
+    done = [f"jobs/{job}/close", f"jobs/{job}/signal", "samples", "logout"]
+    answers = [visitor.get(f"/ui/{path}") for path in shown]
+    answers += [visitor.post(f"/ui/{path}", data={"reason": "none", "token": TOKEN}) for path in done]
+
+    to = {(answer.status_code, answer.headers["location"].partition("?")[0]) for answer in answers}
+    assert to == {(303, "/ui/login")}
+    assert service.get(f"/jobs/{job}").json()["status"] == "open"
+
+
 def test_a_login_leads_to_a_page_of_ours_only(visitor):
     for wanted, to in [("/jobs/a", "/ui/jobs/a"), ("//elsewhere", "/ui/jobs"), ("https://elsewhere", "/ui/jobs")]:
         answer = visitor.post("/ui/login", data={"token": TOKEN, "next": wanted})
