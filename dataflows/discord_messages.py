@@ -132,7 +132,9 @@ def messages(payload: Any, guild: str | None = None) -> Iterator[Outgoing]:
     yield Outgoing(key, msgspec.json.encode(payload), len(ids) if isinstance(ids, list) and ids else 1)
 
 
-SOURCE = Source("discord", topic=TOPIC, rows=(Part, Message, Deletion, BulkDeletion), messages=messages, row="message")
+SOURCE = Source(
+    "discord_messages", topic=TOPIC, rows=(Part, Message, Deletion, BulkDeletion), messages=messages, row="message"
+)
 
 
 def decoder(settings: Settings) -> JsonDecoder | JsonOrAvro:

@@ -213,3 +213,9 @@ def test_bare_messages_are_wrapped_and_dispatches_are_not() -> None:
     result = run(discord_messages.flow, [wrapped, as_it_is, Message({"t": "TYPING_START"})], clickhouse_dsn="http://x")
     assert len(result.rows()) == 2
     assert result.skipped == {"unknown_event": 1}
+
+
+def test_the_source_names_its_own_pipeline_topic_and_rows() -> None:
+    """A job that `lovelace submit` opens waits for the pipeline of this name: the flow's own."""
+    assert (SOURCE.name, SOURCE.topic) == (discord_messages.flow().flow_id, "discord.messages.raw")
+    assert {row.__table__.name for row in SOURCE.rows} == {"discord_messages"}
