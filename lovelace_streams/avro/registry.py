@@ -1,8 +1,8 @@
 """A schema registry that speaks Confluent's API, asked over HTTP: what each answer means, and whose fault it is.
 
-    404                              nobody's schema: the record's (`unknown_schema`, by whoever reads a record)
-    401, 403                         the deployment's
-    anything else, or no answer      the destination's: wait, ask again
+    4xx with an error code of the API      nobody's schema: the record's (`unknown_schema`, by whoever reads a record)
+    401, 403, 404 without such a code      the deployment's: credentials, or an address that is not the API's
+    anything else, or no answer            the destination's: wait, ask again
 
 The address may carry a user and a password; no message shows more than its host.
 """
@@ -80,8 +80,14 @@ class Registry:
 
     def _found(self, path: str, otherwise: str) -> dict[str, Any]:
         status, body = self.ask("GET", path)
-        if status == httpx.codes.NOT_FOUND:
+        coded = isinstance(body, dict) and "error_code" in body
+        if httpx.codes.is_client_error(status) and coded:
             raise NoSchema(f"the registry has {otherwise}")
+        if status == httpx.codes.NOT_FOUND:
+            message = (
+                f"{self.name} has no schemas where SCHEMA_REGISTRY_URL leads: the address takes the API's path, too"
+            )
+            raise DeploymentFault(message, str(status))
         if status != httpx.codes.OK or not isinstance(body, dict) or "schema" not in body:
             raise DestinationFault(str(status), f"{self.name} answers something else")
         return body

@@ -34,7 +34,8 @@ def check(names: Names = None, folder: Folder = FOLDER) -> None:
         for problem in problems(history):
             wrong += 1
             err.print(problem, style="red", markup=False, soft_wrap=True)
-        print(f"{history.name}: {len(history.kept)} versions of {history.newest.name}")
+        count = len(history.kept)
+        print(f"{history.name}: {count} version{'' if count == 1 else 's'} of {history.newest.name}")
         before = _before(history)
         changed = changes(before.root, history.newest.root) if before is not None else {}
         for path, what in changed.items():

@@ -134,7 +134,8 @@ class Registry:
                     "/schemas/ids/3": {"schema": json.dumps({"type": "array", "items": "Elsewhere"})},
                 }
                 status = registry.status if self.path in answers or registry.status != 200 else 404
-                body = json.dumps(answers.get(self.path, {"error_code": 40403})).encode()
+                unknown = {"error_code": 40403} if self.path.startswith("/schemas/") else {}
+                body = json.dumps(answers.get(self.path, unknown)).encode()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
@@ -205,6 +206,11 @@ def test_a_registry_that_does_not_answer_is_the_destinations_fault(registry: Reg
 def test_a_registry_that_is_down_is_the_destinations_fault() -> None:
     with pytest.raises(DestinationFault, match="127.0.0.1"):
         ends(AvroDecoder("http://user:secret@127.0.0.1:1", Member), framed(1, encoded()))
+
+
+def test_an_address_that_is_not_the_apis_is_the_deployments_fault(registry: Registry) -> None:
+    with pytest.raises(DeploymentFault, match="takes the API's path"):
+        ends(AvroDecoder(f"{registry.url}/elsewhere", Member), framed(1, encoded()))
 
 
 def test_a_registry_that_refuses_us_is_the_deployments_fault(registry: Registry) -> None:
