@@ -35,10 +35,10 @@ class MemoryRegistry(Registry):
         self._texts = {number: msgspec.json.encode(load(schema).text).decode() for number, schema in schemas.items()}
 
     def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:  # noqa: ARG002
-        """The answer to `/schemas/ids/{id}`; 404 to all else."""
+        """The answer to `/schemas/ids/{id}`; that there is no such schema to all else."""
         kind, _, number = path.strip("/").rpartition("/")
         text = self._texts.get(int(number)) if kind == "schemas/ids" else None
-        return (404, None) if text is None else (200, {"schema": text})
+        return (404, {"error_code": 40403}) if text is None else (200, {"schema": text})
 
 
 def framings(decoder: Any) -> Iterator[Confluent]:
