@@ -216,7 +216,7 @@ class Reporter:
                     part = ranges[at : at + RANGES_MAX]
                     window = tracing.context(a.number, part[-1].last)
                     self._queue.append(Report(a.number, a.topic, a.topic_id, a.partition, part, window))
-            if not self._thread.is_alive() and not self._ended:
+            if self._thread.ident is None and not self._ended:  # one that has ended has noted why
                 self._thread.start()
             self._changed.notify_all()
 
