@@ -151,7 +151,9 @@ def case(request):
     if kind == "memory":
         return MemoryCase()
     if kind == "clickhouse":
-        return ClickHouseCase(request.getfixturevalue("clickhouse"), one_by_one=bool(one_by_one))
+        made = ClickHouseCase(request.getfixturevalue("clickhouse"), one_by_one=bool(one_by_one))
+        request.addfinalizer(made.client.close)  # a process opens another folder only when none is open
+        return made
     return PostgresCase(request.getfixturevalue("database"), one_by_one=bool(one_by_one))
 
 

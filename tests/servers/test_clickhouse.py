@@ -154,7 +154,7 @@ def test_a_server_that_freezes_is_cut_off_and_found_again(server: Server, table)
 
 
 def test_an_answer_that_does_not_come_in_time_is_a_timeout(server: Server, table) -> None:
-    writer = opened(server, write_seconds=1)
+    writer = opened(server, write_seconds=3)
     server.freeze()
     try:
         with pytest.raises(DestinationFault) as fault:
