@@ -149,12 +149,13 @@ class ClickHouseCase:
 def case(request):
     kind, _, one_by_one = request.param.partition(" ")
     if kind == "memory":
-        return MemoryCase()
-    if kind == "clickhouse":
+        yield MemoryCase()
+    elif kind == "postgres":
+        yield PostgresCase(request.getfixturevalue("database"), one_by_one=bool(one_by_one))
+    else:
         made = ClickHouseCase(request.getfixturevalue("clickhouse"), one_by_one=bool(one_by_one))
-        request.addfinalizer(made.client.close)  # a process opens another folder only when none is open
-        return made
-    return PostgresCase(request.getfixturevalue("database"), one_by_one=bool(one_by_one))
+        yield made
+        made.client.close()  # a process opens another folder of the engine only when none is open
 
 
 @pytest.fixture
