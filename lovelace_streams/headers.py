@@ -4,6 +4,7 @@ Anybody may write to a topic, so what is not valid is no header, counted by name
 """
 
 import re
+from functools import lru_cache
 from typing import cast
 
 from confluent_kafka import Message
@@ -13,6 +14,16 @@ from lovelace_streams.offsets import Assignment
 from lovelace_streams.records import ITEMS_MAX, Origin, Record
 
 JOB_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
+OURS = frozenset(
+    {
+        "lovelace-job-id",
+        "lovelace-job-attempt",
+        "lovelace-items",
+        "lovelace-origin",
+        "lovelace-origin-timestamp",
+        "lovelace-failed-items",
+    }
+)
 Headers = list[tuple[str, bytes | None]]
 
 
@@ -46,11 +57,11 @@ def headers_of(message: Message) -> Headers:
 
 def _read_headers(record: Record, headers: Headers) -> None:
     """Job, attempt, number of items and origin; the last of a name wins, what is not valid is no header (H23)."""
-    named = {name: value for name, value in headers if name.startswith("lovelace-") and value is not None}
-    if (job := named.get("lovelace-job-id")) is not None:
-        text = job.decode("ascii", "replace")
-        if JOB_ID.match(text):
-            record.job = text
+    named = {name: value for name, value in headers if name in OURS and value is not None}
+    if (told := named.get("lovelace-job-id")) is not None:
+        job = _job(told)
+        if job is not None:
+            record.job = job
             record.attempt = _number(named.get("lovelace-job-attempt"), 1, 2**31 - 1) or 1
         else:
             metrics.BAD_HEADERS.labels("lovelace-job-id").inc()
@@ -59,6 +70,13 @@ def _read_headers(record: Record, headers: Headers) -> None:
         record.origin = parse_origin(origin, named.get("lovelace-origin-timestamp"), named.get("lovelace-failed-items"))
 
 
+@lru_cache(maxsize=1024)  # a job's messages all say the same
+def _job(told: bytes) -> str | None:
+    text = told.decode("ascii", "replace")
+    return text if JOB_ID.match(text) else None
+
+
+@lru_cache(maxsize=1024)
 def _number(text: bytes | None, low: int, high: int) -> int | None:
     if text is None or not text.isdigit() or len(text) > 10:  # noqa: PLR2004 - digits of the largest one
         return None

@@ -24,6 +24,8 @@ T = TypeVar("T")
 
 ASIDE_SECONDS = 5.0
 """How long a block that was put aside waits for a neighbour before it is tried again."""
+NEIGHBOURS = 10
+"""So many items of the next block may serve as the neighbour that can still be written."""
 QUICK = 0.5
 """Seconds that a call may take before the consumer is kept alive meanwhile: most calls end within milliseconds."""
 
@@ -85,7 +87,7 @@ class Carrier:
         for at, batch in enumerate(batches):
             if self._source.fault:
                 break
-            others = [entry for later in batches[at + 1 : at + 2] for entry in entries_of(later.envelopes)[0]]
+            others = [e for later in batches[at + 1 : at + 2] for e in entries_of(later.envelopes[:NEIGHBOURS])[0]]
             try:
                 with tracing.step("write", batch.envelopes[0].record, items=len(batch.envelopes)) as self._span:
                     done = self._write(batch, others)
@@ -227,6 +229,8 @@ def ends_of(
     step: str, envelopes: Sequence[Envelope[Any]], spans: Sequence[int], results: Sequence[Result]
 ) -> list[Settled | DeadLetter]:
     """What became of the items: one fails if one of its rows does, and is superseded if all of them are."""
+    if results.count(End.WRITTEN) == len(results):
+        return [_settled(End.WRITTEN, list(envelopes))]
     settled: dict[End, list[Envelope[Any]]] = {}
     letters: list[Settled | DeadLetter] = []
     at = 0
