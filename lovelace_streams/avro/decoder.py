@@ -285,7 +285,10 @@ def _wanted(targets: "Sequence[Target] | Any", events: Events | None) -> Wanted 
         _want(wanted, target.path, whole=False)
         for field in target.fields:
             for place in field.places:
-                _want(wanted, place.parts if place.root else (*target.path, *place.parts))
+                parts = place.parts if place.root else (*target.path, *place.parts)
+                if not parts:  # a column of the whole message
+                    return None
+                _want(wanted, parts)
     return wanted
 
 

@@ -166,6 +166,30 @@ def decoder_of(registry: Registry) -> AvroDecoder:
     return AvroDecoder(registry.url, Items("member", Member), timeout=5)
 
 
+class Whole(Row, table="wholes", primary_key="id"):
+    id: int
+    all: Annotated[dict[str, Any], From("$")]
+
+
+class WholeItem(Row, table="wholes", primary_key="id"):
+    id: int
+    all: Annotated[dict[str, Any], From(".")]
+
+
+@pytest.mark.parametrize("row", [Whole, WholeItem])
+def test_a_column_of_the_whole_message_has_all_of_it(row: type[Row]) -> None:
+    schema = {
+        "type": "record",
+        "name": "Both",
+        "fields": [{"name": "id", "type": "long"}, {"name": "text", "type": "string"}],
+    }
+    both = {"id": 1, "text": "x"}
+    oks: list[Any] = []
+    AvroDecoder(schema, row).decode(Record("t", 0, 0, 0, 0, None, encoded(both, schema), [], 0), oks, [], [])
+
+    assert normalizer(row).normalize(oks[0], 0) == row(id=1, all=both)
+
+
 def test_a_registry_is_asked_once_an_id(registry: Registry) -> None:
     decoder = decoder_of(registry)
 
