@@ -24,6 +24,7 @@ OURS = frozenset(
         "lovelace-failed-items",
     }
 )
+TOPIC_ID = re.compile(r"[^\x00-\x1f\x7f]{1,255}\Z")
 Headers = list[tuple[str, bytes | None]]
 
 
@@ -93,7 +94,10 @@ def parse_origin(origin: bytes, timestamp: bytes | None, items: bytes | None) ->
     try:
         topic_id, rest = origin.decode().split("/", 1)
         topic, partition, offset = rest.rsplit("/", 2)
-        if not (topic_id and topic and 0 <= int(partition) < 2**31 and 0 <= int(offset) < 2**63 - 1):
+        # what the progress service takes, and no more: what it refuses stops the worker
+        if not (
+            TOPIC_ID.match(topic_id) and topic and 0 <= int(partition) < 2**31 - 1 and 0 <= int(offset) < 2**63 - 1
+        ):
             return None
         numbers: list[int] = []
         for part in filter(None, (items or b"").decode().split(",")):

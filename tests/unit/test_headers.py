@@ -24,6 +24,9 @@ def test_an_origin_as_a_letter_names_it() -> None:
         (b"id/t/0/1", b"5-2:x"),
         (b"id/t", b"0-0:check"),
         (b"\xff/t/0/1", b"0-0:check"),
+        (b"x" * 256 + b"/t/0/1", b"0-0:check"),
+        (b"a\nb/t/0/1", b"0-0:check"),
+        (b"id/t/2147483647/1", b"0-0:check"),
     ],
 )
 def test_an_origin_that_cannot_be_is_none(origin: bytes, items: bytes) -> None:
