@@ -125,6 +125,8 @@ LOST, TIMEOUT = "08006", "timeout"
 """No code of the server: the connection was lost, or did not answer in time."""
 REFUSED_STATUS = frozenset({400, 401, 403, 404})
 """HTTP without a code of ClickHouse's: a proxy that refuses us, or no ClickHouse at all."""
+NAMELESS = "0"
+"""The code of such a refusal."""
 
 
 def fault_of(code: str) -> Fault:
@@ -133,7 +135,7 @@ def fault_of(code: str) -> Fault:
     >>> fault_of("469"), fault_of("252"), fault_of("60"), fault_of("8")
     ('record', 'destination', 'deployment', 'unlisted')
     """
-    return FAULTS.get(int(code), "unlisted")
+    return "deployment" if code == NAMELESS else FAULTS.get(int(code), "unlisted")
 
 
 def reason_of(code: str) -> Reason:
@@ -209,7 +211,7 @@ class ClickHouseWriter:
             raise self._deployment(code) from None
 
     def _code(self, error: Exception) -> str:
-        """The server's code; where there is none, what the transport says: 0 for a refusal that has no name."""
+        """The server's code; where there is none, what the transport says."""
         from clickhouse_connect.driver.exceptions import OperationalError, ProgrammingError
         from urllib3.exceptions import TimeoutError as HttpTimeout
 
@@ -221,7 +223,7 @@ class ClickHouseWriter:
         status = self._connection.status if self._connection is not None else 0
         if isinstance(error, OperationalError) or status >= 500 or status == 429:  # noqa: PLR2004 - HTTP's own
             return LOST
-        return "0" if status in REFUSED_STATUS or isinstance(error, ProgrammingError) else LOST
+        return NAMELESS if status in REFUSED_STATUS or isinstance(error, ProgrammingError) else LOST
 
     def _deployment(self, code: str) -> DeploymentFault:
         return DeploymentFault(
@@ -275,14 +277,14 @@ class ClickHouseWriter:
         return [refused.get(place, End.WRITTEN) for place in range(len(block))]
 
     def probe(self, others: Sequence[Entry] = ()) -> bool | None:
-        """Whether the row that was last written, or one of the first others, can be written now.
+        """Whether the row that was last written, or one of the first other items, can be written now.
 
         It is written: there is nothing to roll back in ClickHouse, and a row that is written twice is one row.
         """
-        candidates = [*([self._last] if self._last is not None else []), *others[:2]]
+        candidates = [*([[self._last]] if self._last is not None else []), *items_of(others)[:2]]
         for candidate in candidates:
             try:
-                if not isinstance(self._attempt([candidate]), Refused):
+                if not isinstance(self._attempt(candidate), Refused):
                     return True
             except (DestinationFault, DeploymentFault):
                 continue

@@ -4,10 +4,12 @@ import threading
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from uuid import UUID
 
 import clickhouse_connect
+import msgspec
 import pytest
 
 from lovelace_streams.errors import DeploymentFault, DestinationFault
@@ -188,6 +190,39 @@ def test_a_table_that_is_gone_while_running_stops_the_worker(server: Server, tab
     table.command("drop table readings sync")
     with pytest.raises(DeploymentFault, match="code 60"):
         writer.write([reading(1), reading(2)])
+
+
+def test_a_proxy_that_refuses_everything_is_the_deployments_fault_and_no_records(server: Server, table) -> None:
+    class Refusing(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_error(404, "default backend")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    writer = opened(server)
+    server.stop()
+    try:
+        with ThreadingHTTPServer(("127.0.0.1", server.port), Refusing) as proxy:
+            threading.Thread(target=proxy.serve_forever, daemon=True).start()
+            with pytest.raises(DeploymentFault, match="CLICKHOUSE_DSN"):
+                writer.write([reading(1), reading(2)])
+            writer.close()
+            proxy.shutdown()
+    finally:
+        server.start()
+
+
+def test_a_probe_writes_whole_items_or_nothing(server: Server, table) -> None:
+    table.command("alter table readings add constraint no_bad check value is null or value != 'bad'")
+    writer = opened(server)
+    bad = msgspec.structs.replace(reading(2, value="bad"), joined=True)
+
+    assert writer.probe([reading(1), bad]) is False
+    assert rows(table) == []
+    assert writer.probe([reading(1), bad, reading(3)]) is True
+    assert rows(table) == [(3,)]
+    writer.close()
 
 
 def test_the_codes_are_called_as_the_engine_calls_them(clickhouse: str) -> None:

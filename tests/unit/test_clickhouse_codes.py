@@ -100,3 +100,4 @@ def test_a_code_is_somebody_s_fault(code: int, name: str, fault: str) -> None:
 def test_every_listed_code_has_a_line() -> None:
     assert {code for code, _, _ in CODES} == set(FAULTS)
     assert fault_of("8") == "unlisted"
+    assert fault_of("0") == "deployment"
