@@ -165,7 +165,8 @@ class Evolution(msgspec.Struct):
     @property
     def addable(self) -> bool:
         """Whether columns are all that is missing."""
-        return bool(self.statements) and not self.obstacles and not self.statements[0].startswith("CREATE")
+        makes = any(statement.startswith("CREATE") for statement in self.statements)
+        return bool(self.statements) and not self.obstacles and not makes
 
 
 @runtime_checkable

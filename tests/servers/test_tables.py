@@ -427,6 +427,16 @@ def test_at_start_columns_are_added_only_where_that_was_chosen(run: Run, evolvin
         evolving(Wide, evolution="add").open()
 
 
+def test_a_table_is_never_made_at_start(run: Run, evolving: WriterOf) -> None:
+    class Extra(Row, table="extras", primary_key="id"):
+        id: int
+
+    run("create table orders (id bigint primary key, total bigint)")
+    with pytest.raises(DeploymentFault):
+        evolving(Wide, Extra, evolution="add").open()
+    assert run("select to_regclass('extras')").fetchone() == (None,)
+
+
 def test_the_command_compares_and_applies(run: Run, database: str, tmp_path: Path) -> None:
     run("create table orders (id bigint primary key, total bigint, state text, seen_at timestamptz)")
     environment = {"POSTGRES_DSN": database, "PROGRESS_API_URL": "", "TOPIC": "orders"}
