@@ -150,6 +150,9 @@ class Part:
         for process in self._family():
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.suspend()
+                until = time.monotonic() + self.deadline
+                while not _stands_still(process) and time.monotonic() < until:
+                    time.sleep(0.002)
 
     def thaw(self) -> None:
         """Let it go on."""
@@ -358,3 +361,14 @@ def _gone(process: psutil.Process, seconds: float) -> None:
     except psutil.TimeoutExpired:
         process.kill()
         process.wait(5)
+
+
+def _stands_still(process: psutil.Process) -> bool:
+    """Whether all its threads are stopped: on a busy machine one goes on for a while after the signal."""
+    states = set()
+    for thread in Path(f"/proc/{process.pid}/task").glob("*/stat"):
+        with contextlib.suppress(OSError):
+            states.add(thread.read_text().rpartition(")")[2].split()[0])
+    if not states:  # no such system, or it is gone
+        return process.status() in {psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE}
+    return states <= {"T", "t", "Z", "X"}
