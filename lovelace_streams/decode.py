@@ -4,6 +4,7 @@ A decoder may have to ask somebody (a schema registry). That one is a destinatio
 window waits in `source.keep_alive`, and goes on with the very record that asked.
 """
 
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +24,8 @@ from lovelace_streams.source import KafkaSource
 
 log = structlog.get_logger(__name__)
 
+ALIVE_SECONDS = 1.0
+"""After so long of decoding the consumer is kept alive: each record of a window may have had to ask, and been slow."""
 Skipped = tuple[SkipReason, Envelope[Any]]
 
 
@@ -113,9 +116,10 @@ def sort(decoder: Decoder, window: Iterable[Envelope[bytes]]) -> Ports:
 class Asking:
     """Decodes by asking somebody, who is waited for."""
 
-    def __init__(self, decoder: Decoder, source: KafkaSource) -> None:
+    def __init__(self, decoder: Decoder, source: KafkaSource, clock: Callable[[], float] = time.monotonic) -> None:
         self._decoder = decoder
         self._source = source
+        self._clock = clock
         self._backoff = Backoff()
 
     def sort(self, window: Iterable[Envelope[bytes]]) -> Ports:
@@ -124,9 +128,14 @@ class Asking:
         What is left out is not settled, so whoever reads on after us reads it again.
         """
         ports = Ports()
+        due = self._clock() + ALIVE_SECONDS
         for envelope in window:
             if not self._decode(envelope.record, ports):
                 break
+            if self._clock() >= due:
+                if not self._source.keep_alive(0.0):
+                    break
+                due = self._clock() + ALIVE_SECONDS
         return ports
 
     def _decode(self, record: Record, ports: Ports) -> bool:
