@@ -4,7 +4,7 @@ The table is drawn from what a ClickHouse table can refuse or round; the stored 
 """
 
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -126,7 +126,7 @@ def comparable(results: list[object]) -> list[object]:
 
 @settings(
     max_examples=40,
-    deadline=timedelta(seconds=20),
+    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(data=st.data(), kind=st.sampled_from([Whole, Versioned]), rules=st.sets(st.sampled_from(sorted(RULES))))

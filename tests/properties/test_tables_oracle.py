@@ -1,7 +1,5 @@
 """Law 8 for items with rows in several tables: any cut ends as item by item, and a refused item leaves nothing."""
 
-from datetime import timedelta
-
 import psycopg
 import pytest
 from hypothesis import HealthCheck, event, given, settings
@@ -155,7 +153,7 @@ def world(database: str):
 
 @settings(
     max_examples=60,
-    deadline=timedelta(seconds=20),
+    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(data=st.data(), features=features_of_tables, versioned=st.booleans(), turned=st.booleans())

@@ -4,7 +4,6 @@ A table is drawn from the rules that Postgres knows, rows are stored in it, a li
 one by one (the oracle), and by the fast path in two different cuts.
 """
 
-from datetime import timedelta
 from decimal import Decimal
 
 import psycopg
@@ -242,7 +241,7 @@ def world(database: str):
 
 @settings(
     max_examples=120,
-    deadline=timedelta(seconds=20),
+    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(data=st.data(), features=features_of_a_table, versioned=st.booleans())
