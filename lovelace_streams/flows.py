@@ -11,6 +11,8 @@ from bytewax.dataflow import Dataflow
 from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.journey import Journey, journey_of
 
+SAMPLE = "_sample"
+
 
 def find_flow(name: str) -> Any:
     """The module of a dataflow: `dataflows.<name>`, or a dotted path."""
@@ -27,11 +29,21 @@ def find_flow(name: str) -> Any:
 
 def flow_names() -> list[str]:
     """The dataflows that are there."""
+    return [name for name in _modules() if not name.endswith(SAMPLE)]
+
+
+def sampled_flows() -> list[str]:
+    """Those of them that have a `<name>_sample` beside them: what to show them with."""
+    there = _modules()
+    return [name for name in there if name + SAMPLE in there]
+
+
+def _modules() -> list[str]:
     try:
         package = importlib.import_module("dataflows")
     except ModuleNotFoundError:
         return []
-    return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.endswith("_sample"))
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
 
 
 def journey(name: str) -> Journey:
