@@ -1,5 +1,6 @@
 """`python -m lovelace_streams.api`: the progress service on API_HOST and API_PORT."""
 
+import logging
 import socket
 import sys
 
@@ -7,6 +8,7 @@ import uvicorn
 
 from lovelace_streams.api import ApiSettings, create_app
 from lovelace_streams.errors import EXIT_DEPLOYMENT, DeploymentFault
+from lovelace_streams.logs import configure
 from lovelace_streams.settings import Settings
 
 
@@ -34,6 +36,7 @@ def config(settings: ApiSettings) -> uvicorn.Config:
         ws="none",
         lifespan="on",
         server_header=False,
+        log_config=None,
         timeout_graceful_shutdown=10,
     )
 
@@ -41,7 +44,10 @@ def config(settings: ApiSettings) -> uvicorn.Config:
 def main() -> int:
     """Exit code 78 and one line where the deployment is wrong."""
     try:
-        serve(ApiSettings.from_settings(Settings()))
+        settings = Settings()
+        configure(settings.log_level, settings.log_format)
+        logging.getLogger("uvicorn").setLevel(settings.log_level)
+        serve(ApiSettings.from_settings(settings))
     except DeploymentFault as fault:
         print(fault, file=sys.stderr)  # noqa: T201 - the one line
         return EXIT_DEPLOYMENT
