@@ -163,7 +163,7 @@ def framed(schema_id: int, datum: bytes) -> bytes:
 
 
 def decoder_of(registry: Registry) -> AvroDecoder:
-    return AvroDecoder(registry.url, Items("member", Member), timeout=5)
+    return AvroDecoder(registry.url, Items("member", Member), timeout=60)
 
 
 class Whole(Row, table="wholes", primary_key="id"):
