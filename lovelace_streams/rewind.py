@@ -81,6 +81,8 @@ class Move(msgspec.Struct, frozen=True):
     @property
     def why(self) -> str:
         """Why it stays, or what is special about how it goes; empty for a plain step back."""
+        if self.low == self.high and not self.moves:
+            return "there is nothing in it"
         if self.committed is None:
             return "nothing is committed" if self.moves else "nothing is committed: only --to earliest is safe"
         if self.committed < self.low:
@@ -154,7 +156,8 @@ def _refuse_members(admin: AdminClient, group: str) -> None:
 def _alive(group: str, members: Sequence[str]) -> DeploymentFault:
     shown = ", ".join(members[:MEMBERS_SHOWN]) + (", …" if len(members) > MEMBERS_SHOWN else "")
     return DeploymentFault(
-        f"the group {group!r} has {len(members) or 'live'} members{f' ({shown})' if shown else ''}: "
+        f"the group {group!r} has {len(members) or 'live'} member{'' if len(members) == 1 else 's'}"
+        f"{f' ({shown})' if shown else ''}: "
         f"stop the workers first, they would go on where they are"
     )
 

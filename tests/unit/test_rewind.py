@@ -26,6 +26,11 @@ def test_back_and_never_past_what_nobody_settled(it: Move, moves: bool, records:
     assert bool(it.why) is not (moves and it.committed == 50), "what is not plain is explained"
 
 
+def test_an_empty_partition_stays_and_says_so() -> None:
+    for it in (move(None, 0, 0, 0), move(7, 10, 10, 10), move(10, 10, 10, 10)):
+        assert (it.moves, it.why) == (False, "there is nothing in it")
+
+
 @pytest.mark.parametrize("text", ["latest", "-5", "2026-01-31", ""])
 def test_what_is_no_place(text: str) -> None:
     with pytest.raises(ValueError, match="is no time"):
