@@ -129,7 +129,9 @@ def dlq_replay(
     show(("fate", "reason", "letters", "items"), counted(chosen))
     matching = [choice for choice in chosen if choice.fate is not Fate.FILTERED]
     if letters and not matching:
-        err.print(f"none of the {len(letters)} letters of {name} is one of those", style="red", highlight=False)
+        err.print(
+            f"none of the {len(letters)} letters of {name} is one of those asked for", style="red", highlight=False
+        )
         raise typer.Exit(EXIT_NONE)
     sent = 0
     if going and not dry_run:
@@ -155,7 +157,8 @@ def _known(
     sent = sent_before(it.source.settings, replays)
     if it.progress is None:
         err.print(
-            "the flow has no progress service (PROGRESS_API_URL): nobody can tell which letters are void or resolved",
+            "the flow has no progress service (it ends in `commit`, or PROGRESS_API_URL is not set): "
+            "nobody can tell which letters are void or resolved",
             style="yellow",
             highlight=False,
             soft_wrap=True,
@@ -174,7 +177,7 @@ def _told(chosen: Sequence["Choice"], going: Sequence["Choice"], sent: int) -> d
 
 
 def _letters(source: KafkaSource, topic: str | None, *, with_values: bool = False) -> tuple[list["DeadLettered"], str]:
-    """The letters and their topic; before the first one the topic is not there, and that is well."""
+    """The letters and their topic; before the flow's first start the topic is not there, and that is well."""
     from lovelace_streams.letters import read_letters
     from lovelace_streams.peek import NoSuchTopic
 
@@ -184,7 +187,7 @@ def _letters(source: KafkaSource, topic: str | None, *, with_values: bool = Fals
     except NoSuchTopic:
         if topic is not None:
             raise
-        err.print(f"no dead letters: the topic {name!r} is made with the first one", highlight=False, soft_wrap=True)
+        err.print(f"no dead letters: the topic {name!r} is made when the flow starts", highlight=False, soft_wrap=True)
         return [], name
 
 
@@ -215,7 +218,8 @@ def _filter(
 def _range(offsets: str | None) -> tuple[int, int] | None:
     if offsets is None:
         return None
-    first, _, last = offsets.partition("-")
-    if not (first.isdecimal() and (last or first).isdecimal()) or int(last or first) < int(first):
+    first, dash, last = offsets.partition("-")
+    last = last if dash else first
+    if not (first.isdecimal() and last.isdecimal()) or int(last) < int(first):
         raise DeploymentFault(f"--offsets {offsets!r} are none: write 42, or 42-99")
-    return int(first), int(last or first)
+    return int(first), int(last)

@@ -3,7 +3,7 @@
 import json
 from inspect import signature
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -13,6 +13,8 @@ from lovelace_streams.flows import journey
 from lovelace_streams.settings import Settings
 
 app = typer.Typer()
+
+Status = Literal["open", "completed", "stalled", "closed"]
 
 
 @app.command()
@@ -74,12 +76,12 @@ def submit(
 @app.command()
 @faults
 def jobs(
-    state: Annotated[str | None, typer.Option("--status", help="open, completed, stalled or closed.")] = None,
+    status: Annotated[Status | None, typer.Option(help="Only jobs that stand so.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 50,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """The jobs and their counts, newest first."""
-    query: dict[str, Any] = {"limit": limit} | ({"status": state} if state else {})
+    query: dict[str, Any] = {"limit": limit} | ({"status": status} if status else {})
     found = ask("/jobs", query)
     rows = found["jobs"] if isinstance(found, dict) else found
     if as_json:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from lovelace_streams.cli.shared import faults, show
+from lovelace_streams.cli.shared import err, faults, show
 
 app = typer.Typer()
 
@@ -19,6 +19,12 @@ def up() -> None:
     from lovelace_streams import local
 
     local.up()
+    err.print(
+        "servers are up (.lovelace/env says where); `lovelace status` shows them, `lovelace down` stops them",
+        style="green",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 @app.command()
