@@ -173,7 +173,7 @@ class Job:
 
     def watch(self, bar: Progress, worker: Worker, done: Callable[[dict[str, Any] | None], bool]) -> None:
         """Move the bar with the job's counts until it is done; raises `DeploymentFault` if the worker ends."""
-        task = bar.add_task(f"{self.job}", total=self.total)
+        task = bar.add_task(f"{self.name}: {self.job}", total=self.total)
         while not done(job := self.state()):
             if job is not None:
                 bar.update(task, completed=job["succeeded"] + job["failed"] + job["skipped"])
@@ -232,9 +232,12 @@ class Demo(Job):
     async def _workflow(self) -> dict[str, Any]:
         """Start the workflow and answer what it ends with: it wakes up by the signal alone."""
         from temporalio.client import Client
+        from temporalio.runtime import LoggingConfig, Runtime, TelemetryConfig, TelemetryFilter
         from temporalio.worker import Worker as TemporalWorker
 
-        client = await Client.connect(self.settings.temporal_address)
+        # Its core warns that the test server is none of the newest servers.
+        quiet = TelemetryConfig(logging=LoggingConfig(TelemetryFilter(core_level="ERROR", other_level="ERROR")))
+        client = await Client.connect(self.settings.temporal_address, runtime=Runtime(telemetry=quiet))
         async with TemporalWorker(
             client,
             task_queue=self.job,
