@@ -168,7 +168,7 @@ def _number(text: str, otherwise: int) -> int:
 
 
 def summary(letters: Iterable[DeadLettered], reason: str | None = None) -> list[tuple[str, str, str, int, int]]:
-    """(reason, step, job, letters, items), the most frequent first; of one reason, if it is given."""
+    """(reason, step, job, letters, items), the most frequent first, then by name; of one reason, if it is given."""
     items: Counter[tuple[str, str, str]] = Counter()
     count: Counter[tuple[str, str, str]] = Counter()
     for letter in letters:
@@ -176,4 +176,4 @@ def summary(letters: Iterable[DeadLettered], reason: str | None = None) -> list[
             if reason in {None, named}:
                 items[named, letter.step, letter.job] += number
                 count[named, letter.step, letter.job] += 1
-    return [(*key, count[key], number) for key, number in items.most_common()]
+    return [(*key, count[key], number) for key, number in sorted(items.items(), key=lambda it: (-it[1], it[0]))]

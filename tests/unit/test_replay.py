@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lovelace_streams.headers import parse_origin
 from lovelace_streams.instants import instant
-from lovelace_streams.letters import DeadLettered, Filter
+from lovelace_streams.letters import DeadLettered, Filter, summary
 from lovelace_streams.offsets import FailedItems
 from lovelace_streams.replay import Choice, Fate, Ledger, choose, counted, replay_headers
 
@@ -87,6 +87,15 @@ def test_what_is_asked_for(wanted: Filter, taken: bool) -> None:
     one = letter(7, partition=2, failed="0-0:check, 4-5:null")
 
     assert (fate(one, wanted) is Fate.REPLAY) is taken
+
+
+def test_a_summary_has_the_most_frequent_first_and_the_same_order_each_time() -> None:
+    missing = letter(1, step="normalize", failed="0-0:missing")
+    often = letter(2, failed="0-2:unique")
+
+    in_order = [("unique", "upsert", "june", 1, 3), ("check", "upsert", "june", 1, 1)]
+    in_order.append(("missing", "normalize", "june", 1, 1))
+    assert summary([missing, letter(), often]) == summary([often, letter(), missing]) == in_order
 
 
 def test_the_ledger_says_which_items_go_not_the_letter() -> None:
