@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from typing import NamedTuple, TypeVar
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from lovelace_streams.offsets import Offsets
 from lovelace_streams.topics import REQUEST_SECONDS
@@ -48,6 +48,8 @@ class Starts:
         """
         starts, waiting = [], []
         for held in self._consumer.committed(partitions, REQUEST_SECONDS):
+            if held.error is not None:  # not told is not the same as never committed
+                raise KafkaException(held.error)
             topic_id = topic_ids.get(held.topic, "")
             if held.offset >= 0 and held.metadata in {None, "", topic_id}:
                 starts.append(Start(held.topic, topic_id, held.partition, held.offset, "committed"))

@@ -73,6 +73,7 @@ class Teller:
             answer = self.client.post(self._url, content=msgspec.json.encode(body))
         except httpx.HTTPError:
             return True  # reports wait for it too, and say so
-        if answer.is_client_error:
-            log.info("the progress service takes no partitions", url=self._url, status=answer.status_code)
-        return not answer.is_client_error
+        if answer.status_code == httpx.codes.UNPROCESSABLE_ENTITY:
+            log.info("the progress service takes no partitions", url=self._url)
+            return False
+        return True
