@@ -264,7 +264,9 @@ def _service(settings: ProgressSettings) -> str:
         try:
             answer = httpx.get(f"{url}{path}", headers=headers, timeout=settings.timeout, trust_env=False)
         except httpx.HTTPError as error:
-            raise DestinationFault("08006", f"the progress service {url}: {type(error).__name__}") from None
+            raise DestinationFault(
+                "08006", f"the progress service {url} does not answer: {type(error).__name__}"
+            ) from None
         if answer.status_code in {401, 403}:
             raise DeploymentFault(
                 f"the progress service {url} refuses our token ({answer.status_code}): "
@@ -324,7 +326,7 @@ class _Broker:
         code, name = error.args[0].code(), error.args[0].name()
         if code in DEPLOYMENT_ERRORS | NOT_LET_IN:
             return DeploymentFault(f"the broker {self.settings.brokers} refuses us: {name}")
-        return DestinationFault(name, f"the broker {self.settings.brokers}")
+        return DestinationFault(name, f"the broker {self.settings.brokers} (KAFKA_BROKERS) does not answer")
 
     def _allowed(self, topic: str, operation: AclOperation) -> Iterator[Finding]:
         """Whether we may; a broker without access control says that all is allowed, an old one says nothing."""

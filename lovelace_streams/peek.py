@@ -68,7 +68,9 @@ def onlooker(settings: KafkaSettings, group: str | None = None, **more: Any) -> 
         _reach(consumer, gone)
         yield consumer
     except KafkaException as error:
-        raise DestinationFault(error.args[0].name(), f"the broker {settings.brokers}") from None
+        raise DestinationFault(
+            error.args[0].name(), f"the broker {settings.brokers} (KAFKA_BROKERS) does not answer"
+        ) from None
     finally:
         consumer.close()
 

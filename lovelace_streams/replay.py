@@ -393,7 +393,9 @@ def make_topic(settings: KafkaSettings, name: str, like: str) -> None:
         elif _largest(admin, name) < room - ROOM:
             _widen(admin, name, room)
     except KafkaException as error:
-        raise DestinationFault(error.args[0].name(), f"the broker {settings.brokers}") from None
+        raise DestinationFault(
+            error.args[0].name(), f"the broker {settings.brokers} (KAFKA_BROKERS) does not answer"
+        ) from None
 
 
 def _create(admin: AdminClient, name: str, room: int) -> None:

@@ -102,7 +102,9 @@ def open_job(settings: ProgressSettings, job: dict[str, Any], key: str | None = 
             f"{settings.url.rstrip('/')}/jobs", json=job, headers=headers, timeout=settings.timeout, trust_env=False
         )
     except httpx.HTTPError as error:
-        raise DestinationFault("08006", f"the progress service {settings.url}: {type(error).__name__}") from None
+        raise DestinationFault(
+            "08006", f"the progress service {settings.url} does not answer: {type(error).__name__}"
+        ) from None
     if answer.is_success:
         return dict(answer.json())
     if answer.status_code >= 500:  # noqa: PLR2004 - HTTP's server errors

@@ -92,7 +92,9 @@ def ask(path: str, query: dict[str, Any]) -> Any:
     try:
         answer = httpx.get(f"{settings.url.rstrip('/')}{path}", params=query, headers=headers, trust_env=False)
     except httpx.HTTPError as error:
-        raise DestinationFault("08006", f"the progress service {settings.url}: {type(error).__name__}") from None
+        raise DestinationFault(
+            "08006", f"the progress service {settings.url} does not answer: {type(error).__name__}"
+        ) from None
     if not answer.is_success:
         raise DeploymentFault(f"the progress service {settings.url} answers {answer.status_code} to {path}")
     return answer.json()
