@@ -26,3 +26,22 @@ def test_what_libraries_log_has_the_form_of_ours() -> None:
     assert (theirs["event"], theirs["logger"], theirs["level"]) == ("GETPID theirs", "librdkafka", "warning")
     assert "OSError: gone" in bug["exception"]
     assert ours.keys() - {"topic"} == theirs.keys() - {"logger"}
+
+
+REPLACED = """
+import io, sys, structlog
+from lovelace_streams.logs import configure
+real, sys.stderr = sys.stderr, io.StringIO()
+configure("INFO", "json")
+log = structlog.get_logger()
+log.info("elsewhere")
+sys.stderr.close()
+sys.stderr = real
+log.info("here")
+"""
+
+
+def test_standard_error_is_what_it_is_at_the_time() -> None:
+    ended = subprocess.run([sys.executable, "-c", REPLACED], capture_output=True, text=True, check=True)
+
+    assert [json.loads(line)["event"] for line in ended.stderr.splitlines()] == ["here"]
