@@ -277,25 +277,46 @@ def speed(rows: int, seconds: float, cpu: float) -> dict[str, Any]:
     }
 
 
+def by_what(results: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The measurements by what they measure."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for result in results:
+        found.setdefault(result["what"], []).append(result)
+    return found
+
+
+def median_speeds(results: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Rows a second by what was measured: of ratios, before rounding."""
+    return {
+        what: statistics.median(each["rows_per_second"] for each in found) for what, found in by_what(results).items()
+    }
+
+
+def spread(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Medians of speed with the slowest and quickest run, and of CPU, by what was measured."""
+    speeds = {what: [each["rows_per_second"] for each in found] for what, found in by_what(results).items()}
+    return {
+        "rows_per_second": {
+            what: {"median": round(statistics.median(found)), "low": min(found), "high": max(found)}
+            for what, found in speeds.items()
+        },
+        "cpu_us_per_row": {
+            what: statistics.median(each["cpu_us_per_row"] for each in found)
+            for what, found in by_what(results).items()
+        },
+    }
+
+
 def summary(results: Sequence[dict[str, Any]], rows: int, runs: int) -> dict[str, Any]:
     """Medians with their spread, and how near the job comes to the database."""
-    by_name: dict[str, list[dict[str, Any]]] = {}
-    for result in results:
-        by_name.setdefault(result["what"], []).append(result)
-    speeds = {what: [each["rows_per_second"] for each in found] for what, found in by_name.items()}
-    medians = {what: statistics.median(found) for what, found in speeds.items()}
+    by_name = by_what(results)
+    medians = median_speeds(results)
     return {
         "benchmark": "members",
         "summary": True,
         "rows": rows,
         "runs": runs,
-        "rows_per_second": {
-            what: {"median": round(medians[what]), "low": min(found), "high": max(found)}
-            for what, found in speeds.items()
-        },
-        "cpu_us_per_row": {
-            what: statistics.median(each["cpu_us_per_row"] for each in found) for what, found in by_name.items()
-        },
+        **spread(results),
         "peak_mb": {
             what: max(each["peak_mb"] for each in found) for what, found in by_name.items() if "peak_mb" in found[0]
         },

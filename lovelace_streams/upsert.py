@@ -259,9 +259,10 @@ def _coalesced(batches: Sequence[Batch[Any]], rows: int) -> list[Batch[Any]]:
     blocks: list[Batch[Any]] = []
     for batch in batches:
         if blocks and len(blocks[-1].envelopes) + len(batch.envelopes) <= rows:
-            blocks[-1] = Batch([*blocks[-1].envelopes, *batch.envelopes], batch.reason)
-        else:
-            blocks.append(batch)
+            blocks[-1].envelopes.extend(batch.envelopes)
+            blocks[-1].reason = batch.reason
+        else:  # a list of the block's own: it grows, and the batch stays as it is
+            blocks.append(Batch(list(batch.envelopes), batch.reason))
     return blocks
 
 

@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import time
@@ -27,7 +26,7 @@ from uuid import uuid4
 import psycopg
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from benchmarks.members import COLUMNS, HOME, PARTITIONS, TABLE, cpu_seconds, messages, say
+from benchmarks.members import COLUMNS, HOME, PARTITIONS, TABLE, cpu_seconds, median_speeds, messages, say, spread
 from dataflows import discord_sample
 from lovelace_streams.ddl import create_table
 from lovelace_streams.demo import Api
@@ -207,23 +206,13 @@ class Contest:
 
 def summary(results: Sequence[dict[str, Any]], rows: int, runs: int) -> dict[str, Any]:
     """Medians with their spread, and how far apart."""
-    speeds: dict[str, list[int]] = {}
-    for result in results:
-        speeds.setdefault(result["what"], []).append(result["rows_per_second"])
-    medians = {what: statistics.median(found) for what, found in speeds.items()}
+    medians = median_speeds(results)
     return {
         "benchmark": "peers",
         "summary": True,
         "rows": rows,
         "runs": runs,
-        "rows_per_second": {
-            what: {"median": round(medians[what]), "low": min(found), "high": max(found)}
-            for what, found in speeds.items()
-        },
-        "cpu_us_per_row": {
-            what: statistics.median(each["cpu_us_per_row"] for each in results if each["what"] == what)
-            for what in speeds
-        },
+        **spread(results),
         "ratios": {
             f"{a} / {b}": round(medians[a] / medians[b], 2)
             for a in medians
