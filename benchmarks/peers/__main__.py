@@ -26,7 +26,7 @@ from uuid import uuid4
 import psycopg
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from benchmarks.members import COLUMNS, HOME, PARTITIONS, TABLE, cpu_seconds, median_speeds, messages, say, spread
+from benchmarks.common import COLUMNS, HOME, PARTITIONS, TABLE, cpu_seconds, median_speeds, messages, say, spread
 from dataflows import discord_sample
 from lovelace_streams.ddl import create_table
 from lovelace_streams.demo import Api
