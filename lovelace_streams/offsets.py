@@ -9,6 +9,7 @@ whoever owns the partition now reads those offsets again (H1). No I/O, no clock,
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
+from operator import attrgetter
 
 import msgspec
 
@@ -96,9 +97,11 @@ class Range(msgspec.Struct, gc=False, omit_defaults=True):
     def follows(self, other: "Range") -> bool:
         """Whether the two are one range."""
         return (
-            self.first == other.last + 1
-            and self.job_id == other.job_id
-            and (self.succeeded, self.failed, self.skipped) == (other.succeeded, other.failed, other.skipped)
+            self.job_id == other.job_id
+            and self.first == other.last + 1
+            and self.succeeded == other.succeeded
+            and self.failed == other.failed
+            and self.skipped == other.skipped
             and self.attempt == other.attempt
             and not (self.failed_items or other.failed_items or self.resolves or other.resolves)
             and self.last - other.first < SPAN_MAX
@@ -120,25 +123,38 @@ def failed_items(failures: dict[int, str]) -> list[FailedItems]:
     return runs
 
 
-def ranges_of(records: Iterable[Record]) -> list[Range]:
-    """The ranges of records whose items all have an outcome, and of the offsets before each that do not exist."""
-    ranges: list[Range] = []
-    for record in sorted(records, key=_offset):
-        if record.after < record.offset:
-            _extend(ranges, Range(record.after, record.offset - 1, 0, 0, 0))
-        _extend(ranges, _range(record))
+def joined(ranges: Iterable[Range]) -> list[Range]:
+    """Ranges in ascending order, neighbours with one outcome as one: of a run the first, which grows."""
+    runs: list[Range] = []
+    for each in sorted(ranges, key=_first):
+        if runs and each.follows(runs[-1]):
+            runs[-1].last = each.last
+        else:
+            runs.append(each)
+    return runs
+
+
+_first, _last = attrgetter("first"), attrgetter("last")
+
+
+def ranges_of(record: Record) -> list[Range]:
+    """The range of a record whose items all have an outcome, and before it of the offsets that do not exist."""
+    ranges = [_range(record)]
+    if record.after < record.offset:
+        ranges.insert(0, Range(record.after, record.offset - 1, 0, 0, 0))
     return ranges
 
 
-def _offset(record: Record) -> int:
-    return record.offset
-
-
-def _extend(ranges: list[Range], new: Range) -> None:
-    if ranges and new.follows(ranges[-1]):
-        ranges[-1].last = new.last
-    else:
-        ranges.append(new)
+def _cut(ranges: list[Range], end: float) -> tuple[list[Range], list[Range]]:
+    """Ascending ranges up to an offset (exclusive), and the others; one that lies across it is cut."""
+    at = bisect_left(ranges, end, key=_last)
+    if at == len(ranges):
+        return ranges, []
+    before, after = ranges[:at], ranges[at:]
+    if after[0].first < end:
+        before.append(msgspec.structs.replace(after[0], last=int(end) - 1))
+        after[0].first = int(end)
+    return before, after
 
 
 def _range(record: Record) -> Range:
@@ -164,6 +180,11 @@ def _range(record: Record) -> Range:
     )
 
 
+def _twice(record: Record) -> AssertionError:
+    where = f"{record.topic}-{record.partition}@{record.offset}"
+    return AssertionError(f"{where}: more outcomes than items ({record.items}): a step settled an item twice")
+
+
 class Assignment(msgspec.Struct, gc=False):
     """One partition for the time between getting and losing it, with its accounts."""
 
@@ -178,7 +199,8 @@ class Assignment(msgspec.Struct, gc=False):
     confirmed: float = float("inf")
     """Offsets below are known to be of the topic with this id: only they are reported (H12)."""
     in_hand: dict[int, Record] = {}
-    ready: list[Record] = []
+    ready: list[Range] = []
+    """What is settled and was not handed out, in any order."""
     cover: Offsets = msgspec.field(default_factory=Offsets)
     """Accepted by the progress service (or settled, in a flow without one)."""
     unaccepted: int = 0
@@ -239,10 +261,7 @@ class InHand:
         """There is no record from what was read up to `end`: the broker skipped those offsets, and none may follow."""
         assignment = self.current[number]
         if end > assignment.next:
-            nothing = Record(
-                assignment.topic, assignment.partition, end - 1, assignment.next, number, None, None, [], timestamp=-1
-            )
-            assignment.ready.append(nothing)
+            assignment.ready.append(Range(assignment.next, end - 1, 0, 0, 0))
             assignment.unaccepted += end - assignment.next
             assignment.next = end
 
@@ -258,36 +277,81 @@ class InHand:
         """
         if settled.outcome is Outcome.DEAD_LETTERED:
             return 0
-        skipped = settled.outcome is Outcome.SKIPPED
-        noted = 0
+        noted, number = 0, -1
+        plain: dict[int, list[Record]] = {}
+        records: list[Record] = []
         for envelope in settled.envelopes:
             record = envelope.record
-            assignment = self.current.get(record.assignment)
-            if assignment is None:
+            if not (record.items == 1 == envelope.count and record.origin is None):
+                noted += self._end_items(record, settled.outcome, envelope.count)
                 continue
-            self._count(assignment, record, str(settled.outcome), envelope.count)
-            noted += envelope.count
+            if record.assignment != number:
+                number = record.assignment
+                records = plain.setdefault(number, [])
+            records.append(record)
+        return noted + sum(self._end_plain(number, records, settled.outcome) for number, records in plain.items())
+
+    def _end_plain(self, number: int, records: list[Record], outcome: Outcome) -> int:
+        """Messages of one item each, in bulk: most of what a worker settles, hence a loop that makes no calls."""
+        if (assignment := self.current.get(number)) is None:
+            return 0
+        skipped = int(outcome is Outcome.SKIPPED)
+        succeeded = 1 - skipped
+        in_hand, ready = assignment.in_hand, assignment.ready
+        first = end = -1
+        job: str | None = None
+        attempt = 1
+        for record in records:
+            offset = record.offset
+            if in_hand.pop(offset, None) is None:
+                raise _twice(record)
             if skipped:
-                record.skipped += envelope.count
+                record.skipped = 1
             else:
-                record.succeeded += envelope.count
-            self._complete(assignment, record)
-        return noted
+                record.succeeded = 1
+            if offset != end or record.job != job or record.attempt != attempt:
+                if first < end:
+                    ready.append(Range(first, end - 1, succeeded, 0, skipped, job, attempt))
+                if record.after < offset:
+                    ready.append(Range(record.after, offset - 1, 0, 0, 0))
+                first, job, attempt = offset, record.job, record.attempt
+            end = offset + 1
+        ready.append(Range(first, end - 1, succeeded, 0, skipped, job, attempt))
+        assignment.counts["read"] += len(records)
+        self._count(assignment, outcome, len(records))
+        return len(records)
+
+    def _end_items(self, record: Record, outcome: Outcome, items: int) -> int:
+        """Items of any message."""
+        if (assignment := self.current.get(record.assignment)) is None:
+            return 0
+        self._begin_count(assignment, record)
+        self._count(assignment, outcome, items)
+        if outcome is Outcome.SKIPPED:
+            record.skipped += items
+        else:
+            record.succeeded += items
+        self._complete(assignment, record)
+        return items
 
     def fail(self, record: Record, failures: dict[int, str]) -> bool:
         """Note that items of a record were dead-lettered, each with its reason; False where its assignment ended."""
         assignment = self.current.get(record.assignment)
         if assignment is None:
             return False
-        self._count(assignment, record, str(Outcome.DEAD_LETTERED), len(failures))
+        self._begin_count(assignment, record)
+        self._count(assignment, Outcome.DEAD_LETTERED, len(failures))
         record.failed += len(failures)
         record.failures = failures
         self._complete(assignment, record)
         return True
 
-    def _count(self, assignment: Assignment, record: Record, outcome: str, items: int) -> None:
+    def _begin_count(self, assignment: Assignment, record: Record) -> None:
+        """The items of a record count as read when the first of them has an outcome."""
         if not (record.succeeded or record.failed or record.skipped):
             assignment.counts["read"] += record.items
+
+    def _count(self, assignment: Assignment, outcome: Outcome, items: int) -> None:
         assignment.counts[outcome] += items
         self.totals[outcome] += items
 
@@ -297,18 +361,17 @@ class InHand:
         if done < record.items:
             return
         if done > record.items or assignment.in_hand.pop(record.offset, None) is None:
-            where = f"{record.topic}-{record.partition}@{record.offset}"
-            raise AssertionError(f"{where}: {done} outcomes for {record.items} items: a step settled an item twice")
-        assignment.ready.append(record)
+            raise _twice(record)
+        assignment.ready += ranges_of(record)
 
     def take_ranges(self) -> list[tuple[Assignment, list[Range]]]:
         """What became ready since the last call and is confirmed, as ranges: each is handed out once."""
         taken = []
         for assignment in self.current.values():
-            ready = [record for record in assignment.ready if record.offset < assignment.confirmed]
-            if ready:
-                taken.append((assignment, ranges_of(ready)))
-                assignment.ready = [record for record in assignment.ready if record.offset >= assignment.confirmed]
+            if assignment.ready:
+                ranges, assignment.ready = _cut(joined(assignment.ready), assignment.confirmed)
+                if ranges:
+                    taken.append((assignment, ranges))
         return taken
 
     def accept(self, number: int, ranges: Iterable[Range]) -> None:
