@@ -21,8 +21,8 @@ demo: $(STAMP) ## 6,000 Discord members end to end, on servers of its own
 test: $(STAMP) ## all tests, on real servers
 	@$(BIN)/python -m pytest $(ARGS)
 
-bench: $(STAMP) ## rows a second, beside the database's own limit
-	@$(BIN)/python -m benchmarks.members $(ARGS)
+bench: $(STAMP) ## rows a second beside the limits of the machine; ARGS="NAME …" chooses
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 bench-peers: $(STAMP) ## the same job by other engines, beside ours in one run (Go builds Bento)
 	@$(BIN)/python -m benchmarks.peers $(ARGS)

@@ -337,22 +337,25 @@ def by_what(results: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]
 
 def median_speeds(results: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Rows a second by what was measured: of ratios, before rounding."""
-    return {
-        what: statistics.median(each["rows_per_second"] for each in found) for what, found in by_what(results).items()
-    }
+    fast = by_what([each for each in results if "rows_per_second" in each])
+    return {what: statistics.median(each["rows_per_second"] for each in found) for what, found in fast.items()}
 
 
 def spread(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Medians of speed with the slowest and quickest run, of CPU, and the most memory, by what was measured."""
     found = by_what(results)
-    speeds = {what: [each["rows_per_second"] for each in them] for what, them in found.items()}
+    speeds = {
+        what: [each["rows_per_second"] for each in them] for what, them in found.items() if "rows_per_second" in them[0]
+    }
     return {
         "rows_per_second": {
             what: {"median": round(statistics.median(them)), "low": min(them), "high": max(them)}
             for what, them in speeds.items()
         },
         "cpu_us_per_row": {
-            what: round(statistics.median(each["cpu_us_per_row"] for each in them), 2) for what, them in found.items()
+            what: round(statistics.median(each["cpu_us_per_row"] for each in them), 2)
+            for what, them in found.items()
+            if "cpu_us_per_row" in them[0]
         },
         "peak_mb": {
             what: max(each["peak_mb"] for each in them) for what, them in found.items() if "peak_mb" in them[0]

@@ -1,6 +1,6 @@
 """The members job from a real broker to real Postgres, beside the database's own limit, in one run.
 
-    make bench ARGS="--rows 300000 --runs 3"
+    make bench ARGS="members --rows 300000"
 
 *job*: one worker as in production, with dead letters, the ledger (a real progress service) and commits on; from the
 first read to the job's completion as the service dates it. Messages hold one member each.
