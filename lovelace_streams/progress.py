@@ -1,11 +1,13 @@
 """6. `Settled` → reports and commits: what is durable is accounted for, and only then does the group offset move.
 
 One report is in flight a worker, from a thread with its own clock, so that a range leaves within 100 ms of being
-settled whether or not anything more is read (S5); what settles meanwhile goes with the next. The service is idempotent
-(a set of offsets), so a report is repeated until it is accepted. `commit` is the same end for flows without jobs.
+settled whether or not anything more is read (S5); what settles meanwhile goes with the next, `PACE` after this one was
+begun. The service is idempotent (a set of offsets), so a report is repeated until it is accepted. `commit` is the same
+end for flows without jobs.
 """
 
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -30,6 +32,10 @@ log = structlog.get_logger(__name__)
 
 RANGES_MAX = 5000
 """Ranges of one request: about half a megabyte."""
+PACE = 0.05
+"""Seconds from the beginning of a request to that of the next: what settles in between goes together. The first after
+a silence leaves at once. A request costs 0.7 ms of the worker's CPU by httpx (0.15 by http.client; median of 300, 2 kB)
+and several of the service's, so it is their number that is kept low."""
 UNAUTHORIZED, FORBIDDEN, UNPROCESSABLE, TOO_LARGE = 401, 403, 422, 413
 
 
@@ -128,9 +134,10 @@ class Committer:
 class Reporter:
     """Sends ranges in the background and brings back what was accepted; all else happens in the source's thread."""
 
-    def __init__(self, source: KafkaSource, settings: ProgressSettings) -> None:
+    def __init__(self, source: KafkaSource, settings: ProgressSettings, pace: float = PACE) -> None:
         assert settings.url is not None
         self._settings = settings
+        self._pace = pace
         self._source = source
         self._url = settings.url.rstrip("/")
         self.client = httpx.Client(
@@ -140,7 +147,13 @@ class Reporter:
         self._answers: deque[tuple[list[Report], list[JobState]]] = deque()
         self._fault: DeploymentFault | None = None
         self._changed = threading.Condition()
+        self._queued = 0
+        """Ranges in the queue."""
         self._flight = 0
+        self._began = float("-inf")
+        """When the last request was begun."""
+        self._hurry = False
+        """Whether a report leaves at once, because partitions are given up or the worker ends."""
         self._ended = False
         self._states: list[JobState] = []
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
@@ -157,6 +170,8 @@ class Reporter:
         """Hand over what is ready, take the answers."""
         self._check()
         self._offer()
+        if self._source.ending and not self._hurry:
+            self._hurry_up()
         self._accept()
         metrics.UNREPORTED.labels(self._source.pipeline).set(self._source.in_hand.unaccepted)
 
@@ -167,8 +182,10 @@ class Reporter:
     def revoke(self, seconds: float) -> None:
         """Have what is settled accepted before the partition goes."""
         self._offer()
+        self._hurry_up()
         with self._changed:
             self._changed.wait_for(lambda: self._ended or not (self._queue or self._flight), timeout=seconds)
+            self._hurry = False
         self._accept()
 
     def full(self) -> bool:
@@ -211,13 +228,21 @@ class Reporter:
         if not (taken := self._source.in_hand.take_ranges()):
             return
         with self._changed:
+            waited = bool(self._queue)  # then the thread knows, and sends it in time
             for a, ranges in taken:
                 for at in range(0, len(ranges), RANGES_MAX):
                     part = ranges[at : at + RANGES_MAX]
                     window = tracing.context(a.number, part[-1].last)
                     self._queue.append(Report(a.number, a.topic, a.topic_id, a.partition, part, window))
+                self._queued += len(ranges)
             if self._thread.ident is None and not self._ended:  # one that has ended has noted why
                 self._thread.start()
+            if not waited or self._queued >= RANGES_MAX:
+                self._changed.notify_all()
+
+    def _hurry_up(self) -> None:
+        with self._changed:
+            self._hurry = True
             self._changed.notify_all()
 
     def _accept(self) -> None:
@@ -263,13 +288,17 @@ class Reporter:
         """Wait for something to report; gather what is there, one request's worth, one report a partition."""
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._ended)
+            left = self._began + self._pace - time.monotonic()
+            self._changed.wait_for(lambda: self._hurry or self._ended or self._queued >= RANGES_MAX, timeout=left)
             if self._ended:
                 return []
+            self._began = time.monotonic()
             gathered: list[Report] = []
             room = RANGES_MAX
             while self._queue and len(self._queue[0].ranges) <= room:
                 room -= len(self._queue[0].ranges)
                 gathered.append(self._queue.popleft())
+            self._queued -= RANGES_MAX - room
             self._flight = 1
             return gathered
 

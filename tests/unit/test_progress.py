@@ -9,7 +9,7 @@ from threading import Thread
 import pytest
 
 from lovelace_streams import watch
-from lovelace_streams.progress import Reporter
+from lovelace_streams.progress import PACE, Reporter
 from lovelace_streams.records import Envelope, Outcome, Record, Settled
 from lovelace_streams.settings import KafkaSettings, ProgressSettings
 from lovelace_streams.source import KafkaSource
@@ -104,6 +104,40 @@ def test_a_page_in_place_of_an_answer_is_tried_again(service: Oddly, source: Kaf
 
     assert len(service.asked) == 4
     assert source.fault is None
+
+
+def test_what_settles_between_two_requests_goes_together(
+    service: Oddly, source: KafkaSource, reporter: Reporter
+) -> None:
+    began, offset = time.monotonic(), 0
+    while len(service.asked) < 4:
+        reporter.take(settle(source, range(offset, offset + 1)))
+        offset += 1
+        time.sleep(0.001)  # so that there is more than one to go together
+    until(reporter, lambda: source.in_hand.unaccepted == 0)
+
+    assert len(service.asked) - 1 <= (time.monotonic() - began) / PACE
+    assert [offset for ranges in service.asked for offset, _ in ranges] == list(range(offset))
+
+
+@pytest.mark.parametrize("hurries", ["revoke", "drain"])
+def test_whoever_ends_waits_for_no_pace(
+    service: Oddly, source: KafkaSource, hurries: str, request: pytest.FixtureRequest
+) -> None:
+    reporter = Reporter(source, ProgressSettings(service.url, "token"), pace=3600.0)
+    request.addfinalizer(reporter.close)
+    reporter.take(settle(source, range(1)))
+    until(reporter, lambda: source.in_hand.unaccepted == 0)
+    reporter.take(settle(source, range(1, 2)))
+
+    if hurries == "revoke":
+        reporter.revoke(60)
+    else:
+        source.drain()
+        until(reporter, lambda: not reporter.unfinished())
+
+    assert source.in_hand.unaccepted == 0
+    assert service.asked == [[(0, 0)], [(1, 1)]]
 
 
 def test_what_is_too_large_is_sent_in_halves(service: Oddly, source: KafkaSource, reporter: Reporter) -> None:
