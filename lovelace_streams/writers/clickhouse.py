@@ -5,7 +5,7 @@ What a table has to be, and why one integer decides which row is the last: docs/
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from operator import attrgetter
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from lovelace_streams.settings import ClickHouseSettings
 from lovelace_streams.writers import Capabilities, End, Entry, Refusal, Result, items_of
 from lovelace_streams.writers.clickhouse_client import Connection, connect
 from lovelace_streams.writers.clickhouse_table import Shape, inspect, qualified
-from lovelace_streams.writers.clickhouse_types import TYPE_MISMATCH, Unfit
+from lovelace_streams.writers.clickhouse_types import DOUBTS, TYPE_MISMATCH, Unfit
 
 log = structlog.get_logger(__name__)
 
@@ -249,16 +249,23 @@ class ClickHouseWriter:
         """Write a block durably; see `Writer.write`."""
         if not block:
             return []
-        results = self._believed(self._isolated(items_of(block)))
+        results = self._believed(self._isolated(block))
         self._last = next((e for e, r in zip(block, results, strict=True) if r is End.WRITTEN), self._last)
         return self._superseded(block, results)
 
-    def _isolated(self, items: Sequence[Sequence[Entry]]) -> list[End | Refused]:
+    def _isolated(self, block: Sequence[Entry]) -> Sequence[End | Refused]:
         """What became of each row; an item's rows are written together or not at all."""
         if self.one_by_one:
+            items = items_of(block)
             outcomes = [isolate([item], self._attempt_items)[0] for item in items]
         else:
-            outcomes = isolate(items, self._attempt_items, self._sieve_items)
+            whole = self._attempt(block)
+            if not isinstance(whole, Refused):  # as a rule: then nobody needs to know which rows are an item's
+                return whole
+            first, items = [whole], items_of(block)
+            outcomes = isolate(
+                items, lambda some: first.pop() if first else self._attempt_items(some), self._sieve_items
+            )
         return [outcome for item, outcome in zip(items, outcomes, strict=True) for _ in item]
 
     def _attempt_items(self, items: Sequence[Sequence[Entry]]) -> list[End] | Refused:
@@ -299,21 +306,20 @@ class ClickHouseWriter:
                 raise self._deployment(deployment[0])
         return [outcome.refusal if isinstance(outcome, Refused) else outcome for outcome in outcomes]
 
-    def _superseded(self, block: Sequence[Entry], results: Sequence[Result]) -> list[Result]:
+    def _superseded(self, block: Sequence[Entry], results: list[Result]) -> list[Result]:
         """Of a key's written rows the one with the highest version stays; what was stored before is not known."""
-        version = self._shaped().version
-        last: dict[Any, tuple[int, int]] = {}
-        ranks = [
-            (version(entry), place) if result is End.WRITTEN else None
-            for place, (entry, result) in enumerate(zip(block, results, strict=True))
-        ]
-        for entry, rank in zip(block, ranks, strict=True):
-            if rank is not None:
-                key = self._identity(entry.row)
-                last[key] = max(rank, last.get(key, rank))
+        written = [place for place, result in enumerate(results) if result is End.WRITTEN]
+        keys = [self._identity(block[place].row) for place in written]
+        if len(set(keys)) == len(keys):
+            return results
+        versions = self._shaped().versions([block[place] for place in written])
+        last: dict[Any, list[int]] = {}
+        for key, *rank in zip(keys, versions, written, strict=True):
+            last[key] = max(last.get(key, rank), rank)
+        stay = {place for _, place in last.values()}
         return [
-            End.SUPERSEDED if rank is not None and last[self._identity(entry.row)] != rank else result
-            for entry, rank, result in zip(block, ranks, results, strict=True)
+            End.SUPERSEDED if result is End.WRITTEN and place not in stay else result
+            for place, result in enumerate(results)
         ]
 
     def _attempt(self, entries: Sequence[Entry]) -> list[End] | Refused:
@@ -364,29 +370,47 @@ class ClickHouseWriter:
         named = _CONSTRAINT.search(str(error)) if code == VIOLATED else None
         return named[1] if named is not None and named[1] in self._shaped().constraints else ""
 
-    def _encode(self, entries: Sequence[Entry]) -> list[list[Any]]:
+    def _encode(self, entries: Sequence[Entry]) -> list[Sequence[Any]]:
         """A column at a time, the version last; raises `Unfit` with the column that has a bad value."""
         shape = self._shaped()
-        data = []
-        takers = [shape.takers[type(entry.row)] for entry in entries]
-        for name in shape.columns:
-            if name not in takers[0]:  # the table's version
-                continue
-            try:
-                data.append([take[name](getattr(entry.row, name)) for take, entry in zip(takers, entries, strict=True)])
-            except Unfit as unfit:
-                raise Unfit(unfit.reason, unfit.code, name) from None
-        data.append([shape.version(entry) for entry in entries])
+        rows = [entry.row for entry in entries]
+        data = [self._column(shape, name, rows, None) for name in shape.names]
+        data.append(shape.versions(entries))
         return data
 
-    def _sieve(self, entries: Sequence[Entry], _outcome: Refused | None = None) -> Mapping[int, Refusal]:
-        """All rows with a value that does not fit; a server's verdict is found by halving."""
-        bad = {}
-        for place, entry in enumerate(entries):
+    def _column(self, shape: Shape, name: str, rows: Sequence[Row], bad: dict[int, Refusal] | None) -> Sequence[Any]:
+        """All values of a column at once, or each by itself where that says no (and always, one by one).
+
+        Raises `Unfit`, or notes in `bad` by their place those rows that have a bad value, where it is given.
+        """
+        values = list(map(attrgetter(name), rows))
+        whole = shape.wholes.get(name)
+        if whole is not None and not self.one_by_one:
+            with suppress(*DOUBTS):
+                return whole(values)
+        taken = []
+        for place, (row, value) in enumerate(zip(rows, values, strict=True)):
             try:
-                self._encode([entry])
+                taken.append(shape.takers[type(row)][name](value))
             except Unfit as unfit:
-                bad[place] = unfit.refusal(unfit.column)
+                if bad is None:
+                    raise Unfit(unfit.reason, unfit.code, name) from None
+                bad.setdefault(place, unfit.refusal(name))
+        return taken
+
+    def _sieve(self, entries: Sequence[Entry], _outcome: Refused | None = None) -> Mapping[int, Refusal]:
+        """All rows with a value that does not fit, by the first such column; a server's verdict is found by halving."""
+        shape = self._shaped()
+        rows = [entry.row for entry in entries]
+        bad: dict[int, Refusal] = {}
+        for name in shape.names:
+            self._column(shape, name, rows, bad)
+        for place, entry in enumerate(entries):
+            if place not in bad:
+                try:
+                    shape.versions([entry])
+                except Unfit as unfit:
+                    bad[place] = unfit.refusal(unfit.column)
         return bad
 
     def _shaped(self) -> Shape:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from datetime import date, datetime
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -12,16 +13,18 @@ from lovelace_streams.records import Reason
 from lovelace_streams.rows import Column, Row, Table
 from lovelace_streams.writers import Entry
 from lovelace_streams.writers.clickhouse_types import (
-    EPOCH_DAY,
     OUT_OF_RANGE,
     Take,
     Type,
     Unfit,
+    Whole,
+    days,
     exact,
     holds,
-    microseconds,
     parse,
     taker,
+    ticks,
+    whole,
 )
 from lovelace_streams.writers.postgres_types import scalar
 
@@ -40,10 +43,14 @@ class Shape(msgspec.Struct, frozen=True):
     """Name → type, of the columns that are written, the version column last."""
     takers: dict[type[Row], dict[str, Take]]
     """How each row class's values are checked, in the order of `columns`."""
-    version: Callable[[Entry], int]
-    """The one integer by which the table tells which row of a key is the last."""
+    wholes: dict[str, Whole]
+    """How all values of a column are checked at once, of the columns for which there is such a way."""
+    versions: Callable[[Sequence[Entry]], list[int]]
+    """The one integer of each row by which the table tells which row of a key is the last; raises `Unfit`."""
     constraints: frozenset[str]
     """Names of the table's CHECKs: of an error text only such a name is taken."""
+    names: tuple[str, ...]
+    """The columns without the version."""
     durable: bool
     """Whether an insert is on the disk, not only with the kernel, when it is acknowledged."""
 
@@ -90,10 +97,13 @@ class _Inspection:
         version = self._version_column(real, columns)
         self._key(real, columns)
         names = [column.name for column in self.table.columns]
+        takers = {row: self._takers(row, names, columns, version) for row in self.rows}
         return Shape(
-            columns={name: columns[name]["type"] for name in (*names, version) if name in columns},
-            takers={row: self._takers(row, names, columns, version) for row in self.rows},
-            version=self._version(columns[version]),
+            columns={name: columns[name]["type"] for name in (*names, version)},
+            takers=takers,
+            wholes=self._wholes(columns),
+            versions=self._versions(columns[version]),
+            names=tuple(names),
             constraints=frozenset(_CONSTRAINT.findall(real["create_table_query"])),
             durable="fsync_after_insert = 1" in real["engine_full"],
         )
@@ -155,7 +165,20 @@ class _Inspection:
             raise self._fault(f"column {field.name} is {real.shown}, which would take different keys for one")
         return real
 
-    def _version(self, column: dict[str, Any]) -> Callable[[Entry], int]:
+    def _wholes(self, columns: dict[str, Any]) -> dict[str, Whole]:
+        """Of the columns that all classes declare as of one type."""
+        declared: dict[str, list[Any]] = {}
+        for row in self.rows:
+            for column in row.__table__.columns:
+                declared.setdefault(column.name, []).append(column.type)
+        found = {
+            name: whole(kinds[0], parse(columns[name]["type"]))
+            for name, kinds in declared.items()
+            if all(kind == kinds[0] for kind in kinds)
+        }
+        return {name: way for name, way in found.items() if way is not None}
+
+    def _versions(self, column: dict[str, Any]) -> Callable[[Sequence[Entry]], list[int]]:
         """(version, order) as one integer; the order alone where the row declares none."""
         declared = self.table.version
         if declared is None:
@@ -163,30 +186,31 @@ class _Inspection:
                 raise self._fault(
                     f"the version column {column['name']} is {column['type']}: it has to be UInt64 or longer"
                 )
-            return lambda entry: entry.order
+            return lambda entries: [entry.order for entry in entries]
         if column["type"] not in ("UInt128", "UInt256"):
             raise self._fault(
                 f"the version column {column['name']} is {column['type']}: it has to be UInt128,"
                 f" to hold {declared} and the place in the topic"
             )
         kind = scalar(next(c.type for c in self.table.columns if c.name == declared))
-        number = NUMBERS.get(kind)
-        if number is None:
+        numbers = NUMBERS.get(kind)
+        if numbers is None:
             raise self._fault(f"the version {declared} is {getattr(kind, '__name__', kind)}: not int, datetime or date")
+        value_of = attrgetter(declared)
 
-        def version(entry: Entry) -> int:
-            value = number(getattr(entry.row, declared)) + BIAS
-            if not 0 <= value < 2 * BIAS:
+        def versions(entries: Sequence[Entry]) -> list[int]:
+            values = numbers([value_of(entry.row) for entry in entries])
+            if not -BIAS <= min(values) <= max(values) < BIAS:
                 raise Unfit(Reason.OUT_OF_RANGE, OUT_OF_RANGE, declared)
-            return value << ORDER_BITS | entry.order
+            return [value + BIAS << ORDER_BITS | entry.order for value, entry in zip(values, entries, strict=True)]
 
-        return version
+        return versions
 
 
-NUMBERS: dict[Any, Callable[[Any], int]] = {
-    int: int,
-    datetime: microseconds,
-    date: lambda value: (value - EPOCH_DAY).days,
+NUMBERS: dict[Any, Callable[[list[Any]], list[int]]] = {
+    int: lambda values: values,
+    datetime: ticks,
+    date: days,
 }
 """A declared version as a signed integer of 64 bits."""
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
+from itertools import chain
+from types import NoneType
 from typing import Any, get_args, get_origin
 from uuid import UUID
 
@@ -24,8 +26,14 @@ from lovelace_streams.writers.postgres_types import scalar
 Take = Callable[[Any], Any]
 """A value of a row → what the client is given; raises `Unfit`, or whatever a value of another type makes it raise."""
 
+Whole = Callable[[list[Any]], Sequence[Any]]
+"""All values of a column at once → what the client is given. It may refuse what `Take` takes, by raising one of
+`DOUBTS`: then each is looked at by itself. It never takes what `Take` refuses."""
+DOUBTS = (TypeError, ValueError, OverflowError)
+
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 EPOCH_DAY = date(1970, 1, 1)
+_FIRST_DAY = EPOCH_DAY.toordinal()
 TICK = timedelta(microseconds=1)
 TYPE_MISMATCH, OUT_OF_RANGE, NOT_UTF8 = "53", "321", "117"
 TOO_LONG, NO_NULL, NO_MEMBER, DECIMAL_OVERFLOW = "131", "349", "691", "407"
@@ -232,8 +240,13 @@ def _fixed(real: Type) -> Take:
     return take
 
 
+def _names(real: Type) -> set[str]:
+    """The members of an enum."""
+    return {name.replace("\\'", "'").replace("\\\\", "\\") for name in _NAME.findall(real.arguments)}
+
+
 def _member(real: Type) -> Take:
-    names = {name.replace("\\'", "'").replace("\\\\", "\\") for name in _NAME.findall(real.arguments)}
+    names = _names(real)
 
     def take(value: Any) -> str:
         if not isinstance(value, str):
@@ -255,32 +268,43 @@ def microseconds(value: datetime) -> int:
     return (value - EPOCH) // TICK
 
 
-def _instant(low: datetime, high: datetime) -> Callable[[Type], Take]:
-    def of(real: Type) -> Take:
-        digits = _precision(real)
+def _instant(real: Type) -> Take:
+    low, high = _span(real)
+    digits = _precision(real)
 
-        def take(value: Any) -> Any:
-            ticks = microseconds(value)
-            if not low <= value <= high:
-                raise Unfit(Reason.OUT_OF_RANGE, OUT_OF_RANGE)
-            return ticks * 10 ** (digits - 6) if digits > 6 else ticks // 10 ** (6 - digits)  # noqa: PLR2004
+    def take(value: Any) -> int:
+        since = microseconds(value)
+        if not low <= value <= high:
+            raise Unfit(Reason.OUT_OF_RANGE, OUT_OF_RANGE)
+        return _cut(since, digits)
 
-        return take
+    return take
 
-    return of
+
+def _cut(since: int, digits: int) -> int:
+    """Microseconds in the precision of a column."""
+    return int(since * 10 ** (digits - 6) if digits > 6 else since // 10 ** (6 - digits))  # noqa: PLR2004
 
 
 def _precision(real: Type) -> int:
     return int(real.arguments.partition(",")[0]) if real.name == "DateTime64" else 0
 
 
-def _long_instant(real: Type) -> Take:
-    """Nanoseconds leave room for fewer years."""
+def _span(real: Type) -> tuple[datetime, datetime]:
+    """The first and last instant of a column; nanoseconds leave room for fewer years."""
+    if real.name == "DateTime":
+        return EPOCH, EPOCH + timedelta(seconds=2**32 - 1)
     end = datetime(2262, 4, 11, tzinfo=UTC) if _precision(real) == 9 else LAST  # noqa: PLR2004
-    return _instant(datetime(1900, 1, 1, tzinfo=UTC), end)(real)
+    return datetime(1900, 1, 1, tzinfo=UTC), end
 
 
 LAST = datetime(2299, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
+DATES = EPOCH_DAY, EPOCH_DAY + timedelta(days=2**16 - 1)
+DATES32 = date(1900, 1, 1), date(2299, 12, 31)
+INTEGERS = {
+    **{f"Int{bits}": (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) for bits in (8, 16, 32, 64, 128, 256)},
+    **{f"UInt{bits}": (0, 2**bits - 1) for bits in (8, 16, 32, 64, 128, 256)},
+}
 
 
 def _day(low: date, high: date) -> Callable[[Type], Take]:
@@ -292,6 +316,23 @@ def _day(low: date, high: date) -> Callable[[Type], Take]:
         return (value - EPOCH_DAY).days
 
     return lambda _real: take
+
+
+def days(values: list[date]) -> list[int]:
+    """Since 1970."""
+    return [value.toordinal() - _FIRST_DAY for value in values]
+
+
+def ticks(values: list[datetime]) -> list[int]:
+    """Microseconds since 1970; raises `TypeError` for a time without offset.
+
+    Many rows share one instant, the very object (Kafka's timestamps): finding costs a third of computing (0.07 µs).
+    """
+    shared = {id(value): value for value in values}
+    if len(shared) * 4 > len(values):
+        return [(value - EPOCH) // TICK for value in values]
+    found = {place: (value - EPOCH) // TICK for place, value in shared.items()}
+    return [found[id(value)] for value in values]
 
 
 def _uuid(_real: Type) -> Take:
@@ -308,8 +349,7 @@ def _uuid_text(_real: Type) -> Take:
 
 
 TAKERS: dict[tuple[Any, str], Callable[[Type], Take]] = {
-    **{(int, f"Int{bits}"): _integer(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) for bits in (8, 16, 32, 64, 128, 256)},
-    **{(int, f"UInt{bits}"): _integer(0, 2**bits - 1) for bits in (8, 16, 32, 64, 128, 256)},
+    **{(int, name): _integer(*bounds) for name, bounds in INTEGERS.items()},
     (bool, "Bool"): _boolean,
     (bool, "UInt8"): _boolean,
     (float, "Float64"): _float,
@@ -319,11 +359,141 @@ TAKERS: dict[tuple[Any, str], Callable[[Type], Take]] = {
     (str, "FixedString"): _fixed,
     (str, "Enum8"): _member,
     (str, "Enum16"): _member,
-    (datetime, "DateTime"): _instant(EPOCH, EPOCH + timedelta(seconds=2**32 - 1)),
-    (datetime, "DateTime64"): _long_instant,
-    (date, "Date"): _day(EPOCH_DAY, EPOCH_DAY + timedelta(days=2**16 - 1)),
-    (date, "Date32"): _day(date(1900, 1, 1), date(2299, 12, 31)),
+    (datetime, "DateTime"): _instant,
+    (datetime, "DateTime64"): _instant,
+    (date, "Date"): _day(*DATES),
+    (date, "Date32"): _day(*DATES32),
     (UUID, "UUID"): _uuid,
     (UUID, "String"): _uuid_text,
 }
 """Python's plain type and ClickHouse's → how a value is checked."""
+
+
+# ---- a column at a time -------------------------------------------------------------------------------------------
+
+
+def whole(kind: Any, real: Type) -> Whole | None:
+    """How all values of a column are checked at once; None where there is no quicker way than one by one.
+
+    Values of exactly one class are held to the bounds of the least and the greatest of them, which costs some 0.05 µs
+    a value where `taker` costs 0.3.
+
+    >>> whole(int, parse("Nullable(Int8)"))([1, None, -128])
+    [1, None, -128]
+    >>> whole(int, parse("Int8"))([1, 128])
+    Traceback (most recent call last):
+    ValueError
+    """
+    plain = scalar(kind)
+    if kind is not plain and isinstance(kind, type):  # an Enum
+        return None
+    if get_origin(plain) is list:
+        inner = whole(get_args(plain)[0], real.element)
+        return None if inner is None else _nullable(list, _lists(inner), real.nullable)
+    way = _WHOLES.get((plain, real.name))
+    return None if way is None else _nullable(plain, way(real), real.nullable)
+
+
+def _nullable(plain: type, way: Whole, nullable: bool) -> Whole:
+    """Of one class all of them, but for nulls where the column takes them; `way` sees no null."""
+
+    def take(values: list[Any]) -> Sequence[Any]:
+        classes = set(map(type, values))
+        if classes == {plain}:
+            return way(values)
+        if not nullable or not classes <= {plain, NoneType}:
+            raise TypeError
+        present = [value for value in values if value is not None]
+        taken = way(present) if present else present
+        if taken is present:
+            return values
+        each = iter(taken)
+        return [None if value is None else next(each) for value in values]
+
+    return take
+
+
+def _lists(inner: Whole) -> Whole:
+    """Lists whose elements are sent as they are."""
+
+    def take(values: list[list[Any]]) -> list[list[Any]]:
+        elements = list(chain.from_iterable(values))
+        if elements and inner(elements) is not elements:
+            raise TypeError
+        return values
+
+    return take
+
+
+def _within(low: int, high: int) -> Callable[[Type], Whole]:
+    def take(values: list[int]) -> list[int]:
+        if not low <= min(values) <= max(values) <= high:
+            raise ValueError
+        return values
+
+    return lambda _real: take
+
+
+def _texts(_real: Type) -> Whole:
+    def take(values: list[str]) -> list[str]:
+        text = "".join(values)
+        if not text.isascii():
+            text.encode()  # raises UnicodeEncodeError, which is a ValueError
+        return values
+
+    return take
+
+
+def _members(real: Type) -> Whole:
+    names = _names(real)
+
+    def take(values: list[str]) -> list[str]:
+        if not names.issuperset(values):
+            raise ValueError
+        return values
+
+    return take
+
+
+def _instants(real: Type) -> Whole:
+    low, high = map(microseconds, _span(real))
+    digits = _precision(real)
+
+    def take(values: list[datetime]) -> list[int]:
+        taken = ticks(values)
+        if not low <= min(taken) <= max(taken) <= high:
+            raise ValueError
+        if digits == 6:  # noqa: PLR2004 - microseconds
+            return taken
+        return [_cut(each, digits) for each in taken]
+
+    return take
+
+
+def _days(low: date, high: date) -> Callable[[Type], Whole]:
+    def take(values: list[date]) -> list[int]:
+        if not low <= min(values) <= max(values) <= high:
+            raise ValueError
+        return days(values)
+
+    return lambda _real: take
+
+
+def _as_they_are(_real: Type) -> Whole:
+    return lambda values: values
+
+
+_WHOLES: dict[tuple[Any, str], Callable[[Type], Whole]] = {
+    **{(int, name): _within(*bounds) for name, bounds in INTEGERS.items()},
+    (bool, "Bool"): _as_they_are,
+    (bool, "UInt8"): _as_they_are,
+    (float, "Float64"): _as_they_are,
+    (str, "String"): _texts,
+    (str, "Enum8"): _members,
+    (str, "Enum16"): _members,
+    (datetime, "DateTime"): _instants,
+    (datetime, "DateTime64"): _instants,
+    (date, "Date"): _days(*DATES),
+    (date, "Date32"): _days(*DATES32),
+    (UUID, "UUID"): _as_they_are,
+}
