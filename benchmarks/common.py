@@ -136,11 +136,21 @@ def servers(parts: Sequence[str] = ("kafka", "postgres"), *, api: bool = True) -
                 service.stop()
 
 
+def admin_of(settings: Settings) -> AdminClient:
+    """A client that asks the broker; kept, because what was asked of one that is let go is never answered."""
+    return _admin(settings.kafka_brokers)
+
+
+@cache
+def _admin(brokers: str) -> AdminClient:
+    return AdminClient({"bootstrap.servers": brokers, "log_level": 3})
+
+
 @contextmanager
 def fresh_topic(settings: Settings, partitions: int = PARTITIONS) -> Iterator[str]:
     """A topic that is gone afterwards, with those that a worker makes beside it."""
     name = f"bench-{uuid4().hex[:12]}"
-    admin = AdminClient({"bootstrap.servers": settings.kafka_brokers})
+    admin = admin_of(settings)
     admin.create_topics([NewTopic(name, partitions)])[name].result(30)
     try:
         yield name
@@ -178,15 +188,34 @@ def messages(rows: int, first: int = 1) -> Iterator[Outgoing]:
         yield from discord.messages(discord_sample.dispatch("GUILD_MEMBER_ADD", payload(user), user))
 
 
-def send(
+def many_messages(rows: int, number: Callable[[int], int] = lambda n: n) -> Iterator[Outgoing]:
+    """The same, made quickly: a dozen shapes, with ids and names of the members `number(1)`, `number(2)`, …"""
+    shapes = [(str(10**17 + user).encode(), each.value) for user, each in enumerate(messages(12), start=1)]
+    for n in range(1, rows + 1):
+        old, value = shapes[n % len(shapes)]
+        new = b"%d" % (10**17 + number(n))
+        yield Outgoing(b"%d:%s" % (GUILD, new), value.replace(old, new))
+
+
+def send(settings: Settings, topic: str, outgoing: Iterable[Outgoing], *, job: str | None = None) -> int:
+    """Produce messages as `lovelace submit` does, without a callback a message; answers how many."""
+    with held_back(settings, topic, outgoing, job=job, transaction=None) as sent:
+        return sent
+
+
+@contextmanager
+def held_back(
     settings: Settings,
     topic: str,
     outgoing: Iterable[Outgoing],
     *,
     job: str | None = None,
-    partition: Callable[[int], int] | None = None,
-) -> int:
-    """Produce messages as `lovelace submit` does, without a callback a message; answers how many."""
+    transaction: str | None,
+) -> Iterator[int]:
+    """Produce messages in a transaction of this name: they are all there, and are seen when the block ends.
+
+    So workers can have joined, and begin at the same moment.
+    """
     failed: list[str] = []
 
     def delivered(error: KafkaError | None, _message: Message) -> None:
@@ -198,25 +227,31 @@ def send(
         "compression.type": "lz4",
         "linger.ms": 20,
         "delivery.report.only.error": True,
+        "log_level": 3,
     }
+    if transaction:
+        config |= {"transactional.id": transaction, "transaction.timeout.ms": 600_000}
     producer = Producer(config)
+    if transaction:
+        producer.init_transactions(30)
+        producer.begin_transaction()
     owned = [("lovelace-job-id", job.encode()), ("lovelace-job-attempt", b"1")] if job else []
     sent = 0
     for message in outgoing:
-        more = {} if partition is None else {"partition": partition(sent)}
-        headers = [*owned, ("lovelace-items", str(message.items).encode())]
+        headers = [*owned, ("lovelace-items", b"%d" % message.items)]
+        about: dict[str, Any] = {"key": message.key or None, "headers": headers}
         while True:
             try:
-                producer.produce(
-                    topic, message.value, key=message.key or None, headers=headers, on_delivery=delivered, **more
-                )
+                producer.produce(topic, message.value, on_delivery=delivered, **about)
                 break
             except BufferError:
                 producer.poll(0.05)
         sent += 1
     if producer.flush(120) or failed:
         sys.exit(f"messages to {topic} were not delivered: {failed[:1]}")
-    return sent
+    yield sent
+    if transaction:
+        producer.commit_transaction(30)
 
 
 # -- a job by a worker -------------------------------------------------------------------------------------------------
@@ -238,11 +273,13 @@ def work(
     total: int,
     flow: str = FLOW,
     expected: tuple[int, int, int] | None = None,
+    look: Callable[[psutil.Process], object] = lambda _process: None,
     **settings: str,
 ) -> dict[str, Any]:
     """One worker as in production, from its first read to the job's completion as the service dates it.
 
     `expected` is what the job has to end with: succeeded, failed, skipped. Ends the benchmark where it does not.
+    `look` is called with the worker's process while it works.
     """
     worker = Worker(servers.stack.home, flow, BENCH_TOPIC=topic, CONSUMER_GROUP_ID=topic, **settings)
     worker.log.unlink(missing_ok=True)
@@ -251,7 +288,9 @@ def work(
         began = until(lambda: first_read(worker), worker, 0.005)
         process = worker.process()
         cpu, others, wal = cpu_seconds(process), servers.cpu(), servers.wal()
-        state = until(lambda: completed(servers.settings, job), worker, 0.05, seconds=120 + total / 2000)
+        state = until(
+            lambda: (look(process), completed(servers.settings, job))[1], worker, 0.05, seconds=120 + total / 2000
+        )
         cpu = cpu_seconds(process) - cpu
         others = {name: seconds - others[name] for name, seconds in servers.cpu().items()}
         wal = servers.wal() - wal
@@ -270,10 +309,15 @@ def work(
 
 def completed(settings: Settings, job: str) -> dict[str, Any] | None:
     """The job's state, once it is complete."""
+    state = state_of(settings, job)
+    return state if state["status"] == "completed" else None
+
+
+def state_of(settings: Settings, job: str) -> dict[str, Any]:
+    """The job, as the progress service has it."""
     headers = {"authorization": f"Bearer {settings.progress.token}"}
     answer = httpx.get(f"{settings.progress.url}/jobs/{job}", headers=headers, trust_env=False, timeout=10)
-    state: dict[str, Any] = answer.raise_for_status().json()
-    return state if state["status"] == "completed" else None
+    return dict(answer.raise_for_status().json())
 
 
 def first_read(worker: Worker) -> datetime | None:

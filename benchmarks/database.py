@@ -22,12 +22,12 @@ OLD = "2020-01-01T00:00:00+00:00"
 """The version of rows that were there before: whoever writes them again is newer."""
 
 
-def lines(rows: int, first: int = 1) -> list[str]:
-    """The rows of `common.messages`, each as a line of the text that COPY takes."""
+def lines(rows: int, number: Callable[[int], int] = lambda n: n) -> list[str]:
+    """The rows of `common.messages`, each as a line of the text that COPY takes: members `number(1)`, `number(2)`, …"""
     now = datetime.now(UTC)
     made = []
-    for user in range(first, first + rows):
-        raw = discord_sample.dispatch("GUILD_MEMBER_ADD", payload(user))
+    for n in range(1, rows + 1):
+        raw = discord_sample.dispatch("GUILD_MEMBER_ADD", payload(number(n)))
         row = discord.Member.from_raw(raw["d"], root=raw)
         row.seen_at = now
         made.append("\t".join(copy_text(getattr(row, name)) for name in COLUMNS) + "\n")

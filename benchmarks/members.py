@@ -115,8 +115,13 @@ def main() -> int:
     """Run it; prints its JSON lines."""
     options = arguments("members", __doc__, rows=100_000, runs=3).parse_args()
     with servers() as started:
-        results = alternate("members", Bench(started, options.rows).measurements(), options.runs)
-    print(json.dumps(summary("members", results, PAIRS, rows=options.rows, settings=SETTINGS)), flush=True)
+        bench = Bench(started, options.rows)
+        results = alternate("members", bench.measurements(), options.runs)
+    sizes = {
+        "message_bytes": round(sum(len(message.value) for message in bench.messages) / options.rows),
+        "row_bytes": round(sum(map(len, bench.lines)) / options.rows),
+    }
+    print(json.dumps(summary("members", results, PAIRS, rows=options.rows, settings=SETTINGS, **sizes)), flush=True)
     return 0
 
 

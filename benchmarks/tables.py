@@ -1,0 +1,202 @@
+"""The parts of docs/performance.md: a table each, with the picture and the sentences that figures are in."""
+
+from collections.abc import Callable, Sequence
+
+from benchmarks.goals import GOALS, Measured
+from benchmarks.markdown import number, picture, table
+from benchmarks.measured import Results, Spread
+
+PERCENTILES = {"p50_ms": "p50", "p99_ms": "p99", "p999_ms": "p99.9"}
+
+
+def machine(measured: Measured) -> str:
+    """Where it was measured, and of which commits."""
+    said = [each.summary for each in measured.values() if each.summary.get("machine")]
+    if not said:
+        return "Nothing is measured yet.\n"
+    it = said[0]["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in said[0]["versions"].items())
+    commits = ", ".join(sorted({f"`{each['commit']}`" for each in said}))
+    return (
+        f"Measured on {it['cores']} cores ({it['cpu']}), {it['memory_gb']} GB, {it['system']},"
+        f" at commit {commits}; {versions}.\n"
+    )
+
+
+def goals(measured: Measured) -> str:
+    """What we hold ourselves to, and what is not reached."""
+    rows, behind = [], []
+    for goal in GOALS:
+        found = goal.measure(measured)
+        wanted = f"{'≤' if goal.at_most else '≥'} {goal.wanted:g}{goal.unit}"
+        if found is None:
+            rows.append((goal.what, wanted, "not measured yet", ""))
+            continue
+        reached = f"{number(found.median)}{goal.unit}"
+        rows.append((goal.what, wanted, f"**{reached}**", _range(found)))
+        if not goal.reached(found):
+            behind.append(f"- {goal.what}: {reached}, wanted {wanted}")
+    text = table(("what", "goal", "median", "lowest to highest run"), rows)
+    return text + ("\nNot reached here:\n\n" + "\n".join(behind) + "\n" if behind else "")
+
+
+def members(measured: Measured) -> str:
+    """The whole job beside the database."""
+    found = measured["members"]
+    head = (
+        "what",
+        "rows/s",
+        "lowest to highest",
+        "CPU µs a row",
+        "peak MB",
+        "Postgres' CPU µs a row",
+        "WAL bytes a row",
+    )
+    rows = [
+        (
+            *_speed(found, name),
+            number(found.servers_cpu(name).get("postgres", 0.0)),
+            _one(found.spread(name, "wal_bytes_per_row")),
+        )
+        for name in found.names
+    ]
+    settings = "; ".join(
+        f"*{name}*: " + ", ".join(f"`{key}={value}`" for key, value in told.items())
+        for name, told in found.summary.get("settings", {}).items()
+    )
+    return _shown(found, f"{_count(found)} members, {settings}.\n", picture("members", "The job"), table(head, rows))
+
+
+def stages(measured: Measured) -> str:
+    """The job cut into its steps."""
+    found = measured["stages"]
+    head = ("step", "CPU µs a row", "its limit", "rows/s while in it", "its limit")
+    rows = [
+        (
+            step,
+            *(
+                _one(found.spread(f"{step}: {side}", field))
+                for field in ("cpu_us_per_row", "rows_per_second")
+                for side in ("stage", "limit")
+            ),
+        )
+        for step in (name.removesuffix(": stage") for name in found.names if name.endswith(": stage"))
+    ]
+    around = _one(found.spread("around", "cpu_us_per_row"))
+    whole = _one(found.spread("whole job", "cpu_us_per_row"))
+    sentence = f"Around the steps, the engine included: {around} µs a row. The whole process: {whole} µs.\n"
+    return _shown(found, picture("stages", "CPU a row of each step"), table(head, rows), sentence)
+
+
+def peers(measured: Measured) -> str:
+    """Other engines."""
+    found = measured["peers"]
+    left = found.summary.get("incomplete") or {}
+    sentence = "Did not finish: " + "; ".join(sorted(left)) + ".\n" if left else ""
+    return _shown(found, picture("peers", "Rows a second of each engine"), _speeds(found), sentence)
+
+
+def isolation(measured: Measured) -> str:
+    """Bad records."""
+    found = measured["isolation"]
+    shares = shares_of(found)
+    kinds = dict.fromkeys(name.rpartition(", ")[0] for name in found.names)
+    head = ("messages/s", *(f"{share} bad" for share in shares))
+    rows = [(kind, *(_one(found.spread(f"{kind}, {share}")) for share in shares)) for kind in kinds]
+    return _shown(found, picture("isolation", "Messages a second by the share of bad ones"), table(head, rows))
+
+
+def latency(measured: Measured) -> str:
+    """From timestamp to row."""
+    found = measured["latency"]
+    head = ("milliseconds", *PERCENTILES.values(), "CPU µs a row")
+    fields = (*PERCENTILES, "cpu_us_per_row")
+    rows = [(name, *(_one(found.spread(name, field)) for field in fields)) for name in found.names]
+    return _shown(found, picture("latency", "Latency by percentile"), table(head, rows))
+
+
+def workers(measured: Measured) -> str:
+    """More workers on one topic."""
+    found = _part(measured["scale"], lambda name: name.endswith(("worker", "workers")))
+    return _shown(found, picture("workers", "Rows a second by workers"), _speeds(found))
+
+
+def rows_before(measured: Measured) -> str:
+    """More rows in the table."""
+    found = _part(measured["scale"], lambda name: name.endswith("rows before"))
+    return _shown(found, picture("table", "Rows a second by rows in the table"), _speeds(found))
+
+
+def large_job(measured: Measured) -> str:
+    """More items of a job."""
+    found = _part(measured["scale"], lambda name: name.startswith("job of"))
+    sentence = "".join(
+        f"A {line['what']}: at most {line['peak_mb']:g} MB; from the second tenth of the time to the last, the resident"
+        f" memory changed by {line['grown_mb']:+g} MB. Exactly {line['rows']:,} items were counted and rows written.\n"
+        for line in found.lines
+    )
+    return _shown(found, picture("memory", "Memory of the worker by items done"), _speeds(found), sentence)
+
+
+def _plain(name: str) -> Callable[[Measured], str]:
+    return lambda measured: _shown(measured[name], _speeds(measured[name]))
+
+
+PARTS: dict[str, Callable[[Measured], str]] = {
+    "machine": machine,
+    "goals": goals,
+    "members": members,
+    "stages": stages,
+    "reading": _plain("reading"),
+    "peers": peers,
+    "isolation": isolation,
+    "latency": latency,
+    "clickhouse": _plain("clickhouse"),
+    "ledger": _plain("ledger"),
+    "workers": workers,
+    "rows-before": rows_before,
+    "large-job": large_job,
+}
+
+
+def shares_of(isolation: Results) -> list[str]:
+    """The shares of bad messages, ascending."""
+    shares = {name.rpartition(", ")[2] for name in isolation.names}
+    return sorted(shares, key=lambda share: float(share.split()[0]))
+
+
+def _part(found: Results, wanted: Callable[[str], bool]) -> Results:
+    lines = [line for line in found.lines if wanted(line["what"])]
+    return Results(found.name, [*lines, {**found.summary, "summary": True}])
+
+
+def _shown(found: Results, *texts: str) -> str:
+    if not found:
+        command = "make bench-peers" if found.name == "peers" else f'make bench ARGS="{found.name}"'
+        return f"Not measured yet: `{command}`.\n"
+    return "\n".join(text for text in texts if text)
+
+
+def _speeds(found: Results) -> str:
+    names: Sequence[str] = [name for name in found.names if found.spread(name) is not None]
+    head = ("what", "rows/s", "lowest to highest", "CPU µs a row", "peak MB")
+    return table(head, [_speed(found, name) for name in names])
+
+
+def _speed(found: Results, name: str) -> tuple[str, ...]:
+    spread = found.spread(name)
+    assert spread is not None
+    more = (_one(found.spread(name, field)) for field in ("cpu_us_per_row", "peak_mb"))
+    return name, number(spread.median), _range(spread), *more
+
+
+def _one(spread: Spread | None) -> str:
+    return "" if spread is None else number(spread.median)
+
+
+def _range(spread: Spread) -> str:
+    return f"{number(spread.low)} to {number(spread.high)}"
+
+
+def _count(found: Results) -> str:
+    return f"{found.lines[0]['rows']:,}" if found else ""
