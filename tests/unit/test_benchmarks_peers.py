@@ -1,4 +1,4 @@
-"""What the contest rests on and no run shows: that everybody gets the same rows, and what the summary says of them."""
+"""What the contest rests on and no run shows: everybody gets the same rows, and what the summaries say of them."""
 
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,8 @@ import pytest
 import yaml
 
 from benchmarks.common import payload
+from benchmarks.isolation import summary as isolated
+from benchmarks.latency import percentiles
 from benchmarks.peers.__main__ import summary
 from benchmarks.peers.records import Load, flat, nested, user, values
 from dataflows.discord import Member
@@ -17,7 +19,7 @@ PEERS = Path(__file__).parents[2] / "benchmarks" / "peers"
 
 def result(what: str, speed: int, *, complete: bool = True, digest: str = "same") -> dict[str, Any]:
     counts = {"written": 10, "good": 10, "dead_letters": 0, "bad": 0}
-    figures = {"rows_per_second": speed, "cpu_us_per_row": 4.0, "peak_mb": 100.0}
+    figures = {"rows": 10, "rows_per_second": speed, "cpu_us_per_row": 4.0, "peak_mb": 100.0}
     return {"what": what, "run": 1, "complete": complete, "rows_digest": digest, **counts, **figures}
 
 
@@ -69,3 +71,16 @@ def test_both_of_bentos_configurations_map_alike(name: str) -> None:
     [plain] = yaml.safe_load((PEERS / "bento" / "members.yaml").read_text())["pipeline"]["processors"]
 
     assert mapping["mapping"].partition("[")[2] == plain["mapping"].partition("[")[2]
+
+
+def test_latencies_are_told_by_what_few_exceed() -> None:
+    assert percentiles([float(n) for n in range(1000)]) == {"p50_ms": 500.0, "p99_ms": 990.0, "p999_ms": 999.0}
+
+
+def test_each_share_of_bad_ones_is_compared_with_none() -> None:
+    found = [result(f"ours, best, check, {share} %", speed) for share, speed in (("0", 100), ("1", 95), ("10", 80))]
+
+    assert isolated(found)["ratios"] == {
+        "ours, best, check, 1 % / ours, best, check, 0 %": 0.95,
+        "ours, best, check, 10 % / ours, best, check, 0 %": 0.8,
+    }
