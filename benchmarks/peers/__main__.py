@@ -2,6 +2,7 @@
 
     make bench-peers ARGS="--rows 300000 --runs 3"
     make bench-peers ARGS="--bad 0.01 --only bento"
+    make bench-peers ARGS="--form avro"
 
 Everybody writes into an empty table (*new*), then everything again into the full one (*existing*), at batch 100 and at
 its best. In the end the tables are compared. Ours runs with dead letters, the ledger and commits on; where peers have
@@ -29,15 +30,19 @@ def main() -> int:
     parser.add_argument("--warm", type=int, default=100_000, help="rows before them that warm up (100000)")
     parser.add_argument("--bad", type=float, default=0.0, help="which share of rows a CHECK refuses (0)")
     parser.add_argument("--only", help="contenders whose name contains this")
+    parser.add_argument("--form", choices=("json", "avro"), default="json", help="of the messages (json)")
     options = parser.parse_args()
-    chosen = contenders(HOME, bad=bool(options.bad), only=options.only)
+    if options.form == "avro" and options.bad:
+        parser.error("bad rows are measured as JSON")
+    chosen = contenders(HOME, bad=bool(options.bad), only=options.only, form=options.form)
     load = Load(options.rows, options.warm, options.bad, "check" if options.bad else "")
     results = []
-    with servers() as up:
+    parts = ("kafka", "registry", "postgres") if options.form == "avro" else ("kafka", "postgres")
+    with servers(parts) as up:
         for result in Contest(up, load).run(chosen, options.runs):
             print(json.dumps(result), flush=True)
             results.append(result)
-    said = summary(results, rows=options.rows, warm=options.warm, bad=options.bad)
+    said = summary(results, rows=options.rows, warm=options.warm, bad=options.bad, form=options.form)
     print(json.dumps(said), flush=True)
     return 0 if said["same_rows"] else 1
 

@@ -11,13 +11,13 @@ import subprocess
 import sys
 import venv
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from benchmarks.common import say
-from benchmarks.peers.records import flat, nested
+from benchmarks.peers.records import avro, flat, nested
 from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.local import java
 from lovelace_streams.local.processes import free_port
@@ -89,7 +89,7 @@ class AbsentError(Exception):
     """Somebody can't be built or installed here."""
 
 
-def contenders(home: Path, *, bad: bool = False, only: str | None = None) -> list[Contender]:
+def contenders(home: Path, *, bad: bool = False, only: str | None = None, form: str = "json") -> list[Contender]:
     """All that can take part here; of the others it is said why not."""
     makers: dict[str, Callable[[], list[Contender]]] = {
         "lovelace_streams": ours,
@@ -98,6 +98,8 @@ def contenders(home: Path, *, bad: bool = False, only: str | None = None) -> lis
         "quix streams": lambda: quix(home),
         "bytewax": plain_bytewax,
     }
+    if form == "avro":
+        makers = {"lovelace_streams": ours_avro, "bento": lambda: bento_avro(home)}
     found = []
     for who, make in makers.items():
         if not any((only or "") in f"{who}, {setting}" for setting in SETTINGS):
@@ -127,6 +129,18 @@ def bento(home: Path, *, bad: bool) -> list[Contender]:
     command = (str(build_bento(home)), "-c", str(config))
     settings = {"batch 100": {"BATCH": "100", "IN_FLIGHT": "4"}, "best": {"BATCH": "100", "IN_FLIGHT": "16"}}
     return [Contender("bento", name, command, setting) for name, setting in settings.items()]
+
+
+def ours_avro() -> list[Contender]:
+    """This project's worker on Avro."""
+    command = (sys.executable, "-m", "bytewax.run", "benchmarks.peers.avro.flow")
+    return [replace(each, command=command, form=avro) for each in ours()]
+
+
+def bento_avro(home: Path) -> list[Contender]:
+    """Bento on Avro."""
+    config = str(HERE / "bento" / "members_avro.yaml")
+    return [replace(each, command=(each.command[0], "-c", config), form=avro) for each in bento(home, bad=False)]
 
 
 def build_bento(home: Path) -> Path:

@@ -3,18 +3,26 @@
 Every contender reads the same rows in the same order in the same partitions; only Kafka Connect gets them flat.
 """
 
+import io
 import random
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache, cached_property
+from pathlib import Path
 from typing import Any
 
+import fastavro
+import httpx
 import msgspec
 from confluent_kafka import Producer
 
 from benchmarks.common import PARTITIONS, payload
 from dataflows import discord_sample
+from lovelace_streams.settings import Settings
 
+SCHEMA = Path(__file__).parent / "avro" / "member.avsc"
 FIRST = 10**17
 """User ids begin above it."""
 NAME_LENGTH = 32
@@ -120,6 +128,34 @@ def flat(member: dict[str, Any]) -> bytes:
         "avatar": person["avatar"],
     }
     return encode({"schema": FLAT, "payload": row})
+
+
+def avro(member: dict[str, Any]) -> bytes:
+    """The same dispatch as Avro in Confluent's frame, by a schema that the registry knows."""
+    person = member["user"]
+    data = member | {
+        "guild_id": int(member["guild_id"]),
+        "joined_at": datetime.fromisoformat(member["joined_at"]),
+        "roles": [int(role) for role in member["roles"]],
+        "user": person | {"id": int(person["id"])},
+    }
+    stream = io.BytesIO()
+    stream.write(_frame())
+    dispatch = discord_sample.dispatch("GUILD_MEMBER_ADD", data, data["user"]["id"] - FIRST)
+    fastavro.schemaless_writer(stream, _schema(), dispatch)
+    return stream.getvalue()
+
+
+@cache
+def _schema() -> Any:
+    return fastavro.parse_schema(msgspec.json.decode(SCHEMA.read_bytes()))
+
+
+@cache
+def _frame() -> bytes:
+    url = f"{Settings().registry}/subjects/peers-members-value/versions"
+    answer = httpx.post(url, json={"schema": SCHEMA.read_text()}, trust_env=False, timeout=30)
+    return struct.pack(">bI", 0, int(answer.raise_for_status().json()["id"]))
 
 
 def _field(name: str, kind: str, logical: str | None = None) -> dict[str, Any]:

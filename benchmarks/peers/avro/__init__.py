@@ -1,0 +1,1 @@
+"""The members job with Avro in Confluent's frame."""
