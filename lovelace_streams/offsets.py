@@ -8,7 +8,7 @@ whoever owns the partition now reads those offsets again (H1). No I/O, no clock,
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from operator import attrgetter
 
 import msgspec
@@ -135,6 +135,72 @@ def joined(ranges: Iterable[Range]) -> list[Range]:
 
 
 _first, _last = attrgetter("first"), attrgetter("last")
+
+
+class Span(msgspec.Struct, gc=False):
+    """Consecutive offsets, whatever became of them."""
+
+    first: int
+    last: int
+
+
+class FailedThere(msgspec.Struct, frozen=True, gc=False):
+    """`FailedItems` of the message at `offset`."""
+
+    offset: int
+    first: int
+    last: int
+    reason: str
+
+
+class Sum(msgspec.Struct, gc=False, omit_defaults=True):
+    """What became of the items of one attempt of a job in some spans; of no job only messages with failed items."""
+
+    job_id: str | None = None
+    attempt: int = 1
+    succeeded: int = 0
+    failed: int = 0
+    skipped: int = 0
+    failed_items: list[FailedThere] = []
+
+
+class Sums(msgspec.Struct, gc=False):
+    """Ranges in short: what the progress service takes where it has covered nothing of their spans (H30)."""
+
+    spans: list[Span]
+    sums: list[Sum]
+
+
+def summed(ranges: Sequence[Range]) -> Sums | None:
+    """Ascending, disjoint ranges as sums; None where those can't say it: replays, and more than `SPAN_MAX` offsets.
+
+    >>> sums = summed([Range(0, 0, 1, 0, 0, "a"), Range(1, 1, 1, 0, 0, "b"), Range(2, 3, 2, 0, 1, "a")])
+    >>> sums.spans, [(each.job_id, each.succeeded, each.skipped) for each in sums.sums]
+    ([Span(first=0, last=3)], [('a', 5, 2), ('b', 1, 0)])
+    """
+    spans: list[Span] = []
+    sums: dict[tuple[str | None, int], Sum] = {}
+    end, offsets = -1, 0
+    for r in ranges:
+        if r.resolves:
+            return None
+        length = r.last + 1 - r.first
+        offsets += length
+        if r.first == end:
+            spans[-1].last = r.last
+        else:
+            spans.append(Span(r.first, r.last))
+        end = r.last + 1
+        if r.job_id is None and not r.failed_items:
+            continue
+        if (total := sums.get(key := (r.job_id, r.attempt))) is None:
+            total = sums[key] = Sum(r.job_id, r.attempt)
+        total.succeeded += length * r.succeeded
+        total.skipped += length * r.skipped
+        if r.failed_items:
+            total.failed += r.failed
+            total.failed_items += [FailedThere(r.first, i.first, i.last, i.reason) for i in r.failed_items]
+    return Sums(spans, list(sums.values())) if offsets <= SPAN_MAX else None
 
 
 def ranges_of(record: Record) -> list[Range]:

@@ -9,8 +9,7 @@ end for flows without jobs.
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable
 
 import bytewax.operators as op
 import httpx
@@ -21,8 +20,9 @@ from bytewax.outputs import DynamicSink, StatelessSinkPartition
 
 from lovelace_streams import metrics, tracing
 from lovelace_streams.errors import DeploymentFault
-from lovelace_streams.offsets import Offsets, Range
+from lovelace_streams.offsets import Offsets
 from lovelace_streams.records import JobState, Settled
+from lovelace_streams.reports import RANGES_MAX, Answer, Report, answer_of, halves, request_of, together
 from lovelace_streams.resilience import Backoff
 from lovelace_streams.settings import ProgressSettings
 from lovelace_streams.source import KafkaSource
@@ -30,25 +30,11 @@ from lovelace_streams.telling import Teller
 
 log = structlog.get_logger(__name__)
 
-RANGES_MAX = 5000
-"""Ranges of one request: about half a megabyte."""
 PACE = 0.05
 """Seconds from the beginning of a request to that of the next: what settles in between goes together. The first after
 a silence leaves at once. A request costs 0.7 ms of the worker's CPU by httpx (0.15 by http.client; median of 300, 2 kB)
 and several of the service's, so it is their number that is kept low."""
 UNAUTHORIZED, FORBIDDEN, UNPROCESSABLE, TOO_LARGE = 401, 403, 422, 413
-
-
-class Report(msgspec.Struct):
-    """Ranges of one partition, with the number of the assignment that they were settled in."""
-
-    number: int
-    topic: str
-    topic_id: str
-    partition: int
-    ranges: list[Range]
-    window: Any = None
-    """The span that they were settled in, where there is one."""
 
 
 @operator
@@ -149,6 +135,9 @@ class Reporter:
         self._changed = threading.Condition()
         self._queued = 0
         """Ranges in the queue."""
+        self._takes_sums = True
+        self._fresh = True
+        """Whether nothing was known already of what was reported last: sums are for what is new."""
         self._flight = 0
         self._began = float("-inf")
         """When the last request was begun."""
@@ -269,20 +258,33 @@ class Reporter:
         except Exception as error:  # noqa: BLE001 - a thread that ends unseen would leave the worker waiting for ever
             self._fault = DeploymentFault(f"reporting to {self._url} ended by {type(error).__name__}: a bug, tell us")
 
-    def _deliver(self, reports: list[Report]) -> None:
-        """Send until it is accepted, however long that takes; in halves where the service finds it too large."""
+    def _deliver(self, reports: list[Report], *, short: bool = True) -> None:
+        """Send until it is accepted, however long that takes; in halves where the service finds it too large.
+
+        Of what overlaps the ranges are sent; and ranges at once, while the last answer knew some of what it was told.
+        """
+        answer = self._answer(reports, short=short and self._fresh)
+        if answer is TOO_LARGE_TO_TAKE:
+            for half in halves(reports):
+                self._deliver(half, short=short)
+            return
+        self._fresh = not (answer.known or answer.overlaps)
+        overlapping = [report for report in reports if answer.overlaps_with(report)]
+        accepted = [report for report in reports if not answer.overlaps_with(report)] if overlapping else reports
+        self._answers.append((accepted, answer.jobs))
+        for part in together(overlapping, RANGES_MAX):
+            self._deliver(part, short=False)
+
+    def _answer(self, reports: list[Report], *, short: bool) -> Answer:
+        """What the service says, as soon as it says something."""
         backoff, failures = Backoff(0.1, 5.0), 0
-        while (states := self._post(reports)) is None:
+        while (answer := self._post(reports, short=short)) is None:
             if self._fault is not None or self._ended:
                 raise _Stopped
             failures += 1
             with self._changed:
                 self._changed.wait_for(lambda: self._ended, timeout=backoff.seconds(failures))
-        if states is TOO_LARGE_TO_TAKE:
-            for half in _halves(reports):
-                self._deliver(half)
-        else:
-            self._answers.append((reports, states))
+        return answer
 
     def _next(self) -> list[Report]:
         """Wait for something to report; gather what is there, one request's worth, one report a partition."""
@@ -302,9 +304,9 @@ class Reporter:
             self._flight = 1
             return gathered
 
-    def _post(self, reports: list[Report]) -> list[JobState] | None:
-        """The states that the service answered; None means try again."""
-        body = msgspec.json.encode({"pipeline": self._source.pipeline, "reports": _by_partition(reports)})
+    def _post(self, reports: list[Report], *, short: bool) -> Answer | None:
+        """What the service answered; None means try again."""
+        body, has_sums = request_of(self._source.pipeline, reports, short=short and self._takes_sums)
         ranges = sum(len(report.ranges) for report in reports)
         try:
             with tracing.request("report", (report.window for report in reports), ranges=ranges) as span:
@@ -321,14 +323,18 @@ class Reporter:
             )
         elif answer.status_code == TOO_LARGE and ranges > 1:
             return TOO_LARGE_TO_TAKE
+        elif answer.status_code == UNPROCESSABLE and has_sums:
+            log.warning("the progress service takes no sums, an older one: sending ranges", url=self._url)
+            self._takes_sums = False
+            return self._post(reports, short=False)
         elif answer.status_code in {UNPROCESSABLE, TOO_LARGE}:
             spans = ", ".join(f"{r.topic}-{r.partition}:{r.ranges[0].first}…{r.ranges[-1].last}" for r in reports)
             self._fault = DeploymentFault(
                 f"the progress service {self._url} answers {answer.status_code} to a report of {spans}: "
                 f"a bug, please tell us"
             )
-        elif answer.is_success and (states := _states(answer)) is not None:
-            return states
+        elif answer.is_success and (accepted := answer_of(answer.content)) is not None:
+            return accepted
         else:
             log.warning("waiting for the progress service", url=self._url, status=answer.status_code)
         return None
@@ -338,54 +344,5 @@ class _Stopped(Exception):  # noqa: N818 - an end, not an accident
     """The worker ends, or has noted why it must."""
 
 
-TOO_LARGE_TO_TAKE: list[JobState] = []
+TOO_LARGE_TO_TAKE = Answer([], 0)
 """What `_post` answers to a 413: told apart by identity."""
-
-
-def _states(answer: httpx.Response) -> list[JobState] | None:
-    """The job states of an answer; None where something else answered in the service's place (a proxy's page)."""
-    try:
-        return msgspec.convert(answer.json()["jobs"], list[JobState])
-    except (ValueError, KeyError, TypeError):
-        return None
-
-
-def _halves(reports: list[Report]) -> Iterator[list[Report]]:
-    """The same ranges in two requests."""
-    if len(reports) > 1:
-        middle = len(reports) // 2
-        yield reports[:middle]
-        yield reports[middle:]
-        return
-    [report] = reports
-    middle = len(report.ranges) // 2
-    for ranges in (report.ranges[:middle], report.ranges[middle:]):
-        yield [msgspec.structs.replace(report, ranges=ranges)]
-
-
-def _by_partition(reports: Iterable[Report]) -> list[dict[str, Any]]:
-    """One report a partition and assignment, its ranges disjoint and ascending as the service wants them."""
-    merged: dict[tuple[str, str, int], list[Range]] = {}
-    for report in reports:
-        merged.setdefault((report.topic, report.topic_id, report.partition), []).extend(report.ranges)
-    return [
-        {
-            "topic": topic,
-            "topic_id": topic_id,
-            "partition": partition,
-            "ranges": _disjoint(sorted(ranges, key=lambda r: (r.first, r.last))),
-        }
-        for (topic, topic_id, partition), ranges in merged.items()
-    ]
-
-
-def _disjoint(ranges: Iterable[Range]) -> list[Range]:
-    """Two assignments of one partition may have settled the same offsets: the first word counts, here as there."""
-    kept: list[Range] = []
-    for r in ranges:
-        if kept and r.first <= kept[-1].last:
-            if r.last <= kept[-1].last:
-                continue
-            r = msgspec.structs.replace(r, first=kept[-1].last + 1)  # noqa: PLW2901
-        kept.append(r)
-    return kept

@@ -18,12 +18,14 @@ from lovelace_streams.api.models import (
     Job,
     JobState,
     OpenJob,
+    Overlap,
     ProgressAnswer,
     ProgressRequest,
     Range,
     Report,
     Resolved,
     Status,
+    Sum,
 )
 
 INPUTS = ""
@@ -60,6 +62,11 @@ class Intervals:
             start, end = min(start, self._starts[low]), max(end, self._ends[high - 1])
         self._starts[low:high], self._ends[low:high] = [start], [end]
         return last - first + 1 - known
+
+    def touches(self, first: int, last: int) -> bool:
+        """Whether one of first … last, both inclusive, is among them."""
+        at = bisect_right(self._ends, first)
+        return at < len(self._starts) and self._starts[at] <= last
 
 
 class Counts(NamedTuple):
@@ -129,8 +136,14 @@ class Ledger:
         """Count what is not covered yet, then let replayed letters resolve; known offsets are accepted."""
         named: set[str] = set()
         known = 0
+        overlaps = []
         for report in request.reports:
             cover = self.covers.setdefault(Partition(request.pipeline, report.topic_id, report.partition), Intervals())
+            named |= {each.job_id for each in report.sums if each.job_id is not None}
+            if any(cover.touches(span.first, span.last) for span in report.spans):
+                overlaps.append(Overlap(topic_id=report.topic_id, partition=report.partition))
+                continue
+            self._sum(request.pipeline, report, cover)
             for part in report.ranges:
                 new = cover.add(part.first, part.last)
                 known += part.length - new
@@ -143,7 +156,9 @@ class Ledger:
         ):
             named |= self._resolve(request.pipeline, resolved)
         return ProgressAnswer(
-            jobs=[self._judge(job_id, now) for job_id in sorted(named & self.jobs.keys())], known=known
+            jobs=[self._judge(job_id, now) for job_id in sorted(named & self.jobs.keys())],
+            known=known,
+            overlaps=sorted(overlaps, key=lambda each: (each.topic_id, each.partition)),
         )
 
     def open(self, wanted: OpenJob, key: str | None, now: datetime) -> tuple[Job, bool]:
@@ -197,6 +212,18 @@ class Ledger:
             for item in range(items.first, items.last + 1):
                 at = Item(pipeline, report.topic_id, report.partition, part.first, item)
                 self.failed_items[at] = Failed(part.job_id, part.attempt, items.reason)
+
+    def _sum(self, pipeline: str, report: Report, cover: Intervals) -> None:
+        """Sums of spans of which nothing is covered yet: the same as their ranges would do."""
+        for span in report.spans:
+            cover.add(span.first, span.last)
+        for each in report.sums:
+            if each.job_id is not None:
+                self._add(Counter(each.job_id, each.attempt, pipeline), _counts(each))
+            for items in each.failed_items:
+                for item in range(items.first, items.last + 1):
+                    at = Item(pipeline, report.topic_id, report.partition, items.offset, item)
+                    self.failed_items[at] = Failed(each.job_id, each.attempt, items.reason)
 
     def _resolve(self, pipeline: str, resolved: Resolved) -> set[str]:
         """Move one count; the job it moved for. An item that did not fail, or is resolved already, moves nothing."""
@@ -319,5 +346,5 @@ def _status(job: Job, completes: bool) -> Status:
     return Status.OPEN if job.status is Status.STALLED else job.status
 
 
-def _counts(of: Range | InputReceived) -> Counts:
+def _counts(of: Range | Sum | InputReceived) -> Counts:
     return Counts(of.succeeded, of.failed, of.skipped)

@@ -129,22 +129,105 @@ class Range(Body):
             raise ValueError("failed_items names an item twice")
 
 
+class Span(Body):
+    """Consecutive offsets, whatever became of them."""
+
+    first: Offset
+    last: Offset
+
+    @model_validator(mode="after")
+    def _ascends(self) -> Self:
+        if self.last < self.first:
+            raise ValueError("last is before first")
+        return self
+
+
+class FailedThere(FailedItems):
+    """Failed items of the message at `offset`."""
+
+    offset: Offset
+
+
+class Sum(Body):
+    """What became of all items of one attempt of a job (or of none) in a report's spans."""
+
+    job_id: JobId | None = None
+    attempt: Attempt = 1
+    succeeded: Total = 0
+    failed: Total = 0
+    skipped: Total = 0
+    failed_items: list[FailedThere] = []
+
+    @model_validator(mode="after")
+    def _names_what_failed(self) -> Self:
+        if sum(items.length for items in self.failed_items) != self.failed:
+            raise ValueError("failed_items names exactly as many items as failed says")
+        return self
+
+
 class Report(Body):
-    """What is settled in one partition of one topic, ranges ascending."""
+    """What is settled in one partition of one topic: ranges, or spans with sums (docs/decisions/0015)."""
 
     topic: Text
     topic_id: Text
     partition: Number
-    ranges: list[Range]
+    ranges: list[Range] = []
+    spans: list[Span] = []
+    """Accepted as a whole, and only where they touch nothing covered."""
+    sums: list[Sum] = []
 
     @model_validator(mode="after")
-    def _ascends(self) -> Self:
-        for index, (before, after) in enumerate(pairwise(self.ranges), start=1):
-            if after.first <= before.last:
-                raise ValueError(
-                    f"ranges are disjoint and ascending: ranges[{index}] starts before the end of the last"
-                )
+    def _holds(self) -> Self:
+        if self.spans and self.ranges:
+            raise ValueError("a report has ranges, or spans with sums")
+        for name, pieces in (("ranges", self.ranges), ("spans", self.spans)):
+            _ascend(name, pieces)
+        if self.spans or self.sums:
+            self._adds_up(sum(span.last - span.first + 1 for span in self.spans))
         return self
+
+    def _adds_up(self, length: int) -> None:
+        if length > SPAN_MAX:
+            raise ValueError(f"spans hold at most {SPAN_MAX} offsets")
+        if len({(each.job_id, each.attempt) for each in self.sums}) < len(self.sums):
+            raise ValueError("sums: an attempt of a job is named twice")
+        if len(self.sums) > length:
+            raise ValueError("sums: more than there are offsets in the spans")
+        for name in ("succeeded", "failed", "skipped"):
+            if sum(getattr(each, name) for each in self.sums) > length * COUNT_MAX:
+                raise ValueError(f"sums: {name} is more than {COUNT_MAX} an offset")
+        if any(each.failed_items for each in self.sums):
+            self._names_what_failed()
+
+    def _names_what_failed(self) -> None:
+        named = sorted(
+            (items.offset, items.first, items.last, of)
+            for of, each in enumerate(self.sums)
+            for items in each.failed_items
+        )
+        for (offset, _, last, of), (offset_after, first_after, _, of_after) in pairwise(named):
+            if offset == offset_after and (of != of_after or first_after <= last):
+                raise ValueError("failed_items names an item twice, or for two jobs")
+        failed: dict[int, int] = {}
+        for offset, first, last, _ in named:
+            failed[offset] = failed.get(offset, 0) + last - first + 1
+        if max(failed.values()) > COUNT_MAX:
+            raise ValueError(f"sums: failed is more than {COUNT_MAX} an offset")
+        spans = iter(self.spans)
+        span = next(spans)
+        for offset in failed:  # both ascend
+            while span.last < offset:
+                if (following := next(spans, None)) is None:
+                    raise ValueError("failed_items names an offset outside of the spans")
+                span = following
+            if offset < span.first:
+                raise ValueError("failed_items names an offset outside of the spans")
+
+
+def _ascend(name: str, pieces: Sequence[Range | Span]) -> None:
+    for index, (before, after) in enumerate(pairwise(pieces), start=1):
+        if after.first <= before.last:
+            raise ValueError(f"{name} are disjoint and ascending: {name}[{index}] starts before the end of the last")
 
 
 class Standing(Body):
@@ -245,11 +328,20 @@ class JobDetail(Job):
     signal: str | None = None
 
 
+class Overlap(BaseModel):
+    """A report with sums of which an offset is covered already."""
+
+    topic_id: str
+    partition: int
+
+
 class ProgressAnswer(BaseModel):
     """The states of the jobs concerned that are open or ended, and how many offsets were known already (accepted)."""
 
     jobs: Sequence[JobState]
     known: int
+    overlaps: Sequence[Overlap] = ()
+    """Of these reports nothing was counted or covered: their ranges have to be sent."""
 
 
 class JobPage(BaseModel):

@@ -90,6 +90,58 @@ with reported as materialized (
 )
 select coalesce(sum(last - first + 1 - length), 0) as known from fresh
 
+-- count_sums --
+-- Of a report with sums all of it, where its spans touch nothing that is covered; else nothing, and it is answered.
+with spans as materialized (
+    select topic_id, partition, range_agg(int8range(first, last + 1)) as reported
+      from unnest(%(topic_ids)s::text[], %(partitions)s::int[], %(firsts)s::int8[], %(lasts)s::int8[])
+           as s (topic_id, partition, first, last)
+     group by topic_id, partition
+), fresh as materialized (
+    select s.*
+      from spans s
+      join {settled_offsets} c
+        on c.pipeline = %(pipeline)s and c.topic_id = s.topic_id and c.partition = s.partition
+     where not c.offsets && s.reported
+), sums as materialized (
+    select r.*
+      from unnest(%(sum_topic_ids)s::text[], %(sum_partitions)s::int[], %(jobs)s::text[], %(attempts)s::int[],
+                  %(succeeded)s::int8[], %(failed)s::int8[], %(skipped)s::int8[])
+           with ordinality as r (topic_id, partition, job_id, attempt, succeeded, failed, skipped, n)
+      join fresh f on f.topic_id = r.topic_id and f.partition = r.partition
+), counted as (
+    insert into {counters} as c (job_id, attempt, pipeline, is_first, succeeded, failed, skipped)
+    select s.job_id, s.attempt, %(pipeline)s,
+           not exists (select from {counters} o
+                        where o.job_id = s.job_id and o.attempt = s.attempt and o.pipeline <> ''),
+           sum(succeeded), sum(failed), sum(skipped)
+      from sums s
+     where job_id is not null
+     group by s.job_id, s.attempt
+        on conflict (job_id, attempt, pipeline) do update
+       set succeeded = c.succeeded + excluded.succeeded,
+           failed = c.failed + excluded.failed,
+           skipped = c.skipped + excluded.skipped
+), named as (
+    insert into {failed_items}
+           (pipeline, topic_id, partition, "offset", first_item, last_item, job_id, attempt, reason)
+    select %(pipeline)s, s.topic_id, s.partition, i."offset", i.first, i.last, s.job_id, s.attempt, i.reason
+      from unnest(%(item_sums)s::int8[], %(item_offsets)s::int8[], %(item_firsts)s::int[], %(item_lasts)s::int[],
+                  %(item_reasons)s::text[])
+           as i (n, "offset", first, last, reason)
+      join sums s on s.n = i.n
+        on conflict do nothing
+), covered as (
+    update {settled_offsets} c
+       set offsets = c.offsets + f.reported
+      from fresh f
+     where c.pipeline = %(pipeline)s and c.topic_id = f.topic_id and c.partition = f.partition
+)
+select topic_id, partition from spans
+except
+select topic_id, partition from fresh
+ order by topic_id, partition
+
 -- resolve_items --
 -- One count from failed to succeeded for each item named that is not resolved yet.
 with named as (

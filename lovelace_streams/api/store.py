@@ -1,7 +1,7 @@
 """The ledger in Postgres: each request is one transaction that locks partitions, then jobs, in order.
 
-What a request does to one job is decided in `ledger`; counting is one statement over all ranges of a report. Equal to
-`ledger.Ledger` for any sequence of requests (tests/properties/test_ledger_sql.py).
+What a request does to one job is decided in `ledger`; counting is one statement over all ranges, and one over all sums.
+Equal to `ledger.Ledger` for any sequence of requests (tests/properties/test_ledger_sql.py).
 """
 
 import asyncio
@@ -32,6 +32,7 @@ from lovelace_streams.api.models import (
     JobPage,
     JobState,
     OpenJob,
+    Overlap,
     PartitionList,
     PartitionState,
     Place,
@@ -92,27 +93,32 @@ class Store:
             log.warning("where a worker stands is not noted", code=getattr(error, "sqlstate", None))
 
     async def _count(self, request: ProgressRequest) -> ProgressAnswer:
-        reported = _reported(request)
-        resolves = _resolves(request)
+        reported, summed, resolves = _reported(request), _summed(request), _resolves(request)
+        mine = _partitions(request.pipeline, reported, summed)
 
         async def work(conn: Connection) -> ProgressAnswer:
-            await self._lock_partitions(conn, reported, resolves)
-            jobs = {job_id for job_id in reported["jobs"] if job_id is not None}
+            await self._lock_partitions(conn, mine, resolves)
+            jobs = {job_id for job_id in reported["jobs"] + summed["jobs"] if job_id is not None}
             if resolves["items"]:
                 jobs |= {row["job_id"] for row in await self._all(conn, "jobs_of_items", resolves)}
             if jobs:
                 await self._all(conn, "lock_jobs", {"jobs": sorted(jobs)})
-            [counted] = await self._all(conn, "count_ranges", reported)
+            known = (await self._all(conn, "count_ranges", reported))[0]["known"] if reported["firsts"] else 0
+            overlaps = await self._all(conn, "count_sums", summed) if summed["firsts"] else []
             if resolves["items"]:
                 # Items that failed in this very request have no row, hence no job, before they are counted.
                 jobs |= {row["job_id"] for row in await self._all(conn, "jobs_of_items", resolves)}
                 await self._run(conn, "resolve_items", resolves)
-            return ProgressAnswer(jobs=await self._judge(conn, sorted(jobs)), known=int(counted["known"]))
+            return ProgressAnswer(
+                jobs=await self._judge(conn, sorted(jobs)),
+                known=int(known),
+                overlaps=[Overlap.model_validate(row) for row in overlaps],
+            )
 
         try:
             return await self._transaction(work)
         except _PartitionsMissing:
-            await self.query("make_partitions", _partitions(reported))
+            await self.query("make_partitions", mine)
             return await self._transaction(work)
 
     async def open(self, wanted: OpenJob, key: str | None) -> tuple[Job, bool]:
@@ -273,18 +279,9 @@ class Store:
         if not done.cancelled():
             done.exception()  # whoever waited has it; past the deadline nobody does
 
-    async def _lock_partitions(self, conn: Connection, reported: dict[str, Any], resolves: dict[str, Any]) -> None:
+    async def _lock_partitions(self, conn: Connection, mine: dict[str, Any], resolves: dict[str, Any]) -> None:
         """All partitions that the request touches, those of the items that it resolves too, in order."""
-        mine, others = _partitions(reported), _partitions(resolves)
-        locked = await self._all(
-            conn,
-            "lock_partitions",
-            {
-                "pipeline": reported["pipeline"],
-                "topic_ids": mine["topic_ids"] + others["topic_ids"],
-                "partitions": mine["partitions"] + others["partitions"],
-            },
-        )
+        locked = await self._all(conn, "lock_partitions", _partitions(mine["pipeline"], mine, resolves))
         found = {(row["topic_id"], row["partition"]) for row in locked}
         if not found.issuperset(zip(mine["topic_ids"], mine["partitions"], strict=True)):
             raise _PartitionsMissing
@@ -346,6 +343,32 @@ def _reported(request: ProgressRequest) -> dict[str, Any]:
     }
 
 
+def _summed(request: ProgressRequest) -> dict[str, Any]:
+    """The spans of a request, its sums and the failed items by the number of their sum, counted from 1, as arrays."""
+    spans = [(report, span) for report in request.reports for span in report.spans]
+    sums = [(report, each) for report in request.reports for each in report.sums]
+    failed = [(n, items) for n, (_, each) in enumerate(sums, start=1) for items in each.failed_items]
+    return {
+        "pipeline": request.pipeline,
+        "topic_ids": [report.topic_id for report, _ in spans],
+        "partitions": [report.partition for report, _ in spans],
+        "firsts": [span.first for _, span in spans],
+        "lasts": [span.last for _, span in spans],
+        "sum_topic_ids": [report.topic_id for report, _ in sums],
+        "sum_partitions": [report.partition for report, _ in sums],
+        "jobs": [each.job_id for _, each in sums],
+        "attempts": [each.attempt for _, each in sums],
+        "succeeded": [each.succeeded for _, each in sums],
+        "failed": [each.failed for _, each in sums],
+        "skipped": [each.skipped for _, each in sums],
+        "item_sums": [n for n, _ in failed],
+        "item_offsets": [items.offset for _, items in failed],
+        "item_firsts": [items.first for _, items in failed],
+        "item_lasts": [items.last for _, items in failed],
+        "item_reasons": [items.reason.value for _, items in failed],
+    }
+
+
 def _resolves(request: ProgressRequest) -> dict[str, Any]:
     """The items that a request resolves, as arrays."""
     items = [item for report in request.reports for part in report.ranges for item in part.resolves]
@@ -358,11 +381,11 @@ def _resolves(request: ProgressRequest) -> dict[str, Any]:
     }
 
 
-def _partitions(of: dict[str, Any]) -> dict[str, Any]:
-    """The distinct partitions of `_reported` or `_resolves`."""
-    distinct = sorted(set(zip(of["topic_ids"], of["partitions"], strict=True)))
+def _partitions(pipeline: str, *those: dict[str, Any]) -> dict[str, Any]:
+    """The distinct partitions of what the functions above answer, in order."""
+    distinct = sorted({at for of in those for at in zip(of["topic_ids"], of["partitions"], strict=True)})
     return {
-        "pipeline": of["pipeline"],
+        "pipeline": pipeline,
         "topic_ids": [topic_id for topic_id, _ in distinct],
         "partitions": [partition for _, partition in distinct],
     }

@@ -9,6 +9,7 @@ What is expected is kept here the naive way, offset by offset: the first accepte
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from lovelace_streams.api.ledger import Conflict, Intervals, Ledger
 from lovelace_streams.api.models import InputReceived, OpenJob, ProgressRequest, Status
+from lovelace_streams.offsets import Range, summed
 
 JOBS = ("a", "b")
 PIPELINES = ("flow", "shadow")
@@ -155,12 +157,13 @@ class Ledgers(RuleBasedStateMachine):
             self.report(at, lost)
 
     @precondition(lambda self: any(worker.settled for worker in self.workers))
-    @rule(data=st.data(), lost=st.booleans())
-    def report_settled(self, data, lost):
+    @rule(data=st.data(), lost=st.booleans(), short=st.booleans())
+    def report_settled(self, data, lost, short):
         """All that is settled goes in one request; its answer may be lost, then it goes again with the next."""
-        self.report(data.draw(st.sampled_from([at for at in range(3) if self.workers[at].settled])), lost)
+        self.report(data.draw(st.sampled_from([at for at in range(3) if self.workers[at].settled])), lost, short)
 
-    def report(self, at, lost):
+    def report(self, at, lost, short=False):
+        """In ranges, or in short: sums, and where they overlap ranges, unless that answer is lost, too."""
         worker = self.workers[at]
         reports = []
         for where in PARTITIONS:
@@ -168,16 +171,25 @@ class Ledgers(RuleBasedStateMachine):
             ranges = joined([self._range(where, offset, ends) for offset, ends in mine])
             if ranges:
                 reports.append({"topic": where[0], "topic_id": where[0], "partition": where[1], "ranges": ranges})
-        request = ProgressRequest.model_validate({"pipeline": worker.pipeline, "reports": reports})
-        answer = self.ledger.report(request, self.tick())
-        known = sum((worker.pipeline, *where, offset) in self.decided for where, offset in worker.settled)
-        assert answer.known == known
-        for (where, offset), ends in sorted(worker.settled.items()):
+        settled = sorted(worker.settled.items())
+        answer = self._told(worker, [in_short(each) for each in reports] if short else reports)
+        found, again = answer.known, {(overlap.topic_id, overlap.partition) for overlap in answer.overlaps}
+        if lost:
+            settled = [each for each in settled if each[0][0] not in again]
+        else:
+            reports = [each for each in reports if (each["topic_id"], each["partition"]) in again]
+            found += self._told(worker, reports).known
+        assert found == sum((worker.pipeline, *where, offset) in self.decided for (where, offset), _ in settled)
+        for (where, offset), ends in settled:
             self._decide(worker.pipeline, where, offset, ends)
         if not lost:
             for where, offset in worker.settled:
                 worker.accepted.setdefault(where, set()).add(offset)
             worker.settled.clear()
+
+    def _told(self, worker, reports):
+        body = {"pipeline": worker.pipeline, "reports": reports}
+        return self.ledger.report(ProgressRequest.model_validate(body), self.tick())
 
     @rule(at=workers_, where=st.sampled_from(PARTITIONS))
     def commit(self, at, where):
@@ -305,7 +317,7 @@ class Ledgers(RuleBasedStateMachine):
             (topic, partition), at = message.origin
             done = [item for item, end in ends.items() if end == "succeeded"]
             resolves = [{"topic_id": topic, "partition": partition, "offset": at, "item": item} for item in done]
-            return {"first": offset, "last": offset, "resolves": resolves}
+            return {"first": offset, "last": offset, **dict.fromkeys(OUTCOMES, 0), "resolves": resolves}
         counts = Counter(ends.values())
         failed = [{"first": item, "last": item, "reason": "check"} for item, end in ends.items() if end == "failed"]
         return {
@@ -345,6 +357,13 @@ def joined(ranges):
             continue
         found.append(part)
     return found
+
+
+def in_short(report):
+    """As sums, where they can say it."""
+    sums = summed(msgspec.convert(report["ranges"], list[Range]))
+    where = {name: report[name] for name in ("topic", "topic_id", "partition")}
+    return report if sums is None else where | msgspec.to_builtins(sums)
 
 
 TestLedgers = Ledgers.TestCase

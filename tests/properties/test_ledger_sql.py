@@ -4,6 +4,7 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
+import msgspec
 import psycopg
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from lovelace_streams.api import ApiSettings
 from lovelace_streams.api.app import Service
 from lovelace_streams.api.ledger import Conflict, Ledger, UnknownJob
 from lovelace_streams.api.models import InputReceived, JobState, OpenJob, ProgressRequest
+from lovelace_streams.offsets import Range, summed
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TIMES = {"created_at", "completed_at", "signalled_at", "changed_at"}
@@ -47,6 +49,15 @@ def ranges(draw):
     return found
 
 
+@st.composite
+def either_form(draw):
+    """As a worker says it: in ranges, or in sums of them."""
+    found = draw(ranges())
+    zeros = {"succeeded": 0, "failed": 0, "skipped": 0}
+    sums = summed(msgspec.convert([zeros | each for each in found], list[Range])) if draw(st.booleans()) else None
+    return {"ranges": found} if sums is None else msgspec.to_builtins(sums)
+
+
 RESOLVED = st.fixed_dictionaries(
     {
         "topic_id": st.sampled_from(("T", "U", "V")),
@@ -61,7 +72,7 @@ RESOLVED = st.fixed_dictionaries(
 def reports(draw):
     partitions = draw(st.lists(st.tuples(st.sampled_from(("T", "U")), st.integers(0, 1)), unique=True, max_size=3))
     found = [
-        {"topic": "raw", "topic_id": topic_id, "partition": partition, "ranges": draw(ranges())}
+        {"topic": "raw", "topic_id": topic_id, "partition": partition, **draw(either_form())}
         for topic_id, partition in partitions
     ]
     return ProgressRequest.model_validate({"pipeline": draw(st.sampled_from(("p", "p", "q"))), "reports": found})
@@ -183,7 +194,7 @@ def plain(answer):
         return timeless(answer.model_dump(mode="json"))
     if isinstance(answer, list):
         return sorted(answer)
-    return [plain(job) for job in answer.jobs], answer.known
+    return [plain(job) for job in answer.jobs], answer.known, list(answer.overlaps)
 
 
 @pytest.fixture

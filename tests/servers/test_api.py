@@ -73,7 +73,7 @@ def test_a_job_from_opening_to_completion(service, job):
 
 
 def test_progress_before_the_job_is_opened_is_kept(service, job):
-    assert send(service, job, part(0, 9, job)) == {"jobs": [], "known": 0}
+    assert send(service, job, part(0, 9, job)) == {"jobs": [], "known": 0, "overlaps": []}
     assert service.get(f"/jobs/{job}").status_code == 404
 
     opened = opening(service, job, total_items=10).json()
@@ -317,6 +317,81 @@ def test_a_range_that_is_wrong_is_named_without_its_value(service, job, field, r
     assert set(fault) == {"loc", "msg", "type"}
     assert "secret" not in fault["msg"]
     assert service.get(f"/progress/flow/{job}").json() == {"partitions": {}}, "all of it is refused"
+
+
+def sums(job, spans, *said, **where):
+    """A request with one report in sums."""
+    at = {"topic": "raw", "topic_id": job, "partition": 0, **where}
+    pieces = [{"first": first, "last": last} for first, last in spans]
+    return {"pipeline": "flow", "reports": [{**at, "spans": pieces, "sums": list(said)}]}
+
+
+def test_sums_count_as_their_ranges_would_and_only_where_nothing_is_covered(service, job):
+    opening(service, job, total_items=12)
+    failed = [
+        {"offset": 4, "first": 0, "last": 1, "reason": "check"},
+        {"offset": 6, "first": 3, "last": 3, "reason": "null"},
+    ]
+    said = {"job_id": job, "succeeded": 4, "failed": 3, "failed_items": failed}
+    answer = service.post(
+        "/progress", json=sums(job, [(0, 4), (6, 7)], said, {"job_id": f"{job}-b", "skipped": 1})
+    ).json()
+    [state] = answer.pop("jobs")
+    assert answer == {"known": 0, "overlaps": []}
+    assert (state["succeeded"], state["failed"], state["skipped"]) == (4, 3, 0)
+    found = service.get("/failures", params={"job_id": job}).json()["failures"]
+    assert [(each["offset"], each["first"], each["last"], each["reason"]) for each in found] == [
+        (4, 0, 1, "check"),
+        (6, 3, 3, "null"),
+    ]
+
+    again = sums(job, [(5, 5), (7, 9)], {"job_id": job, "succeeded": 4})
+    again["reports"] += sums(job, [(0, 4)], {"job_id": job, "succeeded": 5}, partition=1)["reports"]
+    answer = service.post("/progress", json=again).json()
+    assert answer["overlaps"] == [{"topic_id": job, "partition": 0}], "nothing of that one, all of the other"
+    assert service.get(f"/progress/flow/{job}").json() == {"partitions": {"0": [[0, 4], [6, 7]], "1": [[0, 4]]}}
+    assert (answer["jobs"][0]["succeeded"], answer["jobs"][0]["status"]) == (9, "completed")
+
+
+ITEM = {"offset": 0, "first": 0, "last": 0, "reason": "check"}
+
+
+@pytest.mark.parametrize(
+    ("field", "report"),
+    [
+        ("spans.0", {"spans": [{"first": 5, "last": 4}]}),
+        ("", {"spans": [{"first": 0, "last": 3}, {"first": 3, "last": 4}]}),
+        ("", {"spans": [{"first": 0, "last": 1_000_000}]}),
+        ("", {"spans": [{"first": 0, "last": 0}], "ranges": [{"first": 1, "last": 1}]}),
+        ("", {"sums": [{"job_id": "a"}]}),
+        ("", {"spans": [{"first": 0, "last": 0}], "sums": [{"job_id": "a"}, {"job_id": "b"}]}),
+        ("", {"spans": [{"first": 0, "last": 1}], "sums": [{"job_id": "a"}, {"job_id": "a", "attempt": 1}]}),
+        ("", {"spans": [{"first": 0, "last": 1}], "sums": [{"job_id": "a", "succeeded": 200_001}]}),
+        ("", {"spans": [{"first": 0, "last": 1}],
+              "sums": [{"job_id": "a", "skipped": 200_000}, {"job_id": "b", "skipped": 1}]}),
+        ("sums.0.succeeded", {"spans": [{"first": 0, "last": 1}], "sums": [{"job_id": "a", "succeeded": -1}]}),
+        ("sums.0", {"spans": [{"first": 0, "last": 0}], "sums": [{"job_id": "a", "failed": 1}]}),
+        ("sums.0", {"spans": [{"first": 0, "last": 0}], "sums": [{"job_id": "a", "failed_items": [ITEM]}]}),
+        ("", {"spans": [{"first": 1, "last": 2}, {"first": 4, "last": 4}],
+              "sums": [{"job_id": "a", "failed": 1, "failed_items": [ITEM | {"offset": 3}]}]}),
+        ("", {"spans": [{"first": 1, "last": 2}],
+              "sums": [{"job_id": "a", "failed": 1, "failed_items": [ITEM | {"offset": 3}]}]}),
+        ("", {"spans": [{"first": 0, "last": 2}],
+              "sums": [{"job_id": "a", "failed": 2, "failed_items": [ITEM, ITEM]}]}),
+        ("", {"spans": [{"first": 0, "last": 2}],
+              "sums": [{"job_id": "a", "failed": 1, "failed_items": [ITEM]},
+                       {"job_id": "b", "failed": 1, "failed_items": [ITEM | {"first": 1, "last": 1}]}]}),
+        ("", {"spans": [{"first": 0, "last": 9}],
+              "sums": [{"failed": 100_001, "failed_items": [ITEM | {"last": 100_000}]}]}),
+    ],
+)  # fmt: skip
+def test_sums_that_are_wrong_are_refused_whole(service, job, field, report):
+    where = {"topic": "raw", "topic_id": job, "partition": 0}
+    answer = service.post("/progress", json={"pipeline": "flow", "reports": [where | report]})
+    assert answer.status_code == 422
+    [fault] = answer.json()["detail"]
+    assert ".".join(map(str, fault["loc"])) == ".".join(filter(None, ("body.reports.0", field)))
+    assert service.get(f"/progress/flow/{job}").json() == {"partitions": {}}
 
 
 def test_a_partition_twice_in_a_request(service, job):

@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lovelace_streams.offsets import SPAN_MAX, InHand, Offsets, Range, failed_items, joined, ranges_of
+from lovelace_streams.offsets import (
+    SPAN_MAX,
+    InHand,
+    Offsets,
+    OriginItem,
+    Range,
+    failed_items,
+    joined,
+    ranges_of,
+    summed,
+)
 from lovelace_streams.records import Envelope, Origin, Outcome, Record, Settled, SkipReason
 
 SPANS = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 8)), max_size=40)
@@ -88,6 +98,41 @@ def test_neighbours_with_one_outcome_are_one_range_up_to_the_longest() -> None:
         msgspec.structs.replace(first, last=SPAN_MAX - 1)
     )
     assert not msgspec.structs.replace(second, job_id="j").follows(first)
+
+
+@given(finished())
+def test_sums_say_what_their_ranges_say(records: list[Record]) -> None:
+    ranges = joined(each for record in records for each in ranges_of(record))
+
+    sums = summed(ranges)
+
+    assert sums is not None
+    assert all(a.last + 1 < b.first for a, b in zip(sums.spans, sums.spans[1:], strict=False)), "disjoint, not touching"
+    spanned = {offset for span in sums.spans for offset in range(span.first, span.last + 1)}
+    assert spanned == {offset for record in records for offset in range(record.after, record.offset + 1)}
+    assert len({(each.job_id, each.attempt) for each in sums.sums}) == len(sums.sums)
+    said = {(each.job_id, each.attempt): each for each in sums.sums}
+    for job, attempt in {(r.job, r.attempt) for r in records}:
+        mine = [r for r in records if (r.job, r.attempt) == (job, attempt)]
+        failed = {(r.offset, item): reason for r in mine for item, reason in (r.failures or {}).items()}
+        if job is None and not failed:
+            assert (job, attempt) not in said
+            continue
+        each = said[job, attempt]
+        named = {(i.offset, item): i.reason for i in each.failed_items for item in range(i.first, i.last + 1)}
+        assert (named, each.failed) == (failed, len(failed))
+        if job is not None:
+            assert each.succeeded == sum(r.succeeded for r in mine)
+            assert each.skipped == sum(r.skipped for r in mine)
+
+
+def test_sums_can_not_say_what_a_replay_resolves_nor_hold_too_many_offsets() -> None:
+    half = Range(0, SPAN_MAX // 2 - 1, 1, 0, 0, "a")
+    rest = Range(SPAN_MAX // 2, SPAN_MAX - 1, 1, 0, 0, "b")
+
+    assert summed([half, rest]) is not None
+    assert summed([half, msgspec.structs.replace(rest, last=SPAN_MAX)]) is None
+    assert summed([Range(0, 0, 0, 0, 0, resolves=[OriginItem("T", 0, 1, 0)])]) is None
 
 
 def test_a_replay_resolves_what_did_not_fail_again() -> None:

@@ -24,15 +24,18 @@ class Oddly:
 
     def __init__(self) -> None:
         self.asked: list[list[tuple[int, int]]] = []
+        self.short: list[bool] = []
+        """Whether a request had sums."""
         self.answer: Callable[[list[tuple[int, int]]], Answer] = lambda _ranges: ACCEPTED
         service = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                ranges = [(r["first"], r["last"]) for report in body["reports"] for r in report["ranges"]]
+                ranges = [(r["first"], r["last"]) for each in body["reports"] for r in each.get("ranges", ())]
                 status, text = service.answer(ranges)
                 service.asked.append(ranges)
+                service.short.append(any("sums" in each for each in body["reports"]))
                 self.send_response(status)
                 self.send_header("content-length", str(len(text)))
                 self.end_headers()
@@ -74,13 +77,24 @@ def reporter(service: Oddly, source: KafkaSource) -> Iterator[Reporter]:
     made.close()
 
 
-def settle(source: KafkaSource, offsets: range) -> list[Settled]:
-    """Items of these offsets, each of a job of its own, so that each is a range."""
-    [assignment] = source.in_hand.current.values()
+def settle(source: KafkaSource, offsets: range, jobs: int = 1000, partition: int = 0) -> list[Settled]:
+    """Items of these offsets, each of another job than the one before, so that each is a range."""
+    assignment = source.in_hand.of("t", partition)
+    assert assignment is not None
     envelopes = []
     for offset in offsets:
         record = Record(
-            "t", 0, offset, assignment.next, assignment.number, None, b"", [], -1, job=f"j{offset}", items=1
+            "t",
+            partition,
+            offset,
+            assignment.next,
+            assignment.number,
+            None,
+            b"",
+            [],
+            -1,
+            job=f"j{offset % jobs}",
+            items=1,
         )
         source.in_hand.read(record)
         envelopes.append(Envelope(record, 0, None))
@@ -149,6 +163,62 @@ def test_what_is_too_large_is_sent_in_halves(service: Oddly, source: KafkaSource
     accepted = [offset for ranges in service.asked if len(ranges) <= 2 for offset, _ in ranges]
     assert accepted == list(range(7))
     assert not reporter.unfinished()
+
+
+def overlap(*partitions: int) -> bytes:
+    overlaps = [{"topic_id": "id", "partition": partition} for partition in partitions]
+    return json.dumps({"jobs": [], "known": 0, "overlaps": overlaps}).encode()
+
+
+def test_interleaved_jobs_are_told_in_sums(service: Oddly, source: KafkaSource, reporter: Reporter) -> None:
+    reporter.take(settle(source, range(100), jobs=10))
+    until(reporter, lambda: source.in_hand.unaccepted == 0)
+
+    assert (service.asked, service.short) == ([[]], [True])
+
+
+def test_of_what_overlaps_the_ranges_are_sent_and_ranges_only_while_something_is_known(
+    service: Oddly, source: KafkaSource, reporter: Reporter
+) -> None:
+    source.in_hand.assign("t", "id", 1, 0)
+    other = source.in_hand.of("t", 1)
+    assert other is not None
+    answers: list[Answer] = [
+        (200, overlap(0)),
+        (200, b'{"jobs": [], "known": 100}'),
+        (200, b'{"jobs": [], "known": 1}'),
+    ]
+    service.answer = lambda _ranges: answers.pop(0) if answers else ACCEPTED
+
+    reporter.take(settle(source, range(100), jobs=10) + settle(source, range(100), jobs=10, partition=1))
+    until(reporter, lambda: source.in_hand.unaccepted == 0)
+
+    assert service.short == [True, False]
+    assert service.asked[1] == [(offset, offset) for offset in range(100)], "those of the other were accepted"
+    for at, expected in ((100, False), (200, False), (300, True)):
+        reporter.take(settle(source, range(at, at + 100), jobs=10))
+        until(reporter, lambda: source.in_hand.unaccepted == 0)
+        assert service.short[-1] is expected, at
+
+
+def test_nothing_that_overlaps_is_taken_for_accepted(service: Oddly, source: KafkaSource, reporter: Reporter) -> None:
+    service.answer = lambda ranges: (503, b"") if ranges else (200, overlap(0))
+    reporter.take(settle(source, range(100), jobs=10))
+
+    until(reporter, lambda: len(service.asked) >= 3)
+
+    assert service.short[:3] == [True, False, False]
+    assert source.in_hand.unaccepted == 100
+
+
+def test_a_service_that_takes_no_sums_gets_ranges(service: Oddly, source: KafkaSource, reporter: Reporter) -> None:
+    service.answer = lambda ranges: ACCEPTED if ranges else (422, b"{}")
+    for at in (0, 100):
+        reporter.take(settle(source, range(at, at + 100), jobs=10))
+        until(reporter, lambda: source.in_hand.unaccepted == 0)
+
+    assert service.short == [True, False, False]
+    assert source.fault is None
 
 
 def test_a_refused_report_stops_the_worker_with_the_range_named(
