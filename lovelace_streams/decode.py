@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import bytewax.operators as op
 import structlog
@@ -48,6 +48,21 @@ class Decoder(Protocol):
         A message that can't be taken apart ends whole: the number of items in its header, or 1 (law 6). With a
         `DestinationFault` or `DeploymentFault` nothing was appended.
         """
+
+
+@runtime_checkable
+class DecodesAll(Protocol):
+    """A decoder that has a quicker way for many messages."""
+
+    def decode_all(
+        self,
+        window: Iterable[Envelope[bytes]],
+        oks: list[Envelope[Any]],
+        errs: list[DeadLetter],
+        skipped: list[Skipped],
+        step: str = "decode",
+    ) -> None:
+        """The same as `decode` for each."""
 
 
 @dataclass(frozen=True)
@@ -108,8 +123,11 @@ def by_list(step: str, sort: Callable[[list[Envelope[Any]]], Ports]) -> Callable
 def sort(decoder: Decoder, window: Iterable[Envelope[bytes]]) -> Ports:
     """Messages as items, letters and skips."""
     ports = Ports()
-    for envelope in window:
-        decoder.decode(envelope.record, ports.oks, ports.errs, ports.skipped)
+    if isinstance(decoder, DecodesAll):
+        decoder.decode_all(window, ports.oks, ports.errs, ports.skipped)
+    else:
+        for envelope in window:
+            decoder.decode(envelope.record, ports.oks, ports.errs, ports.skipped)
     return ports
 
 

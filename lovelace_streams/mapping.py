@@ -34,6 +34,8 @@ AHEAD_MAX = timedelta(days=1)
 
 MapFunction = Callable[..., Row | Iterable[Row] | Skip]
 """A user's own mapping: gets the item, and the whole message if it takes two arguments."""
+Generated = Callable[[Any, Any, Record, datetime], Row]
+"""`map(item, message, record, latest version)` on typed Structs; whatever it raises means: interpret."""
 
 
 # ---- paths ----------------------------------------------------------------------------------------------------------
@@ -393,8 +395,8 @@ class Target:
         return self._item.struct(f"{self.name}_item")
 
     @cached_property
-    def map(self) -> Callable[[Any, Any, Record, datetime], Row]:
-        """`map(item, message, record, latest version)` on typed Structs; whatever it raises means: interpret."""
+    def map(self) -> Generated:
+        """The function for this row class."""
         assert self._message is not None
         return _generate(self, self._message, self._item)
 
@@ -431,7 +433,7 @@ def stamp(timestamp: int) -> datetime:
     return EPOCH + timedelta(0, 0, 0, timestamp)
 
 
-def _generate(target: Target, message: _Node, item: _Node) -> Callable[[Any, Any, Record, datetime], Row]:
+def _generate(target: Target, message: _Node, item: _Node) -> Generated:
     """Write the function that reads attributes and makes the row, and compile it. `map.__doc__` is its source."""
     row_class = target.row
     assert row_class is not None
@@ -477,7 +479,7 @@ def _generate(target: Target, message: _Node, item: _Node) -> Callable[[Any, Any
     source = f"def map(item, message, record, latest):\n{body}\n"
     exec(compile(source, f"<map of {target.name}>", "exec"), names)  # noqa: S102 - made of attribute names alone
     names["map"].__doc__ = source
-    function: Callable[[Any, Any, Record, datetime], Row] = names["map"]
+    function: Generated = names["map"]
     return function
 
 
@@ -613,29 +615,34 @@ class Normalizer:
         self._tables = {target.row.__table__.name for target in made if target.row is not None}
         functions = [target for target in made if target.function is not None]
         self._function = functions[0] if len(functions) == len(made) == 1 else None
-        self._checked: Target | None = None
-        self._now_ms = -1
-        self._latest = EPOCH
 
     def normalize(self, envelope: Envelope[RawItem], now_ms: int) -> Row | tuple[Row, ...] | Skip:
-        """One item's row, rows, or why it is passed over; raises `RecordFault`.
+        """One item's row, rows, or why it is passed over; raises `RecordFault`, and what `generated` raises."""
+        raw = envelope.payload
+        made = self.generated(raw.target)
+        if made is not None and raw.item is not None:
+            try:
+                return made(raw.item, raw.root, envelope.record, latest(now_ms))
+            except Exception:  # noqa: BLE001, S110 - whatever it was, the plain way below says what it is
+                pass
+        return self.interpret(envelope, now_ms)
+
+    def generated(self, target: Target) -> Generated | None:
+        """The function for items that were decoded by type; None where all are interpreted.
 
         Raises `DeploymentFault` where decoder and normalizer were told different things.
         """
-        raw = envelope.payload
-        target = raw.target
-        if target is not self._checked:
-            self._check(target)
-        if now_ms != self._now_ms:
-            self._now_ms, self._latest = now_ms, latest(now_ms)
-        if raw.item is not None and self._function is None:
-            try:
-                return target.map(raw.item, raw.root, envelope.record, self._latest)
-            except Exception:  # noqa: BLE001, S110 - whatever it was, the plain way below says what it is
-                pass
-        return self._plainly(envelope, now_ms)
+        if self._function is not None:
+            return None
+        if target.row is not None and target.row.__table__.name not in self._tables:
+            raise DeploymentFault(f"decode gives items of {target.name}, which normalize was not told of")
+        try:
+            return target.map if target.typed else None
+        except (SyntaxError, RecursionError, MemoryError):  # more paths for a field than Python nests
+            return None
 
-    def _plainly(self, envelope: Envelope[RawItem], now_ms: int) -> Row | tuple[Row, ...] | Skip:
+    def interpret(self, envelope: Envelope[RawItem], now_ms: int) -> Row | tuple[Row, ...] | Skip:
+        """The same for an item that no generated function takes, or that it refuses."""
         raw = envelope.payload
         try:
             item, root = raw.plain()
@@ -650,11 +657,6 @@ class Normalizer:
             raise RecordFault(Reason.TOO_DEEP) from None
         except Exception as error:  # a mistake of ours, found by one record: it stops nobody else's
             raise RecordFault(Reason.BAD_VALUE, f"{type(error).__name__} where it is interpreted") from error
-
-    def _check(self, target: Target) -> None:
-        if target.row is not None and self._function is None and target.row.__table__.name not in self._tables:
-            raise DeploymentFault(f"decode gives items of {target.name}, which normalize was not told of")
-        self._checked = target
 
 
 def normalizer(*targets: type[Row] | MapFunction | Sequence[type[Row]]) -> Normalizer:

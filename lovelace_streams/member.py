@@ -6,7 +6,7 @@ still the one that the assignment began with (`topics`).
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import cast
 
 import structlog
@@ -23,7 +23,7 @@ from lovelace_streams.clients import (
     name_of,
 )
 from lovelace_streams.errors import DeploymentFault
-from lovelace_streams.headers import record_of
+from lovelace_streams.headers import records_of
 from lovelace_streams.offsets import Assignment, InHand
 from lovelace_streams.outside import Outside
 from lovelace_streams.records import Envelope
@@ -37,6 +37,12 @@ QUIET_SECONDS = 10.0
 """After so long of polls without a record the topics count as silent, although an end is not known or not reached."""
 REVOKE_SECONDS = 5.0
 """How long giving up a partition may wait for what is in flight; past it the connection is shut (H1, S10)."""
+
+
+LIST = 500
+"""Messages of one call: they are let go once they are records. In lists of 5,000 each costs a third more to read."""
+Place = tuple[str, int]
+"""Topic and partition."""
 
 
 class Member:
@@ -99,10 +105,20 @@ class Member:
         if self._unstarted:
             self._begin()
         self._resume()
-        messages, self._stash = self._stash, []
+        stash, self._stash = self._stash, []
         began = time.monotonic()
-        messages += self._consume(max(1, count - len(messages)), seconds)
-        window = self._records(messages)
+        held = set(self._in_hand.current)
+        window: list[Envelope[bytes]] = []
+        while True:
+            left = max(0.0, began + seconds - time.monotonic())
+            wanted = max(1, min(LIST, count - len(stash) - len(window)))
+            messages = self._consume(wanted, left)
+            window += self._records(stash + messages)
+            stash = []
+            if len(messages) < wanted or len(window) >= count:
+                break
+        if not held <= self._in_hand.current.keys():  # given up between two lists: nothing of it goes on its way
+            window = [envelope for envelope in window if envelope.record.assignment in self._in_hand.current]
         self._empty_since = None if window else self._empty_since or began
         return window
 
@@ -142,33 +158,28 @@ class Member:
 
     def _records(self, messages: Iterable[Message]) -> list[Envelope[bytes]]:
         """Messages of current assignments, as records in hand."""
-        held: dict[tuple[str, int], Assignment] = {(a.topic, a.partition): a for a in self._in_hand.current.values()}
-        envelopes = []
-        for message in messages:
-            assignment = held.get(cast("tuple[str, int]", (message.topic(), message.partition())))
-            offset = cast("int", message.offset())
-            if assignment is None or offset < assignment.next:
+        held: dict[Place, Assignment] = {(a.topic, a.partition): a for a in self._in_hand.current.values()}
+        envelopes: list[Envelope[bytes]] = []
+        for run in _runs(messages):
+            assignment = held.get(_place(run[0]))
+            if assignment is None:
                 continue
-            if message.error() is not None:
-                self._in_hand.pass_over(assignment.number, offset)
-                continue
-            record = record_of(message, assignment)
-            self._in_hand.read(record)
-            envelopes.append(Envelope(record, 0, record.value))
-        return envelopes  # type: ignore[return-value]
+            if run[0].error() is not None:
+                self._in_hand.pass_over(assignment.number, cast("int", run[0].offset()))
+            elif records := records_of(run, assignment):
+                self._in_hand.read(*records)
+                envelopes += [Envelope(record, 0, cast("bytes", record.value)) for record in records]
+        return envelopes
 
     def _consume(self, count: int, seconds: float) -> list[Message]:
         assert self._consumer is not None
-        messages = []
-        for message in self._consumer.consume(count, seconds):
-            error = message.error()
-            if error is None or error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
-                messages.append(message)  # an end stays in its place: it is reached when what lies before it was read
-            else:
-                self._on_message_error(message, error)
+        messages = self._consumer.consume(count, seconds)
+        refused = [message for message in messages if message.error() is not None and not _is_end(message)]
+        for message in refused:
+            self._on_message_error(message, cast("KafkaError", message.error()))
         if self._reset:
             self._restart_reset()
-        return messages
+        return [message for message in messages if message not in refused] if refused else messages
 
     # -- joining --------------------------------------------------------------------------------------------------
 
@@ -440,6 +451,33 @@ class Member:
                     self._committed(p)
         except KafkaException as error:
             log.info("commit put off", error=name_of(error))
+
+
+def _place(message: Message) -> Place:
+    return cast("Place", (message.topic(), message.partition()))
+
+
+def _is_end(message: Message) -> bool:
+    """Whether it only says that its partition ends here; it stays in its place, behind what is to be read before."""
+    error = message.error()
+    return error is not None and error.code() == KafkaError._PARTITION_EOF  # noqa: SLF001
+
+
+def _runs(messages: Iterable[Message]) -> Iterator[list[Message]]:
+    """Consecutive messages of one partition; what is no record is a run of its own."""
+    run: list[Message] = []
+    topic, partition, add = "", -1, run.append
+    for message in messages:
+        if message.partition() == partition and message.topic() == topic and message.error() is None:
+            add(message)
+            continue
+        if run:
+            yield run
+        run = [message]
+        topic, partition = _place(message) if message.error() is None else ("", -1)
+        add = run.append
+    if run:
+        yield run
 
 
 def _position(assignment: Assignment) -> TopicPartition:

@@ -9,7 +9,7 @@ from bytewax.dataflow import Stream, operator
 
 from lovelace_streams.decode import Ports, Sorted, by_list, split
 from lovelace_streams.errors import DeploymentFault, RecordFault
-from lovelace_streams.mapping import Normalizer, normalizer
+from lovelace_streams.mapping import Normalizer, latest, normalizer
 from lovelace_streams.records import DeadLetter, Envelope, SkipReason
 from lovelace_streams.rows import Row, Skip
 from lovelace_streams.source import KafkaSource
@@ -47,17 +47,34 @@ def normalize(
 def sort(mapper: Normalizer, envelopes: Iterable[Envelope[Any]]) -> Ports:
     """Items as rows, letters and skips."""
     ports = Ports()
+    add = ports.oks.append
     now = int(time.time() * 1000)
+    believed = latest(now)
+    target = made = None
     for envelope in envelopes:
-        try:
-            rows = mapper.normalize(envelope, now)
-        except RecordFault as fault:
-            ports.errs.append(
-                DeadLetter(envelope.record, envelope.item, 1, "normalize", fault.reason, fault.detail, fault.code)
-            )
-            continue
-        if isinstance(rows, Skip):
-            ports.skipped.append((SkipReason(rows.reason), envelope))
+        raw = envelope.payload
+        if raw.target is not target:
+            target = raw.target
+            made = mapper.generated(target)
+        if made is not None and raw.item is not None:
+            try:
+                add(Envelope(envelope.record, envelope.item, made(raw.item, raw.root, envelope.record, believed)))
+            except Exception:  # noqa: BLE001 - whatever it was, the plain way says what it is
+                _interpret(mapper, envelope, now, ports)
         else:
-            ports.oks.append(Envelope(envelope.record, envelope.item, rows))
+            _interpret(mapper, envelope, now, ports)
     return ports
+
+
+def _interpret(mapper: Normalizer, envelope: Envelope[Any], now: int, ports: Ports) -> None:
+    try:
+        rows = mapper.interpret(envelope, now)
+    except RecordFault as fault:
+        ports.errs.append(
+            DeadLetter(envelope.record, envelope.item, 1, "normalize", fault.reason, fault.detail, fault.code)
+        )
+        return
+    if isinstance(rows, Skip):
+        ports.skipped.append((SkipReason(rows.reason), envelope))
+    else:
+        ports.oks.append(Envelope(envelope.record, envelope.item, rows))

@@ -316,12 +316,15 @@ class InHand:
             self.given_up += ended.pending
             del self.current[ended.number]
 
-    def read(self, record: Record) -> None:
-        """Take a record in hand."""
-        assignment = self.current[record.assignment]
-        assignment.in_hand[record.offset] = record
-        assignment.unaccepted += record.offset + 1 - record.after
-        assignment.next = record.offset + 1
+    def read(self, *records: Record) -> None:
+        """Take records of one assignment in hand, each after the one before."""
+        assignment = self.current[records[0].assignment]
+        in_hand = assignment.in_hand
+        for record in records:
+            in_hand[record.offset] = record
+        end = records[-1].offset + 1
+        assignment.unaccepted += end - records[0].after
+        assignment.next = end
 
     def pass_over(self, number: int, end: int) -> None:
         """There is no record from what was read up to `end`: the broker skipped those offsets, and none may follow."""

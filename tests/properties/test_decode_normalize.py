@@ -1,15 +1,18 @@
 """Any bytes through decode → normalize: nothing raised, every item in one place, numbers that add up."""
 
 import json
+import time
 from datetime import datetime
 from typing import Annotated, Any
 
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from lovelace_streams.decode import sort as decode_all
 from lovelace_streams.errors import RecordFault
 from lovelace_streams.json import Events, Items, JsonDecoder
 from lovelace_streams.mapping import RawItem, normalizer
+from lovelace_streams.normalize import sort as normalize_all
 from lovelace_streams.records import DeadLetter, Envelope, Origin, Reason, Record, SkipReason
 from lovelace_streams.rows import From, FromKafka, Row, Skip
 
@@ -140,3 +143,56 @@ def test_nothing_is_raised_and_items_add_up(
         for row in [made] if isinstance(made, Row) else [] if isinstance(made, Skip) else made:
             assert "\0" not in (row.name or "")
             assert "\ud800" not in (row.name or "")
+
+
+MESSAGES = st.tuples(
+    st.one_of(st.none(), st.binary(max_size=40), corrupted(), EVENT.map(lambda e: json.dumps(e).encode())),
+    st.sampled_from([None, None, 0, 1, 2]),
+    st.sampled_from([None, None, None, (), (0,), (1, 3)]),
+)
+
+
+def records(window: list[tuple[Any, ...]]) -> list[Record]:
+    return [
+        Record("topic", 0, at, at, 0, None, value, [], NOW, declared=declared, origin=origin)
+        for at, (value, declared, named) in enumerate(window)
+        for origin in [None if named is None else Origin("id", "topic", 0, 5, NOW, named)]
+    ]
+
+
+def shown(made: Any) -> Any:
+    """Rows by their values, without the instant at which a function made them."""
+    if isinstance(made, Row):
+        return [getattr(made, name) for name in made.__struct_fields__ if name != "seen_at"]
+    return made if isinstance(made, Skip) else list(map(shown, made))
+
+
+def end(envelope: Envelope[Any], now: int) -> Any:
+    try:
+        return shown(NORMALIZER.normalize(envelope, now))
+    except RecordFault as fault:
+        return fault.reason, fault.detail
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(window=st.lists(MESSAGES, max_size=6), which=st.sampled_from(range(len(DECODERS))))
+def test_a_window_is_what_its_messages_are_one_by_one(window: list[tuple[Any, ...]], which: int) -> None:
+    single, together = records(window), records(window)
+    oks: list[Envelope[RawItem]] = []
+    errs: list[DeadLetter] = []
+    skipped: list[tuple[SkipReason, Envelope[Any]]] = []
+    for record in single:
+        DECODERS[which].decode(record, oks, errs, skipped)
+    ports = decode_all(DECODERS[which], [Envelope(record, 0, b"") for record in together])
+
+    assert together == single
+    assert [(e.record.offset, e.item) for e in ports.oks] == [(e.record.offset, e.item) for e in oks]
+    assert [e.payload.item is None for e in ports.oks] == [e.payload.item is None for e in oks]
+    assert (ports.errs, ports.skipped) == (errs, skipped)
+
+    made = normalize_all(NORMALIZER, ports.oks)
+    found = {(e.record.offset, e.item): shown(e.payload) for e in made.oks}
+    found |= {(e.record.offset, e.item): (e.reason, e.detail) for e in made.errs}
+    found |= {(e.record.offset, e.item): Skip(str(reason)) for reason, e in made.skipped}
+    now = int(time.time() * 1000)
+    assert found == {(e.record.offset, e.item): end(e, now) for e in oks}

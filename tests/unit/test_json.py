@@ -4,10 +4,12 @@ import json
 from datetime import datetime
 from typing import Annotated, Any
 
+import msgspec
 import pytest
 
+from lovelace_streams.decode import sort
 from lovelace_streams.errors import RecordFault
-from lovelace_streams.json import DEPTH_MAX, Events, Items, JsonDecoder, nesting
+from lovelace_streams.json import DEPTH_MAX, Events, Items, JsonDecoder, check_depth, nesting
 from lovelace_streams.mapping import RawItem, normalizer
 from lovelace_streams.records import ITEMS_MAX, DeadLetter, Envelope, Origin, Record, SkipReason
 from lovelace_streams.rows import From, FromKafka, Row, Skip
@@ -45,7 +47,13 @@ class Decoded:
         self.oks: list[Envelope[RawItem]] = []
         self.errs: list[DeadLetter] = []
         self.skipped: list[tuple[SkipReason, Envelope[Any]]] = []
+        copy = msgspec.structs.replace(self.record)
         decoder.decode(self.record, self.oks, self.errs, self.skipped)
+        window = sort(decoder, [Envelope(copy, 0, b"")])  # both ways are one
+        assert [(e.item, e.payload.item is None) for e in window.oks] == [
+            (e.item, e.payload.item is None) for e in self.oks
+        ]
+        assert (window.errs, window.skipped, copy) == (self.errs, self.skipped, self.record)
 
     @property
     def ends(self) -> list[tuple[Any, ...]]:
@@ -125,6 +133,8 @@ def test_one_bad_member_does_not_cost_its_chunk(bad: Any, reason: str) -> None:
 
 def test_what_nobody_reads_may_be_anything_but_bytes_that_are_not_utf8() -> None:
     assert Decoded(DISCORD, add(note="\ud800 \0", banner=1e300, more=[[[{}]]])).ends == [(0, 1, 1)]
+    assert Decoded(DISCORD, add(note="\0")).ends == [(0, 1, 1)]
+    assert Decoded(DISCORD, add(user={"id": 1, "username": "a\0b"})).ends == [(0, 1, "bad_value")]
     assert Decoded(DISCORD, json.dumps(add(note="?")).encode().replace(b"?", b"\xff")).ends == [(0, 1, "not_utf8")]
     assert Decoded(DISCORD, json.dumps(add(note="?")).encode().replace(b"?", b"\xed\xa0\x80")).ends == [
         (0, 1, "not_utf8")
@@ -286,3 +296,20 @@ def test_more_items_than_the_service_counts_end_whole() -> None:
     decoder.decode(record, oks, errs, [])
 
     assert (oks, [(letter.reason, letter.count) for letter in errs]) == ([], [("too_large", 1)])
+
+
+@pytest.mark.parametrize("padding", [0, 1, 100, 500, 2000])
+@pytest.mark.parametrize(("begin", "end"), [(b"[", b"]"), (b'{"":', b"}"), (b'[{"":', b"}]"), (b'{"": [', b"]}")])
+def test_what_is_not_counted_is_not_too_deep(begin: bytes, end: bytes, padding: int) -> None:
+    levels = nesting(begin)
+    for depth in (DEPTH_MAX - levels, DEPTH_MAX, DEPTH_MAX + levels):
+        times = depth // levels
+        for beside in (b'"%s"' % (b"x" * padding), b"[" * 3 + b"]" * 3 + b" " * padding):
+            inner = begin * times + b"1" + end * times
+            value = b'{"a":%s,"b":%s}' % ((beside, inner) if padding % 2 else (inner, beside))
+            try:
+                check_depth(value)
+            except RecordFault:
+                assert depth + 1 > DEPTH_MAX
+            else:
+                assert depth + 1 <= DEPTH_MAX
