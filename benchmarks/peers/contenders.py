@@ -61,7 +61,7 @@ class Contender:
     @property
     def name(self) -> str:
         """What it is called in the results."""
-        return f"{self.who}, {self.setting}"
+        return f"{self.who}, {self.setting}" + (", Avro" if self.form is avro else "")
 
     def variables(self, topic: str, brokers: str, dsn: str, *, bad: bool) -> dict[str, str]:
         """The environment of its process; all are told the same, each in its own words."""
@@ -89,7 +89,7 @@ class AbsentError(Exception):
     """Somebody can't be built or installed here."""
 
 
-def contenders(home: Path, *, bad: bool = False, only: str | None = None, form: str = "json") -> list[Contender]:
+def contenders(home: Path, *, bad: bool = False, only: str | None = None) -> list[Contender]:
     """All that can take part here; of the others it is said why not."""
     makers: dict[str, Callable[[], list[Contender]]] = {
         "lovelace_streams": ours,
@@ -98,8 +98,6 @@ def contenders(home: Path, *, bad: bool = False, only: str | None = None, form: 
         "quix streams": lambda: quix(home),
         "bytewax": plain_bytewax,
     }
-    if form == "avro":
-        makers = {"lovelace_streams": ours_avro, "bento": lambda: bento_avro(home)}
     found = []
     for who, make in makers.items():
         if not any((only or "") in f"{who}, {setting}" for setting in SETTINGS):
@@ -131,16 +129,14 @@ def bento(home: Path, *, bad: bool) -> list[Contender]:
     return [Contender("bento", name, command, setting) for name, setting in settings.items()]
 
 
-def ours_avro() -> list[Contender]:
-    """This project's worker on Avro."""
-    command = (sys.executable, "-m", "bytewax.run", "benchmarks.peers.avro.flow")
-    return [replace(each, command=command, form=avro) for each in ours()]
-
-
-def bento_avro(home: Path) -> list[Contender]:
-    """Bento on Avro."""
-    config = str(HERE / "bento" / "members_avro.yaml")
-    return [replace(each, command=(each.command[0], "-c", config), form=avro) for each in bento(home, bad=False)]
+def on_avro(contender: Contender) -> Contender | None:
+    """The same contender on Avro in Confluent's frame; None where it is not made to read it here."""
+    commands = {
+        "lovelace_streams": (sys.executable, "-m", "bytewax.run", "benchmarks.peers.avro.flow"),
+        "bento": (contender.command[0], "-c", str(HERE / "bento" / "members_avro.yaml")),
+    }
+    command = commands.get(contender.who)
+    return replace(contender, command=command, form=avro) if command else None
 
 
 def build_bento(home: Path) -> Path:
