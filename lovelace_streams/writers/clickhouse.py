@@ -326,30 +326,32 @@ class ClickHouseWriter:
         """All entries in one insert, or none."""
         from clickhouse_connect.driver.exceptions import ClickHouseError
 
-        if self._connection is None:
-            raise DestinationFault("08003", f"not connected to {self.settings.name}")
-        shape = self._shaped()
         try:
-            data = self._encode(entries)
+            self._insert(self._encode(entries))
         except Unfit as unfit:
             return Refused(unfit.refusal(unfit.column))
-        try:
-            self._connection.client.insert(
-                qualified(self.table),
-                data,
-                column_names=list(shape.columns),
-                column_type_names=list(shape.columns.values()),
-                column_oriented=True,
-                settings={
-                    "async_insert": 0,
-                    "input_format_skip_unknown_fields": 0,  # what is not understood is not left out silently
-                    "wait_end_of_query": 1,
-                    "max_execution_time": max(1, int(self.settings.write_seconds)),
-                },
-            )
         except ClickHouseError as error:
             return self._refused(error)
         return [End.WRITTEN] * len(entries)
+
+    def _insert(self, data: Sequence[Sequence[Any]]) -> None:
+        """One insert of these columns; raises `DestinationFault` without a connection, and what the driver raises."""
+        if self._connection is None:
+            raise DestinationFault("08003", f"not connected to {self.settings.name}")
+        columns = self._shaped().columns
+        self._connection.client.insert(
+            qualified(self.table),
+            data,
+            column_names=list(columns),
+            column_type_names=list(columns.values()),
+            column_oriented=True,
+            settings={
+                "async_insert": 0,
+                "input_format_skip_unknown_fields": 0,  # what is not understood is not left out silently
+                "wait_end_of_query": 1,
+                "max_execution_time": max(1, int(self.settings.write_seconds)),
+            },
+        )
 
     def _refused(self, error: Exception) -> Refused:
         """What the error says of the attempt. Raises `DestinationFault`."""
