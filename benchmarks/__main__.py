@@ -34,6 +34,7 @@ class Sizes:
 SUITE = {
     "members": Sizes("--rows 100000 --runs 3", "--rows 300000 --runs 5", "--rows 20000 --runs 1"),
     "stages": Sizes("--rows 100000 --runs 3", "--rows 300000 --runs 5", "--rows 20000 --runs 1"),
+    "clickhouse": Sizes("--rows 100000 --runs 3", "--rows 300000 --runs 5", "--rows 20000 --runs 1"),
     "scale": Sizes(
         "",
         "--rows 1000000 --tables 0,1000000,10000000 --job-items 10000000",

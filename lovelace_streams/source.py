@@ -216,6 +216,7 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
         self._idle = not window and member.silent()
         if window and not self._reading:
             self._reading = True
+            self.outside.started()
             log.info("reading", pipeline=self.pipeline)
         if self._watch is not None:
             self._watch.read(window)

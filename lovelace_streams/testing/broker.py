@@ -97,6 +97,9 @@ class Broker(Outside):
     def admin(self, config: dict[str, Any]) -> AdminClient:  # noqa: ARG002
         return cast("AdminClient", MemoryAdmin(self))
 
+    def started(self) -> None:
+        """The process is somebody's test: its memory is its own."""
+
     def begin(self, drain: Callable[..., None]) -> None:
         """A test's own log, ports and signals are left alone."""
 
