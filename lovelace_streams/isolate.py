@@ -41,13 +41,20 @@ Sieve = Callable[[Sequence[T], Refused], Mapping[int, Refusal]]
 
 
 def isolate(
-    items: Sequence[T], attempt: Attempt[T, R], sieve: Sieve[T] | None = None, sieves: int = 8
+    items: Sequence[T],
+    attempt: Attempt[T, R],
+    sieve: Sieve[T] | None = None,
+    sieves: int = 8,
+    refused: Refused | None = None,
+    foreseen: Refused | None = None,
 ) -> list[R | Refused]:
     """Write `items` in order; one result an item.
 
+    `refused` is what attempting all of them came to, where that was done: of a single item it is no verdict.
+    `foreseen` is what it would likely come to: the sieve is asked before anything is attempted.
     `sieves` bounds how often a sieve is asked: each asking may take one rule's rows, halving takes what is left.
     """
-    return _Isolation(items, attempt, sieve, sieves).run()
+    return _Isolation(items, attempt, sieve, sieves).run(refused, foreseen)
 
 
 class _Isolation(Generic[T, R]):
@@ -58,9 +65,12 @@ class _Isolation(Generic[T, R]):
         self.sieves = sieves
         self.results: dict[int, R | Refused] = {}
 
-    def run(self) -> list[R | Refused]:
-        if self.items:
-            self._write(list(range(len(self.items))))
+    def run(self, refused: Refused | None, foreseen: Refused | None) -> list[R | Refused]:
+        everything = list(range(len(self.items)))
+        if refused is not None and len(everything) > 1:
+            self._part(everything, refused)
+        elif rest := everything if foreseen is None else self._sift(everything, foreseen):
+            self._write(rest)
         return [self.results[index] for index in range(len(self.items))]
 
     def _write(self, run: list[int]) -> bool:
@@ -71,13 +81,16 @@ class _Isolation(Generic[T, R]):
         if len(run) == 1:
             self._judge(run, outcome)
             return False
-        rest = self._sift(run, outcome)
-        if len(rest) < len(run):
-            if rest:
-                self._write(rest)
-            return False
-        self._halve(run)
+        self._part(run, outcome)
         return False
+
+    def _part(self, run: list[int], outcome: Refused) -> None:
+        """A run that was refused: without those that are named, else in halves."""
+        rest = self._sift(run, outcome)
+        if len(rest) == len(run):
+            self._halve(run)
+        elif rest:
+            self._write(rest)
 
     def _halve(self, run: list[int]) -> None:
         middle = len(run) // 2

@@ -24,7 +24,8 @@ from lovelace_streams.records import Reason
 from lovelace_streams.rows import Row
 from lovelace_streams.settings import PostgresSettings
 from lovelace_streams.writers import Capabilities, End, Entry, Evolution, Refusal, Result, items_of, superseded
-from lovelace_streams.writers.postgres_block import OneTable, Segment, Tables
+from lovelace_streams.writers.postgres_block import Alike, OneTable, Segment, Tables
+from lovelace_streams.writers.postgres_copy import Bet, copy_in
 from lovelace_streams.writers.postgres_evolve import evolution_of, evolve
 from lovelace_streams.writers.postgres_sql import Plan, Unfit
 from lovelace_streams.writers.postgres_table import Order, Shape, inspect
@@ -103,6 +104,22 @@ def reason_of(sqlstate: str) -> Reason:
     return REASONS.get(sqlstate) or (Reason.BAD_VALUE if sqlstate.startswith("22") else Reason.REFUSED)
 
 
+COPY_ROWS = 8
+"""Fewer rows than this are merged: a bet that is lost costs more than it can win."""
+SIFTED_BLOCKS = 16
+"""For so many blocks after one that held rows which break a rule, the rule is asked before anything is tried."""
+
+
+class Encoded(list[Entry]):
+    """A block with what was worked out of it ahead."""
+
+    __slots__ = ("alike",)
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        super().__init__(entries)
+        self.alike: Alike | None = None
+
+
 class Frame(msgspec.Struct, frozen=True):
     """How an attempt begins, and how it ends."""
 
@@ -139,6 +156,9 @@ class PostgresWriter:
         self._connection: psycopg.Connection[Any] | None = None
         self._frame = Frame((), b"commit", b"rollback")
         self._suppresses = False
+        self._copies = False
+        self._bet = Bet()
+        self._sift = 0
         self._last: dict[OneTable, Sequence[Entry]] = {}
         self._tried: set[OneTable] = set(self.tables.declared)
 
@@ -161,6 +181,7 @@ class PostgresWriter:
             self.tables.found(found)
             self._suppresses = any(shape.suppresses for shape in found)
             self._frame = Frame(self._preamble(found), b"commit", b"rollback")
+            self._copies = all(shape.copies for shape in found) and connection.info.encoding == "utf-8"
             for each in self.tables.declared:
                 self._explain(connection, each)
             self._check_durable(connection)
@@ -254,17 +275,38 @@ class PostgresWriter:
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
+    def encode(self, block: Sequence[Entry]) -> Encoded:
+        """Do ahead what needs no connection; another thread may be in `write` meanwhile. See `Encodes`."""
+        encoded = Encoded(block)
+        if not self.one_by_one:
+            with suppress(Unfit, DestinationFault, TypeError):  # `write` meets it again, and says whose fault it is
+                encoded.alike = self.tables.alike(block)
+                if encoded.alike is not None and self._bet.likely and not self._sift:
+                    _ = encoded.alike.lines
+        return encoded
+
     def write(self, block: Sequence[Entry]) -> list[Result]:
         """Write a block durably; see `Writer.write`."""
-        items = items_of(block)
         self._tried = self.tables.touched(block) or self._tried
-        outcomes = self._written(items)
+        first: Refused | None = None
+        if not (self.one_by_one or self._sift):
+            ends = self._at_once(block.alike if isinstance(block, Encoded) else self._alike(block))
+            if ends is not None and not isinstance(ends, Refused):
+                self._keep([block[ends.index(End.WRITTEN)]] if End.WRITTEN in ends else [])
+                return ends  # type: ignore[return-value]
+            first = ends
+        items = items_of(block)
+        outcomes = self._written(items, first)
         for item, outcome in zip(items, outcomes, strict=True):
             if not isinstance(outcome, Refused) and End.WRITTEN in outcome:
-                self._last |= dict.fromkeys(self.tables.touched(item), item)
+                self._keep(item)
                 if self._last.keys() >= self._tried:
                     break  # one of each table will do
         return self._results(items, outcomes)
+
+    def _keep(self, item: Sequence[Entry]) -> None:
+        """Remember an item that was written: a probe tries it again."""
+        self._last |= dict.fromkeys(self.tables.touched(item), item)
 
     def rehearse(self, block: Sequence[Entry]) -> list[Result]:
         """What `write` would answer, rolled back; see `Writer.rehearse`."""
@@ -280,14 +322,24 @@ class PostgresWriter:
             with suppress(psycopg.Error):
                 connection.execute(frame.undo, prepare=False)
 
-    def _written(self, items: Sequence[Sequence[Entry]]) -> list[list[End] | Refused]:
-        """What became of the items, in the frame that is set. Raises `DestinationFault` or `DeploymentFault`."""
+    def _written(self, items: Sequence[Sequence[Entry]], first: Refused | None = None) -> list[list[End] | Refused]:
+        """What became of the items, in the frame that is set. Raises `DestinationFault` or `DeploymentFault`.
+
+        `first` is what trying all of them came to, where that was done.
+        """
         if self.one_by_one:
             outcomes = [isolate([item], self._attempt)[0] for item in items]
         else:
-            outcomes = isolate(items, self._attempt, self._sieve)
+            outcomes = isolate(items, self._attempt, self._sieve, refused=first, foreseen=self._foreseen())
         self._judge(items, outcomes)
         return outcomes
+
+    def _foreseen(self) -> Refused | None:
+        """While blocks hold rows that break a rule, the rule is asked first: trying such a block costs as much."""
+        if not self._sift:
+            return None
+        self._sift -= 1
+        return Refused(Refusal(Reason.CHECK, "23514"))
 
     def _results(self, items: Sequence[Sequence[Entry]], outcomes: Sequence[list[End] | Refused]) -> list[Result]:
         """One result a row: a refused item's rows are all refused."""
@@ -342,8 +394,69 @@ class PostgresWriter:
 
     def _attempt(self, items: Sequence[Sequence[Entry]], *, commit: bool = True) -> list[list[End]] | Refused:
         """All items in one transaction, or none."""
-        connection = self._connected()
         entries = [entry for item in items for entry in item]
+        results = self._at_once(self._alike(entries), commit=commit)
+        if results is None:
+            results = self._in_segments(items, entries, commit=commit)
+        if isinstance(results, Refused):
+            return results
+        if len(items) == len(entries):
+            return [[end] for end in results]
+        rows = iter(results)
+        return [[next(rows) for _ in item] for item in items]
+
+    def _alike(self, entries: Sequence[Entry]) -> Alike | None:
+        try:
+            return self.tables.alike(entries)
+        except TypeError:  # a key of the wrong kind
+            return None
+
+    def _at_once(self, rows: Alike | None, *, commit: bool = True) -> list[End] | Refused | None:
+        """All rows by one statement, in the order given; None where it takes more than one, or they aren't alike."""
+        if rows is None:
+            return None
+        connection = self._connected()
+        try:
+            return self._in_one_statement(connection, rows, commit=commit)
+        except Unfit as unfit:
+            return Refused(Refusal(Reason.BAD_VALUE, UNFIT, str(unfit)))
+        except TypeError:  # a key of the wrong kind can't be compared with the others
+            return Refused(Refusal(Reason.BAD_VALUE, UNFIT, rows.plan.key_columns[0]))
+        except psycopg.Error as error:
+            return self._refused(connection, error)
+
+    def _in_one_statement(self, connection: psycopg.Connection[Any], rows: Alike, *, commit: bool) -> list[End] | None:
+        if commit and self._copied(connection, rows):
+            return [End.WRITTEN] * len(rows)
+        if (found := rows.segment()) is None:
+            return None
+        segment, literals = found
+        [ends] = self._transact(connection, [segment], [literals], commit=commit)
+        results = [End.WRITTEN] * len(rows)
+        if ends != results:
+            for place, end in zip(segment.places, ends, strict=True):
+                results[place] = end
+        return results
+
+    def _copied(self, connection: psycopg.Connection[Any], rows: Alike) -> bool:
+        """Whether straight COPY took the rows; where it did not, nothing was written and nothing is said of them."""
+        if len(rows) < COPY_ROWS or not self._copies or self._frame is REHEARSAL or not self._bet.on():
+            return False
+        try:
+            copy_in(connection, self._frame.begin, rows.plan.copy, rows.lines, self._frame.keep)
+        except psycopg.Error as error:
+            refused = self._refused(connection, error)
+            if refused.refusal.code == "23505":
+                self._bet.lost()
+            return False
+        self._bet.won()
+        return True
+
+    def _in_segments(
+        self, items: Sequence[Sequence[Entry]], entries: Sequence[Entry], *, commit: bool
+    ) -> list[End] | Refused:
+        """All rows in one transaction, by as many statements as it takes."""
+        connection = self._connected()
         try:
             segments = self.tables.segments(items, self._fresh)
             literals = [segment.plan.encode([entries[p].row for p in segment.places]) for segment in segments]
@@ -356,10 +469,7 @@ class PostgresWriter:
         for segment, part in zip(segments, ends, strict=True):
             for place, end in zip(segment.places, part, strict=True):
                 results[place] = end
-        if len(items) == len(entries):
-            return [[end] for end in results]
-        rows = iter(results)
-        return [[next(rows) for _ in item] for item in items]
+        return results
 
     def _connected(self) -> psycopg.Connection[Any]:
         if self._connection is None or self._connection.closed:
@@ -479,7 +589,7 @@ class PostgresWriter:
 
         Asked before the transaction: who comes in between is met by the pair itself, as ever.
         """
-        keys = plan.encode_key([entry.row for entry in entries])
+        keys = plan.encode([entry.row for entry in entries], plan.key_columns)
         new = {ordinal - 1 for (ordinal,) in self._ask(plan.fresh, keys)}
         return [place in new for place in range(len(entries))]
 
@@ -501,7 +611,7 @@ class PostgresWriter:
     def _sieve_rows(self, table: OneTable, entries: Sequence[Entry], outcome: Refused) -> dict[int, Refusal]:
         if outcome.refusal.code == UNFIT:
             return _unfit(table, entries)
-        shape = table.shape
+        shape, rules = table.shape, table.shape.rules
         references = outcome.refusal.code == "23503"
         # of several tables the block itself may write the row that is referred to
         told = shape.order is Order.FREE and len(self.tables.declared) == 1
@@ -509,10 +619,17 @@ class PostgresWriter:
             return {}
         named: dict[int, Refusal] = {}
         for plan, places in _askable(table, entries, references=references).items():
-            parameters = plan.encode([entries[place].row for place in places])
+            rows = [entries[place].row for place in places]
+            try:
+                parameters = plan.encode(rows, None if references else plan.asked)
+            except Unfit:  # those that can't even be sent are told first
+                return {}
             query = plan.verdict_on_references if references else plan.verdict
             for ordinal, rule in self._asked(query, parameters):
-                named[places[ordinal - 1]] = shape.rules[rule]
+                if references or plan.judgeable(rows[ordinal - 1]):
+                    named[places[ordinal - 1]] = rules[rule]
+        if named and not references:
+            self._sift = SIFTED_BLOCKS
         return named
 
     def _asked(self, query: bytes, parameters: list[str]) -> list[tuple[int, int]]:
@@ -525,13 +642,18 @@ class PostgresWriter:
 
 
 def _askable(table: OneTable, entries: Sequence[Entry], *, references: bool) -> dict[Plan, list[int]]:
-    """Whole rows by plan. A foreign key is tested only of what is written: not of a row that another one beats."""
+    """Rows by plan. A foreign key is tested only of what is written: not of a row that another one beats."""
     places: dict[Plan, list[int]] = {}
+    plans = table.plans_of(entries)
+    if not references:
+        for place, plan in enumerate(plans):
+            if plan.askable:
+                places.setdefault(plan, []).append(place)
+        return places
     keys = [table.identity(entry.row) for entry in entries]
     contested = Counter(keys)
-    for place, (entry_key, plan) in enumerate(zip(keys, table.plans_of(entries), strict=True)):
-        sure = not plan.only_new and (table.table.version is None or contested[entry_key] == 1)
-        if plan.whole and (sure or not references):
+    for place, (entry_key, plan) in enumerate(zip(keys, plans, strict=True)):
+        if plan.whole and not plan.only_new and (table.table.version is None or contested[entry_key] == 1):
             places.setdefault(plan, []).append(place)
     return places
 

@@ -11,19 +11,20 @@ tables, an item's rows go table by table, and the tables stand to each other in 
              compared here
 """
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from enum import Enum
 from operator import attrgetter
 from typing import Any
 
 import msgspec
+from msgspec import UnsetType
 
 from lovelace_streams.errors import DestinationFault
 from lovelace_streams.rows import UNSET, Column, Row
 from lovelace_streams.writers import Entry
-from lovelace_streams.writers.postgres_sql import Plan, Unfit, identity_of, plain_identity
+from lovelace_streams.writers.postgres_sql import Plan, Unfit, identity_of, literal, plain_identity
 from lovelace_streams.writers.postgres_table import Link, Order, Shape
-from lovelace_streams.writers.postgres_types import exact_key
+from lovelace_streams.writers.postgres_types import Spelled, exact_key, lines
 
 Fresh = Callable[[Plan, Sequence[Entry]], list[bool]]
 """Whether the keys of these rows are new to their table."""
@@ -43,6 +44,58 @@ class Segment:
         self.keys = keys
 
 
+class Alike:
+    """Rows that one statement can write: of one class, lacking the same columns, of a table where order is free.
+
+    What is worked out of them needs no connection, so it may be done while another block is being written; it serves
+    the COPY and, should that be refused, the merge.
+    """
+
+    def __init__(self, table: "OneTable", plan: Plan, columns: Mapping[str, Sequence[Any]]) -> None:
+        self.table = table
+        self.plan = plan
+        self.keys = table.keys_of(columns)
+        self._columns = columns
+        self._spelled: dict[str, Spelled] | None = None
+        self._lines: bytes | None = None
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def spelled(self) -> dict[str, Spelled]:
+        """Every column as texts. Raises `Unfit`."""
+        if self._spelled is None:
+            self._spelled = self.plan.spell(self._columns)
+        return self._spelled
+
+    @property
+    def lines(self) -> bytes:
+        """The lines of a COPY, in the order read. Raises `Unfit`."""
+        if self._lines is None:
+            try:
+                self._lines = lines(list(self.spelled.values())).encode()
+            except UnicodeEncodeError:  # a lone surrogate: literals are made one by one, and tell which column has it
+                self.literals(self.plan.names)
+                raise
+        return self._lines
+
+    def literals(self, names: Sequence[str], order: Sequence[int] | None = None) -> list[str]:
+        """An array literal a column, the rows in this order. Raises `Unfit`."""
+        columns = {name: self.spelled[name] for name in names}
+        if order is not None:
+            columns = {name: column.ordered(order) for name, column in columns.items()}
+        return [literal(name, column) for name, column in columns.items()]
+
+    def segment(self) -> tuple[Segment, list[str]] | None:
+        """One statement for all, in the order of their keys (deadlocks); None where a key comes twice."""
+        if len(set(self.keys)) < len(self.keys):
+            return None
+        order = sorted(range(len(self.keys)), key=self.keys.__getitem__)
+        keys = [self.keys[place] for place in order]
+        return Segment(self.table, self.plan, order, keys), self.literals(self.plan.names, order)
+
+
 class OneTable:
     """One table of a writer: its row classes, its real shape once it was opened, and plans for its rows."""
 
@@ -54,7 +107,9 @@ class OneTable:
             if (other.name, other.key, other.version) != (self.table.name, self.table.key, self.table.version):
                 raise TypeError(f"{row.__name__} and {rows[0].__name__} differ in table, primary key or version")
         self.identity: Callable[[Row], Any] = attrgetter(*self.table.key)
+        self._plain = True
         self._optional = {row: _optional(row) for row in rows}
+        self._getters = {row: _getters(row) for row in rows}
         self._shape: Shape | None = None
         self._plans: dict[tuple[type[Row], frozenset[str], bool], Plan] = {}
 
@@ -70,6 +125,35 @@ class OneTable:
         self._shape = shape
         self._plans.clear()
         self.identity = identity_of(self.table, shape.types)
+        self._plain = plain_identity(self.table, shape.types)
+
+    def keys_of(self, columns: Mapping[str, Sequence[Any]]) -> Sequence[Any]:
+        """The keys of rows by their columns, as `identity` gives them."""
+        if len(self.table.key) == 1:
+            return columns[self.table.key[0]]
+        return list(zip(*[columns[name] for name in self.table.key], strict=True))
+
+    def alike(self, entries: Sequence[Entry]) -> Alike | None:
+        """These rows as one, where one statement may write them."""
+        if self.shape.order is not Order.FREE or not self._plain:
+            return None
+        rows = [entry.row for entry in entries]
+        kinds = set(map(type, rows))
+        if len(kinds) > 1 or any([entry.only_new or entry.joined for entry in entries]):  # noqa: C419 - twice as quick
+            return None
+        [kind] = kinds
+        columns: dict[str, list[Any]] = {}
+        absent = set()
+        for name, get, may_be_absent in self._getters[kind]:
+            column = list(map(get, rows))
+            if may_be_absent and UnsetType in (types := set(map(type, column))):
+                if len(types) > 1:
+                    return None
+                absent.add(name)
+            else:
+                columns[name] = column
+        plan = self.plan(kind, frozenset(absent))
+        return Alike(self, plan, columns) if plan.single else None
 
     def plan(self, kind: type[Row], absent: frozenset[str] = NOTHING, *, only_new: bool = False) -> Plan:
         """How rows of a class that lack these columns are written."""
@@ -200,6 +284,10 @@ class Tables:
     def touched(self, entries: Sequence[Entry]) -> set[OneTable]:
         """The tables that these rows go to."""
         return {self.of(entry) for entry in entries} if len(self.declared) > 1 else set(self.declared)
+
+    def alike(self, entries: Sequence[Entry]) -> Alike | None:
+        """These rows as one, where one statement may write them; None where there is more to think of."""
+        return self.declared[0].alike(entries) if len(self.declared) == 1 and entries else None
 
     def identities(self, entries: Sequence[Entry]) -> Sequence[Hashable]:
         """The table and key of each row."""
@@ -337,6 +425,11 @@ def _optional(row: type[Row]) -> tuple[tuple[str, ...], Callable[[Row], Any]]:
     """Fields that may be absent, and how to get them all as a tuple."""
     names = tuple(column.name for column in row.__table__.columns if _may_be_absent(column))
     return names, attrgetter(*(names * 2 if len(names) == 1 else names or ("__class__", "__class__")))
+
+
+def _getters(row: type[Row]) -> list[tuple[str, Callable[[Row], Any], bool]]:
+    """Of each column its name, how to get it, and whether it may be absent."""
+    return [(column.name, attrgetter(column.name), _may_be_absent(column)) for column in row.__table__.columns]
 
 
 def _may_be_absent(column: Column) -> bool:

@@ -13,7 +13,7 @@ from psycopg import sql
 
 from lovelace_streams.rows import Column, Row, Table
 from lovelace_streams.writers.postgres_table import Shape, identifier
-from lovelace_streams.writers.postgres_types import Encoder, TypeInfo, encoder
+from lovelace_streams.writers.postgres_types import Spelled, Speller, TypeInfo, certain, fits_bigint, speller
 
 
 def trusted(text: str) -> sql.SQL:
@@ -31,11 +31,20 @@ class Plan:
         self.whole = not absent
         self.single = self.whole or shape.keeps(absent)
         """One statement writes it; else a pair does: UPDATE what is there, INSERT what is not."""
-        self.encoders: list[tuple[str, Callable[[Row], Any], Encoder]] = [
-            (column.name, attrgetter(column.name), encoder(column.type, shape.types[column.name]))
+        self._spellers: dict[str, tuple[Callable[[Row], Any], Speller]] = {
+            column.name: (attrgetter(column.name), speller(column.type, shape.types[column.name]))
             for column in self.columns
-        ]
-        names = _Names(table, shape, [column.name for column in self.columns], only_new=only_new)
+        }
+        self.never_null = tuple(c.name for c in self.columns if not c.nullable and c.name in shape.not_null)
+        certain_columns = {c.name for c in self.columns if certain(c.type, shape.types[c.name])}
+        names = _Names(
+            table,
+            shape,
+            [column.name for column in self.columns],
+            # by these no rule is broken that could hide another: they need not be asked about
+            harmless=certain_columns & {*self.never_null, *(set(shape.types) - set(shape.not_null))},
+            only_new=only_new,
+        )
         returning = bool(table.version) or only_new or shape.suppresses
         if only_new and table.version is None:
             statements = [names.insert(overwrite=False, returning=True)]
@@ -45,7 +54,9 @@ class Plan:
             statements = [names.update(), names.insert_missing()]
         # rendered once: composing costs a millisecond, as much as the block's own way
         self.statements = [statement.as_bytes() for statement in statements]
-        self.verdict = names.verdict(references=False).as_bytes()
+        self.copy = names.copy().as_bytes()
+        self.asked = names.asked
+        self.verdict = names.verdict().as_bytes()
         self.verdict_on_references = names.verdict(references=True).as_bytes()
         self.names = names.columns
         self.newer_columns = names.newer_columns()
@@ -53,28 +64,46 @@ class Plan:
         self.newer = newer and newer.as_bytes()
         self.key_columns = tuple(table.key)
         self.fresh = names.fresh().as_bytes()
+        self.askable = self.single and not absent & set(shape.not_null)
+        """Whether the catalogue's rules for a row depend on nothing that the row does not say."""
 
-    def encode(self, rows: Sequence[Row]) -> list[str]:
-        """One array literal a column. Raises `Unfit` with the column's name."""
-        return self._encode(rows, self.encoders)
+    def judgeable(self, row: Row) -> bool:
+        """Whether a row that breaks a rule can't be refused for something else first, which was not asked about."""
+        unasked = [name for name in self.names if name not in self.asked]
+        try:
+            self.encode([row], unasked or None)
+        except Unfit:
+            return False
+        values = [getattr(row, name) for name in unasked]
+        return all(map(fits_bigint, values)) and not any(getattr(row, name) is None for name in self.never_null)
 
-    def encode_key(self, rows: Sequence[Row]) -> list[str]:
-        """One array literal a key column, in the key's order. Raises `Unfit`."""
-        by_name = {each[0]: each for each in self.encoders}
-        return self._encode(rows, [by_name[name] for name in self.key_columns])
+    def encode(self, rows: Sequence[Row], names: Sequence[str] | None = None) -> list[str]:
+        """One array literal a column, all of them or those named. Raises `Unfit` with the column's name."""
+        return [literal(name, self._spell(name, rows)) for name in names or self.names]
 
-    @staticmethod
-    def _encode(rows: Sequence[Row], encoders: Sequence[tuple[str, Callable[[Row], Any], Encoder]]) -> list[str]:
-        literals = []
-        for name, get, encode in encoders:
-            try:
-                literal = encode(list(map(get, rows)))
-                if not literal.isascii():
-                    literal.encode()  # a lone surrogate
-            except Exception as error:  # whatever a value of the wrong kind raises
-                raise Unfit(name) from error
-            literals.append(literal)
-        return literals
+    def spell(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, Spelled]:
+        """Every column's values as texts. Raises `Unfit` with the column's name."""
+        return {name: self._spelled(name, columns[name]) for name in self.names}
+
+    def _spell(self, name: str, rows: Sequence[Row]) -> Spelled:
+        return self._spelled(name, list(map(self._spellers[name][0], rows)))
+
+    def _spelled(self, name: str, values: Sequence[Any]) -> Spelled:
+        try:
+            return self._spellers[name][1](values)
+        except Exception as error:  # whatever a value of the wrong kind raises
+            raise Unfit(name) from error
+
+
+def literal(name: str, column: Spelled) -> str:
+    """A column as an array literal. Raises `Unfit` for a lone surrogate."""
+    text = column.literal()
+    try:
+        if not text.isascii():
+            text.encode()
+    except UnicodeEncodeError as error:
+        raise Unfit(name) from error
+    return text
 
 
 class Unfit(Exception):  # noqa: N818 - says of a value what it is
@@ -118,10 +147,13 @@ def _spelling(real: TypeInfo) -> Callable[[Any], Any]:
 class _Names:
     """Composes the statements of one plan; `t` is the table, `s` what is staged, `n` its order."""
 
-    def __init__(self, table: Table, shape: Shape, columns: Sequence[str], *, only_new: bool) -> None:
+    def __init__(
+        self, table: Table, shape: Shape, columns: Sequence[str], *, harmless: set[str], only_new: bool
+    ) -> None:
         self.table = table
         self.shape = shape
         self.columns = columns
+        self.harmless = harmless
         self.only_new = only_new
         self.t = self._free("t")
         self.s = self._free("s")
@@ -246,25 +278,49 @@ class _Names:
         version = self.table.version
         return self.table.key if version is None or version in self.table.key else (*self.table.key, version)
 
-    def verdict(self, *, references: bool) -> sql.Composed:
-        """Which rule, by its place in `rules`, each staged whole row breaks first, in the order Postgres tests them."""
+    @property
+    def asked(self) -> Sequence[str]:
+        """Columns that a rule looks at, and those that may be refused before any rule is: a value does not fit."""
+        if any(check.whole_row for check in self.shape.checks):
+            return self.columns
+        looked_at = {column for check in self.shape.checks for column in check.columns} | dict(self._limits()).keys()
+        wanted = [column for column in self.columns if column in looked_at or column not in self.harmless]
+        return wanted or self.columns[:1]
+
+    def verdict(self, *, references: bool = False) -> sql.Composed:
+        """Which rule, by its place in `rules`, each staged row breaks first, in the order Postgres tests them."""
+        columns = self.columns if references else self.asked
         cases = [
             sql.SQL("when char_length({}.{}) > {} then null").format(self.s, sql.Identifier(name), limit)
             for name, limit in self._limits()
         ]
-        tests = [sql.SQL("{}.{} is null").format(self.s, sql.Identifier(column)) for column in self.shape.not_null]
-        tests += [sql.SQL("({}) is false").format(trusted(check.expression)) for check in self.shape.checks]
+        not_null = self.shape.not_null
+        tests = [
+            (place, sql.SQL("{}.{} is null").format(self.s, sql.Identifier(column)))
+            for place, column in enumerate(not_null)
+            if column in columns
+        ]
+        tests += [
+            (place, sql.SQL("({}) is false").format(trusted(check.expression)))
+            for place, check in enumerate(self.shape.checks, len(not_null))
+        ]
         if references:
-            tests += [self._orphan(*reference) for reference in self._references()]
-        cases += [sql.SQL("when {} then {}").format(test, sql.Literal(place)) for place, test in enumerate(tests)]
+            first = len(not_null) + len(self.shape.checks)
+            tests += [(place, self._orphan(*each)) for place, each in enumerate(self._references(), first)]
+        cases += [sql.SQL("when {} then {}").format(test, sql.Literal(place)) for place, test in tests]
         typed = sql.SQL(", ").join(
             sql.SQL("{}::{} as {}").format(self.staged(c), trusted(self._rounded(c)), sql.Identifier(c))
-            for c in self.columns
+            for c in columns
         )
-        inner = sql.SQL("select {}, {}.{} from {}").format(typed, self.s, self.n, self.source())
+        inner = sql.SQL("select {}, {}.{} from {}").format(typed, self.s, self.n, self.source(columns))
+        case = sql.SQL("case {} end").format(sql.SQL(" ").join(cases)) if cases else sql.SQL("null::int")
         return sql.SQL(
-            "select * from (select {}.{}, case {} end as verdict from ({}) as {}) as v where verdict is not null"
-        ).format(self.s, self.n, sql.SQL(" ").join(cases), inner, self.s)
+            "select * from (select {}.{}, {} as verdict from ({}) as {}) as v where verdict is not null"
+        ).format(self.s, self.n, case, inner, self.s)
+
+    def copy(self) -> sql.Composed:
+        """Straight into the table."""
+        return sql.SQL("copy {} ({}) from stdin").format(identifier(self.table), self.list(self.columns))
 
     def _rounded(self, column: str) -> str:
         """The type to judge a value by: as the column rounds it, but never cut to its length."""

@@ -39,6 +39,9 @@ class Check(msgspec.Struct, frozen=True):
 
     name: str
     expression: str
+    columns: tuple[str, ...] = ()
+    """Those that it names."""
+    whole_row: bool = False
 
 
 class Reference(msgspec.Struct, frozen=True):
@@ -80,6 +83,8 @@ class Shape(msgspec.Struct, frozen=True):
     """Columns that a CHECK of a row as proposed looks at; None where more may look at it (triggers, policies)."""
     plain: bool = False
     """Whether CHECK and NOT NULL of a whole row depend on nothing but the row as given."""
+    copies: bool = False
+    """Whether COPY into the table ends as INSERT does."""
     looks: bool = False
     """Whether writing a row may look at other tables or change them: triggers, policies, rules, a CHECK's functions."""
     relations: tuple[int, ...] = ()
@@ -184,7 +189,9 @@ class _Inspection:
             names=frozenset(columns),
             not_null=tuple(name for name, column in columns.items() if column.not_null and name in types),
             checks=tuple(
-                Check(rule.name, rule.expression) for rule in constraints if rule.kind == "c" and rule.enforced
+                Check(rule.name, rule.expression, tuple(rule.columns), rule.whole_row)
+                for rule in constraints
+                if rule.kind == "c" and rule.enforced
             ),
             references=tuple(
                 Reference(rule.name, tuple(rule.columns), rule.other, tuple(rule.others))
@@ -198,6 +205,7 @@ class _Inspection:
             or any(rule.kind == "c" and rule.whole_row for rule in constraints)
             else frozenset(column for rule in constraints if rule.kind == "c" for column in rule.columns)
             | {name for name, real in columns.items() if real.not_null and not real.filled},
+            copies=not rules and not security and order is Order.FREE,
             looks=bool(triggers)
             or security
             or rules

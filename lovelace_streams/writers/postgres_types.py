@@ -1,21 +1,80 @@
-"""Which Postgres type can hold which Python type, and how a column of values is spelled as an array literal.
+"""Which Postgres type can hold which Python type, and how a column of values is spelled as text.
 
-A block travels as one text parameter a column, an array literal: it needs no temporary table, no `COPY` and no
-prepared statement, so any pooler will do. Encoding a column is a few passes over it in C; a value that does not fit
-its declared type raises, and whoever called finds the row.
+A block travels in one of two ways: as an array literal a column, the parameters of a statement that merges (no
+temporary table, no prepared statement, so any pooler will do), or as the lines of a COPY. Both are put together from
+the same texts, `Spelled`. Spelling a column is a few passes over it in C; a value that does not fit its declared type
+raises, and whoever called finds the row.
 """
 
 from collections.abc import Callable, Sequence
-from datetime import date, datetime
+from contextlib import suppress
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import Enum
+from itertools import chain, compress
+from operator import attrgetter
+from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 from uuid import UUID
 
 import msgspec
 
-Encoder = Callable[[Sequence[Any]], str]
-"""Values of one column → one array literal; None is NULL."""
+Texts = list[str | None]
+"""The values of one column as its type reads them; None is NULL."""
+
+
+class Spelled(msgspec.Struct, gc=False):
+    """A column of a block as texts."""
+
+    texts: Texts
+    nulls: bool
+    bare: bool
+    """No text holds a character that means something in an array literal or in a line of COPY."""
+
+    def literal(self) -> str:
+        """One array literal.
+
+        >>> Spelled(['say "a"', None], nulls=True, bare=False).literal()
+        '{"say \\\\"a\\\\"",NULL}'
+        """
+        if self.bare:
+            return "{" + ",".join(self._or("NULL")) + "}"
+        if self.nulls:
+            return "{" + ",".join(["NULL" if text is None else _quoted(text) for text in self.texts]) + "}"
+        return _quoted("\0".join(self._or(""))).replace("\0", '","').join("{}") if self.texts else "{}"
+
+    def fields(self) -> Sequence[str]:
+        r"""Fields of lines of COPY.
+
+        >>> Spelled(["a\\b", None], nulls=True, bare=False).fields()
+        ['a\\\\b', '\\N']
+        """
+        if not self.bare and any(map("".join(self._or("")).__contains__, "\\\t\n\r")):
+            return [r"\N" if text is None else text.translate(_ESCAPES) for text in self.texts]
+        return self._or(r"\N")
+
+    def only(self, chosen: Sequence[bool]) -> "Spelled":
+        """Some of the rows."""
+        return Spelled(list(compress(self.texts, chosen)), self.nulls, self.bare)
+
+    def ordered(self, order: Sequence[int]) -> "Spelled":
+        """The rows in another order."""
+        return Spelled(list(map(self.texts.__getitem__, order)), self.nulls, self.bare)
+
+    def _or(self, null: str) -> list[str]:
+        return [null if text is None else text for text in self.texts] if self.nulls else self.texts  # type: ignore[return-value]
+
+
+_ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
+
+
+def lines(columns: Sequence[Spelled]) -> str:
+    """What COPY reads: a line a row."""
+    return "\n".join(map("\t".join, zip(*[column.fields() for column in columns], strict=True))) + "\n"
+
+
+Speller = Callable[[Sequence[Any]], Spelled]
+"""Values of one column → their texts. Raises what does not fit: any Exception."""
 
 
 class TypeInfo(msgspec.Struct, frozen=True):
@@ -104,18 +163,46 @@ def exact_key(kind: Any, real: TypeInfo) -> bool:
     return by_name and real.exact and (not real.modified or real.name == "varchar")
 
 
-def encoder(kind: Any, real: TypeInfo) -> Encoder:
-    """How a column of a declared type is spelled for a column of the table. Raises what does not fit: any Exception."""
+_CERTAIN: dict[Any, str] = {
+    bool: "bool", int: "int8", float: "float8", datetime: "timestamptz", date: "date", UUID: "uuid", str: "text"
+}  # fmt: skip
+
+
+def certain(kind: Any, real: TypeInfo) -> bool:
+    """Whether the column's type reads whatever is spelled for it (but for integers past 64 bits)."""
+    plain = scalar(kind)
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return False
+    if get_origin(plain) is list:
+        return real.name == f"_{_CERTAIN.get(get_args(plain)[0])}"
+    return real.name == _CERTAIN.get(plain)
+
+
+BIGINT = range(-(2**63), 2**63)
+
+
+def fits_bigint(value: Any) -> bool:
+    """Whether a value is no integer past 64 bits, nor a list that holds one."""
+    if isinstance(value, list):
+        return all(map(fits_bigint, value))
+    return not isinstance(value, int) or value in BIGINT
+
+
+def speller(kind: Any, real: TypeInfo) -> Speller:
+    """How values of a declared type are spelled for a column of the table. Raises what does not fit: any Exception."""
     if real.json:
-        return _quoting(_json)
+        return _each(_json, bare=False)
     plain = scalar(kind)
     if get_origin(plain) is list:
-        return _quoting(_nested(encoder(get_args(kind)[0], real)))
+        return _lists(speller(get_args(kind)[0], real), ints=get_args(plain)[0] is int)
     unwrap = _value if isinstance(kind, type) and issubclass(kind, Enum) and not issubclass(kind, str) else None
     if plain is str:
-        return _texts if unwrap is None else _quoting(unwrap)
+        return _strings if unwrap is None else _each(unwrap, bare=False)
     spell = SPELLINGS[plain]
-    return _bare(spell if unwrap is None else lambda value: spell(value.value))
+    if unwrap is not None:
+        return _each(lambda value: spell(value.value), bare=True)
+    quick = QUICK.get(plain)
+    return _each(spell, bare=True) if quick is None else _all_alike(plain, quick, _each(spell, bare=True))
 
 
 def _instant(value: datetime) -> str:
@@ -140,15 +227,6 @@ def _json(value: Any) -> str:
     return msgspec.json.encode(value).decode()
 
 
-def _nested(inner: Encoder) -> Callable[[Any], str]:
-    def spell(values: Sequence[Any]) -> str:
-        if isinstance(values, str):
-            raise TypeError("a string is not a list")
-        return inner(values)
-
-    return spell
-
-
 SPELLINGS: dict[Any, Callable[[Any], str]] = {
     bool: {True: "t", False: "f"}.__getitem__,
     int: int.__repr__,
@@ -158,42 +236,80 @@ SPELLINGS: dict[Any, Callable[[Any], str]] = {
     date: date.isoformat,
     UUID: _identity,
 }
-"""None of these yields a character that means something in an array literal."""
+"""None of these yields a character that means something in an array literal or a line of COPY."""
 
 
-def _bare(spell: Callable[[Any], str]) -> Encoder:
-    def encode(values: Sequence[Any]) -> str:
-        if None in values:
-            return "{" + ",".join(["NULL" if value is None else spell(value) for value in values]) + "}"
-        return "{" + ",".join(map(spell, values)) + "}"
-
-    return encode
+def _ints(values: Sequence[int]) -> list[str]:
+    return _written(values).decode().split(",")
 
 
-def _texts(values: Sequence[Any]) -> str:
-    """All strings of a column escaped in one go; NUL parts them, which no Postgres text can hold."""
-    if not values:
-        return "{}"
-    if None in values:
-        return "{" + ",".join(["NULL" if value is None else _quoted(value) for value in values]) + "}"
-    joined = "\0".join(values)
-    if joined.count("\0") != len(values) - 1:
+def _instants(values: Sequence[datetime]) -> list[str]:
+    if set(map(_zone, values)) != {UTC}:
+        raise OverflowError  # an offset is written to the minute, as JSON has it
+    return _written(values)[1:-1].decode().split('","')
+
+
+def _written(values: Sequence[Any]) -> bytes:
+    """All values by one call, comma between them. Raises `OverflowError` for an integer past 64 bits."""
+    return msgspec.json.encode(values)[1:-1]
+
+
+_zone = attrgetter("tzinfo")
+
+QUICK: dict[Any, Callable[[Sequence[Any]], list[str]]] = {int: _ints, datetime: _instants}
+"""All values of a column at once, where each is of just this type: 0.05 µs a value instead of 0.1 and 0.8."""
+
+
+def _all_alike(kind: type, quick: Callable[[Sequence[Any]], list[str]], slow: Speller) -> Speller:
+    def spell(values: Sequence[Any]) -> Spelled:
+        if set(map(type, values)) == {kind}:
+            with suppress(OverflowError):
+                return Spelled(quick(values), nulls=False, bare=True)  # type: ignore[arg-type]
+        return slow(values)
+
+    return spell
+
+
+def _each(spell: Callable[[Any], str], *, bare: bool) -> Speller:
+    def each(values: Sequence[Any]) -> Spelled:
+        texts = [None if value is None else spell(value) for value in values]
+        return Spelled(texts, nulls=None in texts, bare=bare) if bare else _strings(texts)
+
+    return each
+
+
+def _strings(values: Sequence[Any]) -> Spelled:
+    """Texts as they are; NUL is what no Postgres text can hold."""
+    kinds = set(map(type, values))
+    texts = list(values)
+    spelled = Spelled(texts, nulls=NoneType in kinds, bare=False)
+    if "\0" in "".join([text for text in texts if text is not None] if spelled.nulls else texts):
         raise ValueError("NUL in a text")
-    if "\\" in joined:
-        joined = joined.replace("\\", "\\\\")
-    if '"' in joined:
-        joined = joined.replace('"', '\\"')
-    return '{"' + joined.replace("\0", '","') + '"}'
+    return spelled
+
+
+def _lists(inner: Speller, *, ints: bool) -> Speller:
+    """A list's text is itself an array literal."""
+
+    def one(values: Any) -> str:
+        if isinstance(values, str):
+            raise TypeError("a string is not a list")
+        return inner(values).literal()
+
+    slow = _each(one, bare=False)
+
+    def spell(values: Sequence[Any]) -> Spelled:
+        if set(map(type, values)) == {list} and set(map(type, chain.from_iterable(values))) <= {int}:
+            with suppress(OverflowError):
+                texts = _written(values).replace(b"],[", b"]\t[").translate(_BRACES).decode().split("\t")
+                return Spelled(texts, nulls=False, bare=False)  # type: ignore[arg-type]
+        return slow(values)
+
+    return spell if ints else slow
+
+
+_BRACES = bytes.maketrans(b"[]", b"{}")
 
 
 def _quoted(text: str) -> str:
-    if "\0" in text:
-        raise ValueError("NUL in a text")
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def _quoting(spell: Callable[[Any], str]) -> Encoder:
-    def encode(values: Sequence[Any]) -> str:
-        return _texts([None if value is None else spell(value) for value in values])
-
-    return encode

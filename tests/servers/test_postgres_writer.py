@@ -313,8 +313,8 @@ def test_an_error_never_quotes_a_value(things, caplog):
 def test_rules_of_a_set_are_told_in_two_writes_not_in_twenty(run, things, monkeypatch):
     writer = things("create table things (id bigint primary key, text text not null check (text <> 'bad'))")
     attempts = []
-    attempt = writer._attempt
-    monkeypatch.setattr(writer, "_attempt", lambda rows, **options: attempts.append(len(rows)) or attempt(rows))
+    at_once = writer._at_once
+    monkeypatch.setattr(writer, "_at_once", lambda rows, **options: attempts.append(len(rows)) or at_once(rows))
     results = writer.write(entries(*[{3: "bad", 5: None}.get(n % 10, "ok") for n in range(1000)]))
 
     assert [n % 10 for n, result in enumerate(results) if isinstance(result, Refusal)] == [3, 5] * 100
