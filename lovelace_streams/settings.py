@@ -46,6 +46,8 @@ class PostgresSettings(msgspec.Struct, frozen=True):
     pool: int = 1
     write_seconds: float = 30.0
     """The client's own deadline for one block (law 5)."""
+    block_rows: int = 2000
+    """Rows that one transaction may carry where a window has more than a batch."""
     prepare: bool = False
     evolution: Literal["none", "add"] = "none"
     """`add`: columns that rows have and the table lacks are added at start."""
@@ -109,6 +111,7 @@ class Settings(BaseSettings):
     postgres_dsn: SecretStr = SecretStr("postgresql://postgres@127.0.0.1:5432/postgres")
     postgres_pool: int = 1
     postgres_write_seconds: float = 30.0
+    postgres_block_rows: int = Field(default=2000, ge=1, le=1_000_000)
     postgres_prepare: bool = False
     table_evolution: Literal["none", "add"] = "none"
     clickhouse_dsn: SecretStr | None = None
@@ -179,6 +182,7 @@ class Settings(BaseSettings):
             dsn=self.postgres_dsn.get_secret_value(),
             pool=self.postgres_pool,
             write_seconds=self.postgres_write_seconds,
+            block_rows=self.postgres_block_rows,
             prepare=self.postgres_prepare,
             evolution=self.table_evolution,
         )

@@ -1,7 +1,11 @@
-"""5. `Batch` → `Settled`: rows become durable, what is refused is isolated, an outage is waited out."""
+"""5. `Batch` → `Settled`: rows become durable, what is refused is isolated, an outage is waited out.
+
+The batches of a window go in blocks, a transaction each. While one is being written, in a background thread, the next
+one is made ready in this; when a call returns nothing is in flight.
+"""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -15,7 +19,7 @@ from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.records import Batch, DeadLetter, Envelope, Outcome, Settled, SkipReason
 from lovelace_streams.resilience import Breaker, Patience
 from lovelace_streams.source import KafkaSource
-from lovelace_streams.writers import End, Entry, Refusal, Result, Writer, check_capabilities, order_of
+from lovelace_streams.writers import Encodes, End, Entry, Refusal, Result, Writer, check_capabilities, order_of
 
 log = structlog.get_logger(__name__)
 
@@ -57,6 +61,24 @@ def _is_settled(end: Settled | DeadLetter) -> bool:
     return isinstance(end, Settled)
 
 
+class Block:
+    """What a batch comes to when it is written: its items that are still ours, with their rows."""
+
+    __slots__ = ("batch", "entries", "envelopes", "spans")
+
+    def __init__(self, batch: Batch[Any], current: Container[int], writer: Writer) -> None:
+        self.batch = batch
+        self.envelopes = batch.envelopes
+        if not self.is_current(current):
+            self.envelopes = [e for e in batch.envelopes if e.record.assignment in current]
+        entries, self.spans = entries_of(self.envelopes)
+        self.entries: Sequence[Entry] = writer.encode(entries) if isinstance(writer, Encodes) else entries
+
+    def is_current(self, current: Container[int]) -> bool:
+        """Whether all of it is still ours (H1)."""
+        return all(number in current for number in {e.record.assignment for e in self.envelopes})
+
+
 class Carrier:
     """Carries batches to a writer: one background thread, one call at a time, nothing in flight between two windows."""
 
@@ -70,7 +92,9 @@ class Carrier:
         self._aside: list[Batch[Any]] = []
         self._aside_until = 0.0
         self._span = tracing.OFF
-        self._envelopes: Sequence[Envelope[Any]] = ()
+        self._block: Block | None = None
+        self._next: Batch[Any] | None = None
+        self._ahead: Block | None = None
         self._patience = Patience(self._call, self._probe, self._wait, on_fault=self._on_fault)
 
     def write(self, batches: list[Batch[Any]]) -> list[Settled | DeadLetter]:
@@ -87,7 +111,8 @@ class Carrier:
         for at, batch in enumerate(batches):
             if self._source.fault:
                 break
-            others = [e for later in batches[at + 1 : at + 2] for e in entries_of(later.envelopes[:NEIGHBOURS])[0]]
+            self._next = batches[at + 1] if at + 1 < len(batches) else None
+            others = entries_of(self._next.envelopes[:NEIGHBOURS])[0] if self._next is not None else ()
             try:
                 with tracing.step("write", batch.envelopes[0].record, items=len(batch.envelopes)) as self._span:
                     done = self._write(batch, others)
@@ -103,23 +128,35 @@ class Carrier:
     def _write(self, batch: Batch[Any], others: Sequence[Entry]) -> list[Settled | DeadLetter] | None:
         """One batch, without what belongs to an ended assignment (H1); None where the worker ends before it is done."""
         while True:
-            self._envelopes = [e for e in batch.envelopes if self._source.is_current(e.record)]
-            if not self._envelopes:
+            block = self._block = self._ready(batch)
+            if not block.entries:
                 return []
-            entries, spans = entries_of(self._envelopes)
-            metrics.BATCH_ROWS.labels(self._source.pipeline).observe(len(entries))
-            results = self._patience.write(entries, others)
+            metrics.BATCH_ROWS.labels(self._source.pipeline).observe(len(block.entries))
+            results = self._patience.write(block.entries, others)
             if results is not None:
-                ends = ends_of(self._step, self._envelopes, spans, results)
+                ends = ends_of(self._step, block.envelopes, block.spans, results)
                 if refused := sum(isinstance(end, DeadLetter) for end in ends):
                     metrics.ISOLATIONS.labels(self._source.pipeline).inc()
-                self._span.set(rows=len(entries), refused=refused)
+                self._span.set(rows=len(block.entries), refused=refused)
                 return ends
             if self._source.ending:
                 return None
             if self._patience.lonely:
                 self._aside, self._aside_until = [batch], time.monotonic() + ASIDE_SECONDS
                 return []
+
+    def _ready(self, batch: Batch[Any]) -> Block:
+        """The block of a batch: the one that was made ahead, unless an assignment has ended since."""
+        ahead, self._ahead = self._ahead, None
+        current = self._source.in_hand.current
+        if ahead is not None and ahead.batch is batch and ahead.is_current(current):
+            return ahead
+        return Block(batch, current, self.writer)
+
+    def _make_ahead(self) -> None:
+        """Make the next block ready, once, while this one is being written."""
+        if self._next is not None:
+            self._ahead, self._next = Block(self._next, self._source.in_hand.current, self.writer), None
 
     # -- what the source serves -----------------------------------------------------------------------------------
 
@@ -170,7 +207,7 @@ class Carrier:
             return []
         began = time.perf_counter()
         try:
-            results = self._timed(lambda: self.writer.write(entries))
+            results = self._timed(lambda: self.writer.write(entries), self._make_ahead)
         except DestinationFault:
             self._open = False  # whatever it was, the next try begins with a connection that answers
             raise
@@ -191,12 +228,14 @@ class Carrier:
             self._open = False
             return False
 
-    def _timed(self, function: Callable[[], T]) -> T:
+    def _timed(self, function: Callable[[], T], meanwhile: Callable[[], None] | None = None) -> T:
         """Run in the background thread; past the deadline (or the end of a drain) the connection is shut under it."""
         flight: Future[T] = self._thread.submit(function)
         self._flight = flight
         end = time.monotonic() + self.writer.deadline
         try:
+            if meanwhile is not None:
+                meanwhile()
             if not wait([flight], QUICK).not_done:
                 return flight.result()
             while wait([flight], 0.01).not_done:
@@ -216,7 +255,8 @@ class Carrier:
     def _wait(self, seconds: float) -> bool:
         if self._patience.lonely:
             return False
-        return self._source.keep_alive(seconds, [e.record for e in self._envelopes])
+        envelopes = self._block.envelopes if self._block is not None else ()
+        return self._source.keep_alive(seconds, [e.record for e in envelopes])
 
     def _on_fault(self, fault: DestinationFault, failures: int) -> None:
         self._span.event("fault", code=fault.code)
@@ -233,19 +273,26 @@ def ends_of(
         return [_settled(End.WRITTEN, list(envelopes))]
     settled: dict[End, list[Envelope[Any]]] = {}
     letters: list[Settled | DeadLetter] = []
+    for envelope, result in zip(envelopes, _by_item(spans, results), strict=True):
+        if isinstance(result, End):
+            settled.setdefault(result, []).append(envelope)
+        else:
+            letters.append(DeadLetter(envelope.record, envelope.item, 1, step, result.reason, result.rule, result.code))
+    return [_settled(end, done) for end, done in settled.items()] + letters
+
+
+def _by_item(spans: Sequence[int], results: Sequence[Result]) -> Iterable[Result]:
+    """One result an item."""
+    return results if len(spans) == len(results) else _of_several(spans, results)
+
+
+def _of_several(spans: Sequence[int], results: Sequence[Result]) -> Iterator[Result]:
     at = 0
-    for envelope, span in zip(envelopes, spans, strict=True):
+    for span in spans:
         rows = results[at : at + span]
         at += span
         refusal = next((r for r in rows if isinstance(r, Refusal)), None)
-        if refusal is not None:
-            letters.append(
-                DeadLetter(envelope.record, envelope.item, 1, step, refusal.reason, refusal.rule, refusal.code)
-            )
-        else:
-            end = rows[0] if len(set(rows)) == 1 else End.WRITTEN
-            settled.setdefault(end, []).append(envelope)  # type: ignore[arg-type]
-    return [_settled(end, done) for end, done in settled.items()] + letters
+        yield refusal or (rows[0] if len(set(rows)) == 1 else End.WRITTEN)
 
 
 def _settled(end: End, envelopes: list[Envelope[Any]]) -> Settled | DeadLetter:
@@ -269,13 +316,16 @@ def _coalesced(batches: Sequence[Batch[Any]], rows: int) -> list[Batch[Any]]:
 def entries_of(envelopes: Sequence[Envelope[Any]]) -> tuple[list[Entry], list[int]]:
     """The rows of the items, and how many each item has."""
     entries: list[Entry] = []
-    spans: list[int] = []
-    for envelope in envelopes:
-        rows = envelope.payload if isinstance(envelope.payload, tuple) else (envelope.payload,)
-        origin = envelope.record.origin
-        order = order_of((origin or envelope.record).offset, envelope.item)
-        entries += [Entry(row, origin is not None, order, joined=at > 0) for at, row in enumerate(rows)]
-        spans.append(len(rows))
+    spans = [1] * len(envelopes)
+    for at, envelope in enumerate(envelopes):
+        row, record = envelope.payload, envelope.record
+        origin = record.origin
+        order = order_of((origin or record).offset, envelope.item)
+        if row.__class__ is tuple:
+            entries += [Entry(each, origin is not None, order, joined=n > 0) for n, each in enumerate(row)]
+            spans[at] = len(row)
+        else:
+            entries.append(Entry(row, origin is not None, order))
     return entries, spans
 
 

@@ -149,6 +149,17 @@ class Writer(Protocol):
         """Let go of the connection."""
 
 
+@runtime_checkable
+class Encodes(Protocol):
+    """A writer that can make a block ready while it is writing another one."""
+
+    def encode(self, block: Sequence[Entry]) -> Sequence[Entry]:
+        """The same entries, with what was worked out of them; `write` takes either.
+
+        Called in another thread than a `write` under way. Raises nothing: what is wrong with a row `write` tells.
+        """
+
+
 class Evolution(msgspec.Struct):
     """What would have to be done to tables so that they hold their rows."""
 

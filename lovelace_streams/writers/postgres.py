@@ -149,7 +149,7 @@ class PostgresWriter:
         self.tables = Tables(rows)
         self.settings = settings
         self.deadline = settings.write_seconds + 1  # the server's own statement_timeout comes first, if it can
-        self.capabilities = Capabilities()
+        self.capabilities = Capabilities(block_rows=settings.block_rows)
         self.one_by_one = one_by_one
         self.evolves = settings.evolution == "add"
         """Whether `open` adds columns; a check turns it off."""
