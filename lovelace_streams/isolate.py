@@ -46,15 +46,13 @@ def isolate(
     sieve: Sieve[T] | None = None,
     sieves: int = 8,
     refused: Refused | None = None,
-    foreseen: Refused | None = None,
 ) -> list[R | Refused]:
     """Write `items` in order; one result an item.
 
     `refused` is what attempting all of them came to, where that was done: of a single item it is no verdict.
-    `foreseen` is what it would likely come to: the sieve is asked before anything is attempted.
     `sieves` bounds how often a sieve is asked: each asking may take one rule's rows, halving takes what is left.
     """
-    return _Isolation(items, attempt, sieve, sieves).run(refused, foreseen)
+    return _Isolation(items, attempt, sieve, sieves).run(refused)
 
 
 class _Isolation(Generic[T, R]):
@@ -65,12 +63,12 @@ class _Isolation(Generic[T, R]):
         self.sieves = sieves
         self.results: dict[int, R | Refused] = {}
 
-    def run(self, refused: Refused | None, foreseen: Refused | None) -> list[R | Refused]:
+    def run(self, refused: Refused | None) -> list[R | Refused]:
         everything = list(range(len(self.items)))
         if refused is not None and len(everything) > 1:
             self._part(everything, refused)
-        elif rest := everything if foreseen is None else self._sift(everything, foreseen):
-            self._write(rest)
+        elif everything:
+            self._write(everything)
         return [self.results[index] for index in range(len(self.items))]
 
     def _write(self, run: list[int]) -> bool:

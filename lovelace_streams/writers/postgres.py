@@ -9,7 +9,8 @@ import socket
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from typing import Any, Literal
+from itertools import compress
+from typing import Any, Literal, cast
 
 import msgspec
 import psycopg
@@ -288,13 +289,29 @@ class PostgresWriter:
     def write(self, block: Sequence[Entry]) -> list[Result]:
         """Write a block durably; see `Writer.write`."""
         self._tried = self.tables.touched(block) or self._tried
-        first: Refused | None = None
-        if not (self.one_by_one or self._sift):
-            ends = self._at_once(block.alike if isinstance(block, Encoded) else self._alike(block))
-            if ends is not None and not isinstance(ends, Refused):
-                self._keep([block[ends.index(End.WRITTEN)]] if End.WRITTEN in ends else [])
-                return ends  # type: ignore[return-value]
-            first = ends
+        if self.one_by_one:
+            return self._isolated(block)
+        rows = block.alike if isinstance(block, Encoded) else self._alike(block)
+        if rows is None:
+            return self._isolated(block)
+        if not (named := self._foreseen(block, rows)):
+            return self._whole(block, rows)
+        kept = [place not in named for place in range(len(block))]
+        left = list(compress(block, kept))
+        results = iter(self._whole(left, rows.only(kept)) if left else [])
+        return [next(results) if keep else named[place] for place, keep in enumerate(kept)]
+
+    def _whole(self, block: Sequence[Entry], rows: Alike) -> list[Result]:
+        """The block by one statement; where that is refused, what is refused is isolated."""
+        ends = self._at_once(rows)
+        if ends is None or isinstance(ends, Refused):
+            return self._isolated(block, ends)
+        if End.WRITTEN in ends:
+            self._keep([block[ends.index(End.WRITTEN)]])
+        return cast("list[Result]", ends)
+
+    def _isolated(self, block: Sequence[Entry], first: Refused | None = None) -> list[Result]:
+        """The block item by item, as far as it takes; `first` is what trying it whole came to."""
         items = items_of(block)
         outcomes = self._written(items, first)
         for item, outcome in zip(items, outcomes, strict=True):
@@ -330,16 +347,9 @@ class PostgresWriter:
         if self.one_by_one:
             outcomes = [isolate([item], self._attempt)[0] for item in items]
         else:
-            outcomes = isolate(items, self._attempt, self._sieve, refused=first, foreseen=self._foreseen())
+            outcomes = isolate(items, self._attempt, self._sieve, refused=first)
         self._judge(items, outcomes)
         return outcomes
-
-    def _foreseen(self) -> Refused | None:
-        """While blocks hold rows that break a rule, the rule is asked first: trying such a block costs as much."""
-        if not self._sift:
-            return None
-        self._sift -= 1
-        return Refused(Refusal(Reason.CHECK, "23514"))
 
     def _results(self, items: Sequence[Sequence[Entry]], outcomes: Sequence[list[End] | Refused]) -> list[Result]:
         """One result a row: a refused item's rows are all refused."""
@@ -630,6 +640,26 @@ class PostgresWriter:
                     named[places[ordinal - 1]] = rules[rule]
         if named and not references:
             self._sift = SIFTED_BLOCKS
+        return named
+
+    def _foreseen(self, block: Sequence[Entry], rows: Alike) -> dict[int, Refusal]:
+        """Rows that break a rule, by their places; asked only while blocks hold such rows.
+
+        Then asking costs less than having a block refused, and the rest may still go by straight COPY.
+        """
+        plan, shape = rows.plan, rows.table.shape
+        if not (self._sift and plan.askable and shape.plain):
+            return {}
+        self._sift -= 1
+        try:
+            _ = rows.spelled  # every value can be sent
+            asked = rows.literals(plan.asked)
+        except Unfit:
+            return {}
+        rules = shape.rules
+        found = {ordinal - 1: rules[rule] for ordinal, rule in self._asked(plan.verdict, asked)}
+        named = {place: refusal for place, refusal in found.items() if plan.sure(block[place].row)}
+        self._sift = SIFTED_BLOCKS if named else self._sift
         return named
 
     def _asked(self, query: bytes, parameters: list[str]) -> list[tuple[int, int]]:

@@ -13,6 +13,7 @@ tables, an item's rows go table by table, and the tables stand to each other in 
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from enum import Enum
+from itertools import compress
 from operator import attrgetter
 from typing import Any
 
@@ -22,7 +23,7 @@ from msgspec import UnsetType
 from lovelace_streams.errors import DestinationFault
 from lovelace_streams.rows import UNSET, Column, Row
 from lovelace_streams.writers import Entry
-from lovelace_streams.writers.postgres_sql import Plan, Unfit, identity_of, literal, plain_identity
+from lovelace_streams.writers.postgres_sql import Plan, Unfit, identity_of, plain_identity
 from lovelace_streams.writers.postgres_table import Link, Order, Shape
 from lovelace_streams.writers.postgres_types import Spelled, exact_key, lines
 
@@ -73,11 +74,7 @@ class Alike:
     def lines(self) -> bytes:
         """The lines of a COPY, in the order read. Raises `Unfit`."""
         if self._lines is None:
-            try:
-                self._lines = lines(list(self.spelled.values())).encode()
-            except UnicodeEncodeError:  # a lone surrogate: literals are made one by one, and tell which column has it
-                self.literals(self.plan.names)
-                raise
+            self._lines = lines(list(self.spelled.values())).encode()
         return self._lines
 
     def literals(self, names: Sequence[str], order: Sequence[int] | None = None) -> list[str]:
@@ -85,7 +82,15 @@ class Alike:
         columns = {name: self.spelled[name] for name in names}
         if order is not None:
             columns = {name: column.ordered(order) for name, column in columns.items()}
-        return [literal(name, column) for name, column in columns.items()]
+        return [column.literal() for column in columns.values()]
+
+    def only(self, chosen: Sequence[bool]) -> "Alike":
+        """Some of the rows."""
+        columns = {name: list(compress(values, chosen)) for name, values in self._columns.items()}
+        some = Alike(self.table, self.plan, columns)
+        if self._spelled is not None:
+            some._spelled = {name: column.only(chosen) for name, column in self._spelled.items()}
+        return some
 
     def segment(self) -> tuple[Segment, list[str]] | None:
         """One statement for all, in the order of their keys (deadlocks); None where a key comes twice."""

@@ -56,6 +56,7 @@ class Plan:
         self.statements = [statement.as_bytes() for statement in statements]
         self.copy = names.copy().as_bytes()
         self.asked = names.asked
+        self._unasked = [name for name in names.columns if name not in self.asked]
         self.verdict = names.verdict().as_bytes()
         self.verdict_on_references = names.verdict(references=True).as_bytes()
         self.names = names.columns
@@ -69,17 +70,21 @@ class Plan:
 
     def judgeable(self, row: Row) -> bool:
         """Whether a row that breaks a rule can't be refused for something else first, which was not asked about."""
-        unasked = [name for name in self.names if name not in self.asked]
         try:
-            self.encode([row], unasked or None)
+            self.encode([row], self._unasked)
         except Unfit:
             return False
-        values = [getattr(row, name) for name in unasked]
-        return all(map(fits_bigint, values)) and not any(getattr(row, name) is None for name in self.never_null)
+        return self.sure(row)
+
+    def sure(self, row: Row) -> bool:
+        """The same of a row that can be sent."""
+        return all(fits_bigint(getattr(row, name)) for name in self._unasked) and not any(
+            getattr(row, name) is None for name in self.never_null
+        )
 
     def encode(self, rows: Sequence[Row], names: Sequence[str] | None = None) -> list[str]:
         """One array literal a column, all of them or those named. Raises `Unfit` with the column's name."""
-        return [literal(name, self._spell(name, rows)) for name in names or self.names]
+        return [self._spell(name, rows).literal() for name in (self.names if names is None else names)]
 
     def spell(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, Spelled]:
         """Every column's values as texts. Raises `Unfit` with the column's name."""
@@ -93,17 +98,6 @@ class Plan:
             return self._spellers[name][1](values)
         except Exception as error:  # whatever a value of the wrong kind raises
             raise Unfit(name) from error
-
-
-def literal(name: str, column: Spelled) -> str:
-    """A column as an array literal. Raises `Unfit` for a lone surrogate."""
-    text = column.literal()
-    try:
-        if not text.isascii():
-            text.encode()
-    except UnicodeEncodeError as error:
-        raise Unfit(name) from error
-    return text
 
 
 class Unfit(Exception):  # noqa: N818 - says of a value what it is

@@ -279,13 +279,15 @@ def _each(spell: Callable[[Any], str], *, bare: bool) -> Speller:
 
 
 def _strings(values: Sequence[Any]) -> Spelled:
-    """Texts as they are; NUL is what no Postgres text can hold."""
-    kinds = set(map(type, values))
+    """Texts as they are; NUL is what no Postgres text can hold, and a lone surrogate can't be sent."""
     texts = list(values)
-    spelled = Spelled(texts, nulls=NoneType in kinds, bare=False)
-    if "\0" in "".join([text for text in texts if text is not None] if spelled.nulls else texts):
+    nulls = NoneType in set(map(type, values))
+    joined = "".join([text for text in texts if text is not None] if nulls else texts)
+    if "\0" in joined:
         raise ValueError("NUL in a text")
-    return spelled
+    if not joined.isascii():
+        joined.encode()
+    return Spelled(texts, nulls, bare=False)
 
 
 def _lists(inner: Speller, *, ints: bool) -> Speller:

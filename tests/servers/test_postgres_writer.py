@@ -2,7 +2,7 @@
 
 import threading
 import time
-from datetime import date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
 from typing import Any, Literal
@@ -18,7 +18,7 @@ from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.records import Reason
 from lovelace_streams.rows import UNSET, Row
 from lovelace_streams.settings import PostgresSettings
-from lovelace_streams.writers import End, Entry, Refusal
+from lovelace_streams.writers import End, Entry, Refusal, postgres
 from lovelace_streams.writers.postgres import PostgresWriter
 from lovelace_streams.writers.postgres_table import Order
 
@@ -114,14 +114,19 @@ def as_user(dsn, name, password=""):
 # -- types -------------------------------------------------------------------------------------------------------------
 
 
-def test_every_declared_type_comes_back_as_it_was(run, writer_of):
+@pytest.mark.parametrize("copy_rows", [1, 100])
+def test_every_declared_type_comes_back_as_it_was(run, writer_of, monkeypatch, copy_rows):
+    monkeypatch.setattr(postgres, "COPY_ROWS", copy_rows)
     run(create_table(Everything))
     writer = writer_of(Everything)
     writer.open()
     rows = [everything(), everything(tier=Tier.IRON, text=None, flag=False, amount=Decimal("1E+3"), ids=[1, 2**63 - 1])]
     rows.append(everything(id=1, tags=[], parts=[], data={}, ratio=float("inf"), kind=None, ids=[]))
+    rows.append(everything(id=2, text="\\N \\. \t\r\n\\", tags=["\\N\t"], ids=[-(2**63)]))
+    rows += [everything(id=n, text=text, at=datetime(2024, 2, 29, tzinfo=UTC)) for n, text in ((3, "\\."), (4, None))]
 
-    assert writer.write([Entry(row) for row in rows]) == [End.WRITTEN] * 3
+    assert writer.write([Entry(row) for row in rows]) == [End.WRITTEN] * len(rows)
+    assert writer._bet.likely  # of straight COPY, where that was tried
     stored = run("select * from everything").fetchall()
     plain = [
         tuple(msgspec.to_builtins(v) if isinstance(v, list | msgspec.Struct | Enum) else v for v in row)
@@ -320,6 +325,38 @@ def test_rules_of_a_set_are_told_in_two_writes_not_in_twenty(run, things, monkey
     assert [n % 10 for n, result in enumerate(results) if isinstance(result, Refusal)] == [3, 5] * 100
     assert {result.reason for result in results if isinstance(result, Refusal)} == {Reason.CHECK, Reason.NOT_NULL}
     assert attempts == [1000, 800]
+
+
+def test_while_blocks_hold_bad_rows_the_rule_is_asked_first_and_the_rest_is_copied(run, things, monkeypatch):
+    """Each block costs one question and one COPY, whatever share of it is refused."""
+    writer = things("create table things (id bigint primary key, text text not null check (text <> 'bad'))")
+    block = entries(*["bad" if n % 3 else "ok" for n in range(300)])
+    writer.write(block[:100])
+    attempts = []
+    at_once = writer._at_once
+    monkeypatch.setattr(writer, "_at_once", lambda rows, **options: attempts.append(len(rows)) or at_once(rows))
+    results = [result for at in (100, 200) for result in writer.write(writer.encode(block[at : at + 100]))]
+
+    assert [isinstance(result, Refusal) for result in results] == [n % 3 > 0 for n in range(100, 300)]
+    assert {result for result in results if isinstance(result, Refusal)} == {
+        Refusal(Reason.CHECK, "23514", "things_text_check")
+    }
+    assert attempts == [33, 33]
+    assert writer._bet.likely
+    assert run("select count(*) from things").fetchone() == (100,)
+
+
+def test_a_full_picture_of_what_is_there_is_merged_after_a_few_lost_bets(run, things, monkeypatch):
+    writer = things()
+    tried = []
+    copy_in = postgres.copy_in
+    monkeypatch.setattr(postgres, "copy_in", lambda *args: tried.append(args) or copy_in(*args))
+    block = entries(*"abcdefghij")
+    for _ in range(40):
+        assert writer.write(block) == [End.WRITTEN] * 10
+
+    assert len(tried) == 7  # the first one won, then with ever longer pauses
+    assert run("select count(*) from things").fetchone() == (10,)
 
 
 def test_row_security_refuses_rows_not_the_deployment(run, things, database):
