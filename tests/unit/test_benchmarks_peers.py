@@ -11,6 +11,7 @@ from benchmarks.common import payload
 from benchmarks.isolation import summary as isolated
 from benchmarks.latency import percentiles
 from benchmarks.peers.__main__ import summary
+from benchmarks.peers.contenders import contenders
 from benchmarks.peers.records import Load, flat, nested, user, values
 from dataflows.discord import Member
 
@@ -71,6 +72,16 @@ def test_both_of_bentos_configurations_map_alike(name: str) -> None:
     [plain] = yaml.safe_load((PEERS / "bento" / "members.yaml").read_text())["pipeline"]["processors"]
 
     assert mapping["mapping"].partition("[")[2] == plain["mapping"].partition("[")[2]
+
+
+def test_who_cant_be_built_is_left_out_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    with pytest.raises(SystemExit, match="nobody is left"):
+        contenders(tmp_path, only="bento")
+    assert capsys.readouterr().err == "bento is left out: building it takes Go 1.23 or newer on the PATH\n"
 
 
 def test_latencies_are_told_by_what_few_exceed() -> None:
