@@ -322,10 +322,14 @@ def state_of(settings: Settings, job: str) -> dict[str, Any]:
 
 def first_read(worker: Worker) -> datetime | None:
     """When it read its first records, by its log."""
-    for line in worker.log.read_text(errors="replace").splitlines() if worker.log.exists() else ():
-        if line.startswith("{") and (entry := json.loads(line)).get("event") == "reading":
-            return datetime.fromisoformat(entry["timestamp"])
-    return None
+    return next((datetime.fromisoformat(it["timestamp"]) for it in logged(worker) if it["event"] == "reading"), None)
+
+
+def logged(worker: Part) -> Iterator[dict[str, Any]]:
+    """What it said, line by line; not what is being written just now."""
+    for line in worker.log.read_text(errors="replace").splitlines(keepends=True) if worker.log.exists() else ():
+        if line.startswith("{") and line.endswith("\n"):
+            yield json.loads(line)
 
 
 def until(condition: Callable[[], Any], worker: Part, pause: float, seconds: float = 120) -> Any:

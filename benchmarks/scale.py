@@ -21,7 +21,6 @@ from typing import Any
 from uuid import uuid4
 
 import psutil
-from confluent_kafka import ConsumerGroupState
 
 from benchmarks import database
 from benchmarks.common import (
@@ -29,7 +28,6 @@ from benchmarks.common import (
     GUILD,
     TABLE,
     Servers,
-    admin_of,
     alternate,
     arguments,
     completed,
@@ -37,6 +35,7 @@ from benchmarks.common import (
     cpu_seconds,
     fresh_topic,
     held_back,
+    logged,
     make_table,
     many_messages,
     peak_memory,
@@ -63,8 +62,6 @@ WORKERS = (1, 2, 4)
 PARTS = ("workers", "table", "job")
 SPREAD, PRIME = 2_654_435_761, 10_000_000_019
 """`n * SPREAD % PRIME`: as many different numbers in no order, within 64 bits up to the three billionth."""
-SETTLE_SECONDS = 1.0
-"""From the group's last word to the workers' first poll of what they were given."""
 
 
 def main() -> int:
@@ -107,9 +104,9 @@ def shared(servers: Servers, rows: int, number: int) -> dict[str, Any]:
         try:
             with held_back(servers.settings, topic, many_messages(rows), job=job, transaction=topic):
                 for worker in started:
+                    worker.log.unlink(missing_ok=True)
                     worker.start()
-                until(lambda: _joined(servers, topic, number), started[0], 0.1)
-                time.sleep(SETTLE_SECONDS)
+                until(lambda: _joined(started), started[0], 0.1)
                 used = [cpu_seconds(worker.process()) for worker in started]
                 others = servers.cpu()
             began = datetime.now(UTC)
@@ -129,12 +126,22 @@ def shared(servers: Servers, rows: int, number: int) -> dict[str, Any]:
     }
 
 
-def _joined(servers: Servers, group: str, number: int) -> bool | None:
-    """Whether so many members share the topic, and that of replays, as evenly as can be."""
-    described = admin_of(servers.settings).describe_consumer_groups([group])[group].result(10)
-    held = [len(member.assignment.topic_partitions) for member in described.members]
-    even = len(held) == number and max(held) - min(held) <= 1 and sum(held) == SHARED + 1
-    return True if even and described.state is ConsumerGroupState.STABLE else None
+def _held(worker: Worker) -> set[tuple[str, int]]:
+    """The partitions that it has begun to read, by its log."""
+    held: set[tuple[str, int]] = set()
+    for entry in logged(worker):
+        if entry["event"] == "assigned":
+            held.add((entry["topic"], entry["partition"]))
+        if entry["event"] == "revoked":
+            named = (name.rpartition("-") for name in entry["partitions"])
+            held -= {(topic, int(partition)) for topic, _, partition in named}
+    return held
+
+
+def _joined(workers: list[Worker]) -> bool | None:
+    """Whether they share the topic, and that of replays, as evenly as can be."""
+    held = [len(_held(worker)) for worker in workers]
+    return True if max(held) - min(held) <= 1 and sum(held) == SHARED + 1 else None
 
 
 # -- rows in the table -------------------------------------------------------------------------------------------------
