@@ -34,12 +34,18 @@ class Sizes:
 SUITE = {
     "members": Sizes("--rows 100000 --runs 3", "--rows 300000 --runs 5", "--rows 20000 --runs 1"),
     "stages": Sizes("--rows 100000 --runs 3", "--rows 300000 --runs 5", "--rows 20000 --runs 1"),
+    "reading": Sizes("--rows 300000 --runs 3", "--rows 1000000 --runs 5", "--rows 50000 --runs 1"),
+    "ledger": Sizes("--rows 100000 --runs 3", "--rows 200000 --runs 3", "--rows 20000 --runs 1 --jobs 1000"),
+    "avro": Sizes("", "", "--rows 2000 --runs 2"),
     "clickhouse": Sizes("--rows 100000 --runs 3", "--rows 300000 --runs 5", "--rows 20000 --runs 1"),
     "scale": Sizes(
-        "",
-        "--rows 1000000 --tables 0,1000000,10000000 --job-items 10000000",
-        "--rows 100000 --runs 1 --table-rows 20000",
+        "--rows 500000 --runs 3",
+        "--rows 1000000 --runs 3 --tables 0,1000000,10000000 --job-items 10000000",
+        "--rows 100000 --runs 1 --table-rows 20000 --tables 0,100000 --job-items 100000",
     ),
+    "peers": Sizes("", "--rows 300000 --runs 3", "--rows 20000 --warm 10000 --runs 1"),
+    "isolation": Sizes("", "--rows 80000 --runs 2", "--rows 8000 --runs 1 --shares 0,0.01"),
+    "latency": Sizes("", "--seconds 15 --runs 3", "--seconds 4 --runs 1 --rates 1000"),
 }
 """In the order in which `all` runs them; a benchmark that is not here is called without sizes."""
 USUAL = ["members", "stages"]

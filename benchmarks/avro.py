@@ -1,10 +1,13 @@
-"""What an Avro record costs, beside fastavro and JSON: `python -m benchmarks.avro`.
+"""What an Avro record costs to decode and to map, beside fastavro and JSON, without any server.
 
-One JSON object a line: microseconds of CPU a record, the least of several rounds.
+    make bench ARGS="avro"
+
+A row is a record; CPU is this process's, which does nothing else.
 """
 
 import io
 import json
+import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -14,6 +17,7 @@ from typing import Annotated, Any
 import fastavro
 import msgspec
 
+from benchmarks.common import alternate, arguments, speed, summary
 from lovelace_streams import Envelope, From, Items, JsonDecoder, Record, Row
 from lovelace_streams.avro import AvroDecoder
 from lovelace_streams.avro.reading import reading
@@ -69,26 +73,24 @@ class Narrow(Row, table="narrow", primary_key="id"):
     content: str | None
 
 
-def main(records: int = 20_000, rounds: int = 5) -> None:
-    """Measure and print."""
+def measurements(records: int) -> dict[str, Callable[[], dict[str, Any]]]:
+    """By name, in the order of a run."""
     schema = load(SCHEMA)
     parsed = fastavro.parse_schema(json.loads(SCHEMA.read_text()))
     stream = io.BytesIO()
     fastavro.schemaless_writer(stream, parsed, DATUM)
     avro, text = stream.getvalue(), msgspec.json.encode(DATUM)
     whole, _ = reading(schema.root, schema.root)
-
-    def measure(what: str, call: Callable[[], Any]) -> None:
-        least = min(_seconds(call, records) for _ in range(rounds))
-        print(json.dumps({"what": what, "bytes": len(avro), "us": round(least / records * 1e6, 2)}), flush=True)
-
-    measure("fastavro, the writer's schema", lambda: fastavro.schemaless_reader(io.BytesIO(avro), parsed, None))
-    measure("read whole", lambda: whole(avro, 0))
+    calls: dict[str, Callable[[], Any]] = {
+        "fastavro, the writer's schema": lambda: fastavro.schemaless_reader(io.BytesIO(avro), parsed, None),
+        "read whole": lambda: whole(avro, 0),
+    }
     for row in (Wide, Narrow):
         name, items, mapper = row.__name__, Items("d", row), normalizer(row)
-        measure(f"decoded for {name}", _decoding(AvroDecoder(SCHEMA, items), avro))
-        measure(f"decoded and mapped to {name}", _mapping(AvroDecoder(SCHEMA, items), mapper, avro))
-        measure(f"the same as JSON, {name}", _mapping(_Json(items), mapper, text))
+        calls[f"decoded for {name}"] = _decoding(AvroDecoder(SCHEMA, items), avro)
+        calls[f"decoded and mapped to {name}"] = _mapping(AvroDecoder(SCHEMA, items), mapper, avro)
+        calls[f"the same as JSON, {name}"] = _mapping(_Json(items), mapper, text)
+    return {what: lambda call=call: timed(call, records) for what, call in calls.items()}  # type: ignore[misc]
 
 
 class _Json(JsonDecoder):
@@ -116,12 +118,22 @@ def _mapping(decoder: Any, mapper: Any, message: bytes) -> Callable[[], Any]:
     return lambda: mapper.normalize(decode(), 1_700_000_000_000)
 
 
-def _seconds(call: Callable[[], Any], times: int) -> float:
-    began = time.process_time()
-    for _ in range(times):
+def timed(call: Callable[[], Any], records: int) -> dict[str, Any]:
+    """The same record so often."""
+    began, cpu = time.perf_counter(), time.process_time()
+    for _ in range(records):
         call()
-    return time.process_time() - began
+    return speed(records, time.perf_counter() - began, time.process_time() - cpu)
+
+
+def main() -> int:
+    """Run it; prints its JSON lines."""
+    options = arguments("avro", __doc__, rows=20_000, runs=5).parse_args()
+    results = alternate("avro", measurements(options.rows), options.runs)
+    pairs = [(f"decoded and mapped to {name}", f"the same as JSON, {name}") for name in ("Wide", "Narrow")]
+    print(json.dumps(summary("avro", results, pairs, rows=options.rows)), flush=True)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

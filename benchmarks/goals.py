@@ -118,9 +118,9 @@ GOALS = [
         at_most=True,
     ),
     Goal(
-        "p99 latency at 1,000 records/s, against Bento's",
+        "p99 latency at 1,000 records/s, against Bento's, both gathering for 50 ms",
         1,
-        ratio("latency", f"{OURS}, linger 5 ms, 1000 records/s", "bento, linger 5 ms, 1000 records/s", "p99_ms"),
+        ratio("latency", f"{OURS}, linger 50 ms, 1000 records/s", "bento, linger 50 ms, 1000 records/s", "p99_ms"),
         at_most=True,
     ),
     Goal("what is left of the speed at many rows in the table, against what the bare database keeps", 1, _lost),

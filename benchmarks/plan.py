@@ -18,7 +18,13 @@ PARTITIONS_A_WORKER = 4
 """So that workers can be added, and what one more worker takes over evens out."""
 JOBS = {"new rows": "job, best, new rows", "existing rows": "job, best, existing rows"}
 ALONE = {"new rows": "database, copy 2000, new rows", "existing rows": "database, merge 2000, existing rows"}
-NOTHING = 'Not measured yet: `make bench ARGS="members scale --save benchmarks/results"`.\n'
+REPORTS = {
+    "of one job, in order": "1 job in order, ranges",
+    "of ten jobs, interleaved": "10 jobs interleaved, sums",
+    "of all open jobs, by chance": "open jobs at random, sums",
+}
+"""How jobs lie in a partition, and what was measured of it: in the form that workers choose."""
+NOTHING = 'Not measured yet: `make bench ARGS="members ledger scale --save benchmarks/results"`.\n'
 
 
 def unit_costs(measured: Measured) -> str:
@@ -44,16 +50,20 @@ def unit_costs(measured: Measured) -> str:
     if "message_bytes" in members.summary:
         said = members.summary
         text += f"\nA message is {said['message_bytes']} bytes of JSON, a row {said['row_bytes']} bytes of COPY text.\n"
-    return text + _ledger(measured)
+    return text
 
 
-def _ledger(measured: Measured) -> str:
-    service = measured["members"].servers_cpu(JOBS["new rows"]).get("api", 0.0)
-    text = f"\nThe ledger: {number(service)} CPU seconds of the progress service for a million offsets"
-    tables = measured["scale"].servers_cpu("1 worker").get("postgres")
-    if tables is not None:
-        text += f", and {number(tables)} of its Postgres, seen where no rows are written beside it"
-    return text + ".\n"
+def ledger(measured: Measured) -> str:
+    """What a million offsets cost, by how the jobs of the messages lie."""
+    found = measured["ledger"]
+    rows = [
+        (what, *(number(_median(found, name, field)) for field in ("cpu_us_per_row", "postgres_cpu_us_per_row")))
+        for what, name in REPORTS.items()
+        if found.has(name)
+    ]
+    if not rows:
+        return NOTHING
+    return table(("messages", "seconds of the progress service", "seconds of its Postgres"), rows)
 
 
 def million(measured: Measured) -> str:
@@ -113,7 +123,12 @@ def seen(measured: Measured) -> str:
     return f"On {cores} cores, shared with the servers:\n\n" + "\n".join(lines) + "\n" if lines else NOTHING
 
 
-PARTS: dict[str, Callable[[Measured], str]] = {"unit-costs": unit_costs, "million": million, "seen": seen}
+PARTS: dict[str, Callable[[Measured], str]] = {
+    "unit-costs": unit_costs,
+    "ledger-costs": ledger,
+    "million": million,
+    "seen": seen,
+}
 
 
 def _cores(microseconds: float) -> int:

@@ -138,6 +138,25 @@ def large_job(measured: Measured) -> str:
     return _shown(found, picture("memory", "Memory of the worker by items done"), _speeds(found), sentence)
 
 
+def ledger(measured: Measured) -> str:
+    """Reports and what they cost; what is asked beside many open jobs."""
+    found = measured["ledger"]
+    head = ("what", "offsets/s", "lowest to highest", "CPU µs an offset", "Postgres' CPU µs an offset", "KB a report")
+    rows = [
+        (
+            *_speed(found, name)[:4],
+            _one(found.spread(name, "postgres_cpu_us_per_row")),
+            _one(found.spread(name, "request_kb")),
+        )
+        for name in found.names
+        if found.spread(name)
+    ]
+    asked = found.first("asked").get("ms", {})
+    sentence = f"Beside {found.summary.get('open_jobs', 0):,} open jobs, a question takes, in milliseconds: "
+    sentence += ", ".join(f"{name} {number(ms)}" for name, ms in asked.items()) + ".\n"
+    return _shown(found, table(head, rows), sentence if asked else "")
+
+
 def _plain(name: str) -> Callable[[Measured], str]:
     return lambda measured: _shown(measured[name], _speeds(measured[name]))
 
@@ -152,7 +171,8 @@ PARTS: dict[str, Callable[[Measured], str]] = {
     "isolation": isolation,
     "latency": latency,
     "clickhouse": _plain("clickhouse"),
-    "ledger": _plain("ledger"),
+    "avro": _plain("avro"),
+    "ledger": ledger,
     "workers": workers,
     "rows-before": rows_before,
     "large-job": large_job,

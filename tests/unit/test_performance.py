@@ -34,6 +34,7 @@ def everything(tmp_path: Path) -> Path:
     """Something of each benchmark that a page or a picture shows."""
     saved(tmp_path, "members", [line(name) for name in dict.fromkeys(name for pair in members.PAIRS for name in pair)])
     saved(tmp_path, "stages", [line("whole job"), line("read: stage"), line("read: limit"), line("around")])
+    saved(tmp_path, "ledger", [line("1 job in order, ranges", postgres_cpu_us_per_row=1.0, request_kb=2.0)])
     saved(tmp_path, "peers", [line(f"{who}, best, new rows") for who in ("lovelace_streams", "bento")])
     saved(tmp_path, "isolation", [line(f"lovelace_streams, best, check, {share} %") for share in (0, 1, 10)])
     percentiles = {"p50_ms": 1.0, "p99_ms": 2.0, "p999_ms": 3.0}
