@@ -19,36 +19,29 @@ from typing import Any
 
 from benchmarks import database
 from benchmarks.common import (
-    COLUMNS,
     GUILD,
-    HOME,
-    PARTITIONS,
     TABLE,
     Servers,
     alternate,
     arguments,
     count_rows,
-    cpu_seconds,
     fresh_topic,
     make_table,
-    median_speeds,
     messages,
     say,
     servers,
-    spread,
     submit,
     summary,
     work,
 )
 
-__all__ = ["COLUMNS", "HOME", "PARTITIONS", "TABLE", "cpu_seconds", "median_speeds", "messages", "say", "spread"]
-
 SETTINGS = {
-    "batch 100": {"BATCH_SIZE": "100"},
+    "defaults": {},
+    "batch 100": {"BATCH_SIZE": "100", "POSTGRES_BLOCK_ROWS": "1"},
     "best": {"BATCH_SIZE": "2000", "POLL_SIZE": "4000"},
 }
-"""The defaults (100 rows, committed each), and what is quickest."""
-BLOCK = {"batch 100": 100, "best": 2000}
+"""Nothing said; 100 rows, committed each; and what is quickest."""
+BLOCK = {"defaults": 500, "batch 100": 100, "best": 2000}
 """How many rows the writer's transactions hold with these settings: those of the database alone are as large."""
 PAIRS = [
     (f"job, {name}, {rows} rows", f"database, {how} {size}, {rows} rows")

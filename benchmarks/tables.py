@@ -103,7 +103,10 @@ def isolation(measured: Measured) -> str:
     kinds = dict.fromkeys(name.rpartition(", ")[0] for name in found.names)
     head = ("messages/s", *(f"{share} bad" for share in shares))
     rows = [(kind, *(_one(found.spread(f"{kind}, {share}")) for share in shares)) for kind in kinds]
-    return _shown(found, picture("isolation", "Messages a second by the share of bad ones"), table(head, rows))
+    gave_up = "; ".join(found.summary.get("gave_up") or [])
+    sentence = f"Not through within their time, with the speed until then: {gave_up}.\n" if gave_up else ""
+    shown = picture("isolation", "Messages a second by the share of bad ones")
+    return _shown(found, shown, table(head, rows), sentence)
 
 
 def latency(measured: Measured) -> str:
