@@ -5,12 +5,12 @@
 *job*: one worker as in production, with dead letters, the ledger (a real progress service) and commits on; from the
 first read to the job's completion as the service dates it. ClickHouse is chDB, the engine within the worker's process.
 *insert*: the same rows by the client's same call, in blocks as large, columns and versions prebuilt, and nothing else.
+*write*: the same rows handed to the writer, which checks them and builds columns and versions.
 
 Only one process may have chDB's folder open, so tables are made and counted, and blocks inserted, in processes of
 their own.
 """
 
-import gc
 import io
 import json
 import os
@@ -18,7 +18,7 @@ import shutil
 import struct
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from datetime import datetime
 from multiprocessing import get_context
@@ -45,6 +45,7 @@ from dataflows import discord_messages, discord_messages_sample
 from lovelace_streams import JsonDecoder, Record, Row
 from lovelace_streams.avro import Registry
 from lovelace_streams.mapping import normalizer
+from lovelace_streams.outside import Outside
 from lovelace_streams.settings import ClickHouseSettings
 from lovelace_streams.submit import Outgoing
 from lovelace_streams.writers import Entry, order_of
@@ -59,6 +60,7 @@ SETTINGS = {"defaults": {"POLL_SIZE": "500"}, "best": {"POLL_SIZE": "10000", "BA
 BLOCK = {name: int(told["POLL_SIZE"]) for name, told in SETTINGS.items()}
 """How many rows an insert holds with these settings: those of the engine alone are as large."""
 PAIRS = [(f"job, {kind}, {name}", f"insert {size}") for name, size in BLOCK.items() for kind in ("JSON", "Avro")]
+PAIRS += [(f"write {size}", f"insert {size}") for size in BLOCK.values()]
 
 
 class Bench:
@@ -79,6 +81,7 @@ class Bench:
         for name, size in BLOCK.items():
             made[f"job, JSON, {name}"] = lambda name=name: self.job("JSON", name)
             made[f"insert {size}"] = lambda size=size: self.insert(size)
+            made[f"write {size}"] = lambda size=size: self.insert(size, write)
             made[f"job, Avro, {name}"] = lambda name=name: self.job("Avro", name)
         return {what: measure for what, measure in made.items() if self.only in what}
 
@@ -92,10 +95,10 @@ class Bench:
         self.check()
         return result
 
-    def insert(self, size: int) -> dict[str, Any]:
+    def insert(self, size: int, how: Callable[[int, int], dict[str, Any]] | None = None) -> dict[str, Any]:
         """The same rows as blocks, and nothing else."""
         alone(make_table)
-        result: dict[str, Any] = alone(insert, self.rows, size)
+        result: dict[str, Any] = alone(how or insert, self.rows, size)
         self.check()
         return result
 
@@ -177,15 +180,29 @@ def insert(rows: int, size: int) -> dict[str, Any]:
     """What the writer hands to the client, built before; and then nothing but the client's call."""
     writer = _writer()
     writer.open()
-    entries = [Entry(row, order=order_of(offset, 0)) for offset, row in enumerate(_rows(rows))]
-    blocks = [writer._encode(entries[at : at + size]) for at in range(0, rows, size)]  # noqa: SLF001 - to leave it out
-    del entries
-    gc.collect()
-    gc.freeze()
+    blocks = [writer._encode(block) for block in _blocks(rows, size)]  # noqa: SLF001 - to leave it out
+    return timed(rows, blocks, writer._insert)  # noqa: SLF001
+
+
+def write(rows: int, size: int) -> dict[str, Any]:
+    """The writer, given the rows."""
+    writer = _writer()
+    writer.open()
+    return timed(rows, _blocks(rows, size), writer.write)
+
+
+def timed(rows: int, blocks: Sequence[Any], write: Callable[[Any], Any]) -> dict[str, Any]:
+    """Block after block, with the collector as quiet as in a worker."""
+    Outside().started()
     began, cpu = time.perf_counter(), time.process_time()
     for block in blocks:
-        writer._insert(block)  # noqa: SLF001
+        write(block)
     return speed(rows, time.perf_counter() - began, time.process_time() - cpu)
+
+
+def _blocks(rows: int, size: int) -> list[list[Entry]]:
+    entries = [Entry(row, order=order_of(offset, 0)) for offset, row in enumerate(_rows(rows))]
+    return [entries[at : at + size] for at in range(0, rows, size)]
 
 
 def _rows(rows: int) -> Iterator[Row]:
