@@ -1,9 +1,10 @@
-"""Halving: find the rows that a destination refuses, while every other row is written, in order, for good.
+"""Isolation: find the rows that a destination refuses, while every other row is written, in order, for good.
 
 A run of rows is attempted whole. If it is refused, a *sieve* may name the guilty ones at once; what is left, or what no
-sieve can tell, is cut in two halves that are attempted one after the other, each durable before the next begins. So a
-single row is judged with everything before it written, which is how the writer that writes one by one judges it
-(law 8). Nothing here knows a driver, an engine or SQL; faults (exceptions) pass through untouched.
+sieve can tell, is *swept*: the destination itself writes it one by one, where it can. Else it is cut in two halves that
+are attempted one after the other, each durable before the next begins. So a single row is judged with everything before
+it written, which is how the writer that writes one by one judges it (law 8). Nothing here knows a driver, an engine or
+SQL; faults (exceptions) pass through untouched.
 
 One bad row costs about log2(n) refused and as many accepted attempts: if the first half is accepted, the second one
 holds the culprit and is cut without being tried.
@@ -38,6 +39,8 @@ Attempt = Callable[[Sequence[T]], Sequence[R] | Refused]
 """Writes all items durably and says what became of each, or writes none of them."""
 Sieve = Callable[[Sequence[T], Refused], Mapping[int, Refusal]]
 """Names items (by their index) that would be refused alone as well, whatever is written before them; may name none."""
+Sweep = Callable[[Sequence[T]], Sequence[R | Refused] | None]
+"""Writes items durably one after the other, each by itself, and says what became of each; None where it can't."""
 
 
 def isolate(
@@ -46,17 +49,30 @@ def isolate(
     sieve: Sieve[T] | None = None,
     sieves: int = 8,
     refused: Refused | None = None,
+    sweep: Sweep[T, R] | None = None,
+    swept: int = 64,
 ) -> list[R | Refused]:
     """Write `items` in order; one result an item.
 
     `refused` is what attempting all of them came to, where that was done: of a single item it is no verdict.
+    `sweep` takes at most `swept` items at a time: runs that were refused are cut to that length instead of in halves.
     `sieves` bounds how often a sieve is asked: each asking may take one rule's rows, halving takes what is left.
     """
-    return _Isolation(items, attempt, sieve, sieves).run(refused)
+    return _Isolation(items, attempt, sieve, sieves, sweep, swept).run(refused)
 
 
 class _Isolation(Generic[T, R]):
-    def __init__(self, items: Sequence[T], attempt: Attempt[T, R], sieve: Sieve[T] | None, sieves: int) -> None:
+    def __init__(
+        self,
+        items: Sequence[T],
+        attempt: Attempt[T, R],
+        sieve: Sieve[T] | None,
+        sieves: int,
+        sweep: Sweep[T, R] | None,
+        swept: int,
+    ) -> None:
+        self.sweep = sweep
+        self.swept = swept
         self.items = items
         self.attempt = attempt
         self.sieve = sieve
@@ -83,12 +99,23 @@ class _Isolation(Generic[T, R]):
         return False
 
     def _part(self, run: list[int], outcome: Refused) -> None:
-        """A run that was refused: without those that are named, else in halves."""
+        """A run that was refused: without those that are named, else one by one, else in halves."""
         rest = self._sift(run, outcome)
-        if len(rest) == len(run):
+        if len(rest) < len(run):
+            if rest:
+                self._write(rest)
+        elif self.sweep is not None and len(run) > self.swept:
+            for at in range(0, len(run), self.swept):
+                self._write(run[at : at + self.swept])
+        elif not self._swept(run):
             self._halve(run)
-        elif rest:
-            self._write(rest)
+
+    def _swept(self, run: list[int]) -> bool:
+        """Whether the run was written one by one."""
+        outcomes = self.sweep([self.items[index] for index in run]) if self.sweep is not None else None
+        if outcomes is not None:
+            self.results.update(zip(run, outcomes, strict=True))
+        return outcomes is not None
 
     def _halve(self, run: list[int]) -> None:
         middle = len(run) // 2

@@ -24,7 +24,17 @@ from lovelace_streams.isolate import Refused, isolate
 from lovelace_streams.records import Reason
 from lovelace_streams.rows import Row
 from lovelace_streams.settings import PostgresSettings
-from lovelace_streams.writers import Capabilities, End, Entry, Evolution, Refusal, Result, items_of, superseded
+from lovelace_streams.writers import (
+    Capabilities,
+    End,
+    Entry,
+    Evolution,
+    Refusal,
+    Result,
+    items_of,
+    postgres_sweep,
+    superseded,
+)
 from lovelace_streams.writers.postgres_block import Alike, OneTable, Segment, Tables
 from lovelace_streams.writers.postgres_copy import Bet, copy_in
 from lovelace_streams.writers.postgres_evolve import evolution_of, evolve
@@ -105,6 +115,10 @@ def reason_of(sqlstate: str) -> Reason:
     return REASONS.get(sqlstate) or (Reason.BAD_VALUE if sqlstate.startswith("22") else Reason.REFUSED)
 
 
+RECORDS = tuple(code for code, fault in FAULTS.items() if fault in ("record", "deployment") and code != "0A")
+"""What may be said of one row while its neighbours are written; feature_not_supported is said of how we ask."""
+NOT_SWEPT = frozenset({"42501", "42704", "0A000"})
+"""PL/pgSQL is not there, or not for us."""
 COPY_ROWS = 8
 """Fewer rows than this are merged: a bet that is lost costs more than it can win."""
 SIFTED_BLOCKS = 16
@@ -158,6 +172,7 @@ class PostgresWriter:
         self._frame = Frame((), b"commit", b"rollback")
         self._suppresses = False
         self._copies = False
+        self._sweeps = True
         self._bet = Bet()
         self._sift = 0
         self._last: dict[OneTable, Sequence[Entry]] = {}
@@ -347,7 +362,9 @@ class PostgresWriter:
         if self.one_by_one:
             outcomes = [isolate([item], self._attempt)[0] for item in items]
         else:
-            outcomes = isolate(items, self._attempt, self._sieve, refused=first)
+            outcomes = isolate(
+                items, self._attempt, self._sieve, refused=first, sweep=self._sweep, swept=postgres_sweep.ROWS
+            )
         self._judge(items, outcomes)
         return outcomes
 
@@ -498,9 +515,7 @@ class PostgresWriter:
         fault = fault_of(code)
         if fault == "destination":
             raise DestinationFault(code, f"from {self.settings.name}") from None
-        rule = error.diag.constraint_name or error.diag.column_name or ""
-        refusal = Refusal(reason_of(code) if fault == "record" else Reason.REFUSED, code, rule)
-        return Refused(refusal, again=code in AGAIN, suspect=fault != "record")
+        return _refused_for(code, error.diag.constraint_name or error.diag.column_name or "")
 
     # -- one transaction ---------------------------------------------------------------------------------------------
 
@@ -642,6 +657,46 @@ class PostgresWriter:
             self._sift = SIFTED_BLOCKS
         return named
 
+    def _sweep(self, items: Sequence[Sequence[Entry]]) -> list[list[End] | Refused] | None:
+        """Rows of one plan, one by one within the server; None where they are not, or the server does not do it."""
+        entries = [entry for item in items for entry in item]
+        if not self._sweeps or len(entries) > len(items) or len(self.tables.touched(entries)) > 1:
+            return None
+        [*plans] = set(self.tables.of(entries[0]).plans_of(entries))
+        if len(plans) > 1:
+            return None
+        try:
+            columns = plans[0].encode([entry.row for entry in entries])
+            outcomes = self._swept(plans[0].sweep(RECORDS, sorted(AGAIN)), columns)
+        except Unfit:
+            return None
+        except psycopg.Error as error:
+            self._refused(self._connected(), error)  # of the destination: raises
+            self._sweeps = self._sweeps and error.sqlstate not in NOT_SWEPT
+            return None
+        suppresses = self.tables.of(entries[0]).shape.suppresses
+        return [self._of_swept(outcome, suppresses=suppresses) for outcome in outcomes]
+
+    def _swept(self, script: bytes, columns: list[str]) -> list[postgres_sweep.Outcome]:
+        connection = self._connected()
+        with _one_trip(connection):
+            for statement in self._frame.begin:
+                connection.execute(statement, prepare=False)
+            connection.execute(postgres_sweep.carry(len(columns)), columns, prepare=False)
+            connection.execute(script, prepare=False)
+            answer = connection.execute(postgres_sweep.ANSWER, prepare=False)
+            connection.execute(self._frame.keep, prepare=False)
+        [(text,)] = answer.fetchall()
+        return postgres_sweep.OUTCOMES.decode(text)
+
+    @staticmethod
+    def _of_swept(outcome: postgres_sweep.Outcome, *, suppresses: bool) -> list[End] | Refused:
+        if outcome.code:
+            return _refused_for(outcome.code, outcome.rule)
+        if outcome.written:
+            return [End.WRITTEN]
+        return [End.SUPPRESSED if suppresses and not outcome.newer else End.SUPERSEDED]
+
     def _foreseen(self, block: Sequence[Entry], rows: Alike) -> dict[int, Refusal]:
         """Rows that break a rule, by their places; asked only while blocks hold such rows.
 
@@ -669,6 +724,14 @@ class PostgresWriter:
         except psycopg.Error as error:
             self._refused(self._connected(), error)
             return []
+
+
+def _refused_for(code: str, rule: str) -> Refused:
+    """A code that is not the destination's."""
+    own = fault_of(code) == "record"
+    return Refused(
+        Refusal(reason_of(code) if own else Reason.REFUSED, code, rule), again=code in AGAIN, suspect=not own
+    )
 
 
 def _askable(table: OneTable, entries: Sequence[Entry], *, references: bool) -> dict[Plan, list[int]]:

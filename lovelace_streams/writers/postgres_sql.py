@@ -12,6 +12,7 @@ from typing import Any
 from psycopg import sql
 
 from lovelace_streams.rows import Column, Row, Table
+from lovelace_streams.writers.postgres_sweep import script
 from lovelace_streams.writers.postgres_table import Shape, identifier
 from lovelace_streams.writers.postgres_types import Spelled, Speller, TypeInfo, certain, fits_bigint, speller
 
@@ -52,6 +53,7 @@ class Plan:
             statements = [names.insert(overwrite=True, returning=returning)]
         else:
             statements = [names.update(), names.insert_missing()]
+        self._returning = returning or not self.single
         # rendered once: composing costs a millisecond, as much as the block's own way
         self.statements = [statement.as_bytes() for statement in statements]
         self.copy = names.copy().as_bytes()
@@ -62,11 +64,25 @@ class Plan:
         self.names = names.columns
         self.newer_columns = names.newer_columns()
         newer = names.newer()
-        self.newer = newer and newer.as_bytes()
+        self.newer = newer.as_bytes() if newer is not None else None
         self.key_columns = tuple(table.key)
         self.fresh = names.fresh().as_bytes()
+        self._array_types = ["text" if shape.types[n].array else shape.types[n].spelled for n in self.names]
         self.askable = self.single and not absent & set(shape.not_null)
         """Whether the catalogue's rules for a row depend on nothing that the row does not say."""
+
+    def sweep(self, record: Sequence[str], again: Sequence[str]) -> bytes:
+        """The script that writes such rows one by one (`postgres_sweep`)."""
+        places = [self.names.index(name) for name in self.newer_columns] if self.newer is not None else []
+        return script(
+            statements=self.statements,
+            newer=self.newer,
+            newer_places=places,
+            returning=self._returning,
+            types=self._array_types,
+            record=record,
+            again=again,
+        )
 
     def judgeable(self, row: Row) -> bool:
         """Whether a row that breaks a rule can't be refused for something else first, which was not asked about."""

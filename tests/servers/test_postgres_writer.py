@@ -586,3 +586,40 @@ def test_a_trigger_that_returns_nothing_suppresses(run, things):
         "create trigger quiet before insert or update on things for each row execute function quiet()"
     )
     assert writer.write(entries("a", "quiet", "b")) == [End.WRITTEN, End.SUPPRESSED, End.WRITTEN]
+
+
+def test_what_a_trigger_refuses_is_swept_not_halved(run, things, monkeypatch):
+    """Sixty-four rows at a time within the server: three writes for a hundred bad rows in two hundred."""
+    writer = things(
+        "create table things (id bigint primary key, text text); create function no() returns trigger language plpgsql"
+        " as $$ begin if new.text = 'bad' then raise 'no' using constraint = 'c'; end if;"
+        " return case when new.text <> 'none' then new end; end $$;"
+        " create trigger no before insert or update on things for each row execute function no()"
+    )
+    attempts = []
+    attempt = writer._attempt
+    monkeypatch.setattr(writer, "_attempt", lambda rows, **options: attempts.append(len(rows)) or attempt(rows))
+    results = writer.write(entries(*[{0: "ok", 1: "none"}.get(n % 4, "bad") for n in range(200)]))
+
+    kinds = {0: End.WRITTEN, 1: End.SUPPRESSED}
+    assert results == [kinds.get(n % 4, Refusal(Reason.REFUSED, "P0001", "c")) for n in range(200)]
+    assert attempts == [200, 64, 64, 64, 8]
+    assert run("select count(*) from things").fetchone() == (50,)
+
+
+def test_where_the_server_does_not_sweep_rows_are_found_all_the_same(run, things, database):
+    run("revoke usage on language plpgsql from public")
+    try:
+        things(
+            "create table things (id bigint primary key, text text); create unique index on things (text);"
+            " drop role if exists tenant; create role tenant login password 'tenant'; grant all on things to tenant"
+        ).close()
+        writer = PostgresWriter(PostgresSettings(as_user(database, "tenant", "tenant")), Thing)
+        writer.open()
+        results = writer.write(entries(*["same" if n in (3, 60) else str(n) for n in range(100)]))
+        writer.close()
+    finally:
+        run("grant usage on language plpgsql to public; drop owned by tenant; drop role tenant")
+
+    assert [n for n, result in enumerate(results) if isinstance(result, Refusal)] == [60]
+    assert not writer._sweeps
