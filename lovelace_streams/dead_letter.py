@@ -5,6 +5,7 @@ A letter waits for three things: until every item of its message has an outcome 
 `serve`, because a letter must go out although its topic falls silent (S2).
 """
 
+from collections import deque
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -89,7 +90,8 @@ class PostOffice:
         self._letters: dict[tuple[int, int], Letter] = {}
         self._to_send: list[Letter] = []
         self._under_way: dict[int, Letter] = {}
-        self._settled: list[Settled] = []
+        self._settled: deque[Settled] = deque(maxlen=1000)
+        self._counted: list[str] = []
         self._producer: Producer | None = None
         self._sending = tracing.OFF
         self._topic = ""
@@ -99,7 +101,8 @@ class PostOffice:
     def take(self, letters: list[DeadLetter]) -> list[Settled]:
         """Take what failed; give what has been acknowledged meanwhile."""
         self._arrived += letters
-        settled, self._settled = self._settled, []
+        settled = list(self._settled)
+        self._settled.clear()
         return settled
 
     # -- what the source serves -----------------------------------------------------------------------------------
@@ -116,6 +119,8 @@ class PostOffice:
         if between and not self._topic_gone:
             self._send()
         self._producer.poll(0)
+        metrics.failures(self._source.pipeline, self._counted)
+        self._counted.clear()
         if not self._under_way:
             self._sending.end()
             self._sending = tracing.OFF
@@ -248,9 +253,9 @@ class PostOffice:
         """The broker has it: its items are settled, here and at once, whether or not any step runs again."""
         failures: dict[int, str] = {item: str(reason) for item, reason in letter.failures.items()}
         if self._source.in_hand.fail(letter.record, failures):
-            metrics.failures(self._source.pipeline, failures.values())
+            self._counted += failures.values()
         envelope: Envelope[Any] = Envelope(letter.record, letter.first.item, None, letter.items)
-        self._settled = [*self._settled[-1000:], Settled(Outcome.DEAD_LETTERED, [envelope])]
+        self._settled.append(Settled(Outcome.DEAD_LETTERED, [envelope]))
 
     # -- the topic -------------------------------------------------------------------------------------------------
 
@@ -345,27 +350,39 @@ def letter_headers(letter: Letter, source: KafkaSource, *, truncated: bool = Fal
     else:
         at = f"{source.topic_id(record.topic)}/{record.topic}/{record.partition}/{record.offset}"
         timestamp = record.timestamp
-    ours: dict[str, str] = {
-        "__connect.errors.topic": record.topic,
-        "__connect.errors.partition": str(record.partition),
-        "__connect.errors.offset": str(record.offset),
-        "__connect.errors.stage": letter.first.step,
-        "__connect.errors.exception.class.name": f"lovelace_streams.errors.RecordFault.{letter.first.reason}",
-        "lovelace-origin": at,
-        "lovelace-origin-timestamp": str(timestamp),
-        "lovelace-failed-items": _names(letter.failures),
-        "lovelace-reason": str(letter.first.reason),
-        "lovelace-detail": letter.first.detail[:1000],
-        "lovelace-step": letter.first.step,
-        "lovelace-replays": str(_replays(record)),
-    }
+    first = letter.first
+    headers = [each for each in record.headers if each[0] not in NAMES]
+    headers += [
+        ("__connect.errors.topic", record.topic.encode()),
+        ("__connect.errors.partition", b"%d" % record.partition),
+        ("__connect.errors.offset", b"%d" % record.offset),
+        ("__connect.errors.stage", first.step.encode()),
+        ("__connect.errors.exception.class.name", b"lovelace_streams.errors.RecordFault." + first.reason.encode()),
+        ("lovelace-origin", at.encode()),
+        ("lovelace-origin-timestamp", b"%d" % timestamp),
+        ("lovelace-failed-items", _names(letter.failures).encode()),
+        ("lovelace-reason", first.reason.encode()),
+        ("lovelace-detail", first.detail[:1000].encode()),
+        ("lovelace-step", first.step.encode()),
+        ("lovelace-replays", b"%d" % _replays(record)),
+    ]
     if truncated:
-        ours["lovelace-truncated"] = str(len(record.value or b""))
-    kept = [(name, value) for name, value in record.headers if name not in ours]
-    return [*kept, *((name, value.encode()) for name, value in ours.items())]
+        headers.append(("lovelace-truncated", b"%d" % len(record.value or b"")))
+    return headers
+
+
+NAMES = frozenset(
+    [f"__connect.errors.{name}" for name in ("topic", "partition", "offset", "stage", "exception.class.name")]
+    + [f"lovelace-{name}" for name in ("origin", "origin-timestamp", "failed-items", "reason", "detail", "step")]
+    + ["lovelace-replays", "lovelace-truncated"]
+)
+"""What a letter says anew, whatever the message's own headers said."""
 
 
 def _names(failures: dict[int, Reason]) -> str:
+    if len(failures) == 1:
+        [(item, reason)] = failures.items()
+        return f"{item}-{item}:{reason}"
     runs = failed_items({item: str(reason) for item, reason in failures.items()})
     text = ""
     for at, run in enumerate(runs):
@@ -378,5 +395,7 @@ def _names(failures: dict[int, Reason]) -> str:
 
 def _replays(record: Record) -> int:
     """Counted by whoever sends a replay; a message of the source's own topics was never replayed."""
+    if record.origin is None:
+        return 0
     text = next((v for name, v in reversed(record.headers) if name == "lovelace-replays"), None) or b"0"
-    return int(text) if record.origin is not None and text.isdigit() and len(text) < 10 else 0  # noqa: PLR2004
+    return int(text) if text.isdigit() and len(text) < 10 else 0  # noqa: PLR2004

@@ -191,14 +191,14 @@ class FailFast(Generic[L]):
     def __init__(self, destination: frozenset[str], accepted: frozenset[str] = frozenset()) -> None:
         self._destination = destination
         self._accepted = accepted
-        self._held: dict[str, list[tuple[L, int, int]]] = {}
+        self._held: dict[str, _Held[L]] = {}
         self._rows: dict[str, _Row] = {}
         self._released: list[L] = []
 
     @property
     def held(self) -> int:
         """Letters that wait."""
-        return sum(len(letters) for letters in self._held.values())
+        return sum(len(held.letters) for held in self._held.values())
 
     def refused(
         self, letter: L, *, step: str, cause: tuple[str, ...], message: Hashable, job: str | None, items: int, size: int
@@ -211,11 +211,11 @@ class FailFast(Generic[L]):
         if row is None or row.cause != cause:
             row = self._rows[step] = _Row(cause)
         row.add(message, job, items)
-        waiting = self._held.setdefault(step, [])
-        waiting.append((letter, items, size))
+        held = self._held.setdefault(step, _Held())
+        held.add(letter, items, size)
         if row.too_long(by_destination=step in self._destination) and cause[0] not in self._accepted:
             return (step, *cause)
-        if sum(i for _, i, _ in waiting) > ROW or sum(s for _, _, s in waiting) > HELD_BYTES:
+        if held.items > ROW or held.size > HELD_BYTES:
             self._release(step, keep_row=True)
         return None
 
@@ -236,14 +236,35 @@ class FailFast(Generic[L]):
 
     def drop(self, gone: Callable[[L], bool]) -> None:
         """Forget letters of assignments that have ended."""
-        for step, waiting in self._held.items():
-            self._held[step] = [held for held in waiting if not gone(held[0])]
+        for held in self._held.values():
+            held.drop(gone)
         self._released = [letter for letter in self._released if not gone(letter)]
 
     def _release(self, step: str, *, keep_row: bool) -> None:
-        self._released += [letter for letter, _, _ in self._held.pop(step, ())]
+        if step in self._held:
+            self._released += [letter for letter, _, _ in self._held.pop(step).letters]
         if not keep_row:
             self._rows.pop(step, None)
+
+
+class _Held(Generic[L]):
+    """Letters of a step that wait, with how many items they are and what they keep in memory."""
+
+    def __init__(self) -> None:
+        self.letters: list[tuple[L, int, int]] = []
+        self.items = self.size = 0
+
+    def add(self, letter: L, items: int, size: int) -> None:
+        self.letters.append((letter, items, size))
+        self.items += items
+        self.size += size
+
+    def drop(self, gone: Callable[[L], bool]) -> None:
+        letters, self.letters = self.letters, []
+        self.items = self.size = 0
+        for letter, items, size in letters:
+            if not gone(letter):
+                self.add(letter, items, size)
 
 
 class _Row:
