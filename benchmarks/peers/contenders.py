@@ -165,7 +165,7 @@ def kafka_connect() -> list[Contender]:
         command = java.command(CONNECT, "org.apache.kafka.connect.cli.ConnectStandalone", *files, options=JVM)
     except DeploymentFault as fault:
         raise AbsentError(str(fault)) from None
-    settings = {"batch 100": {"BATCH": "100", "POLL": "500"}, "best": {"BATCH": "10000", "POLL": "10000"}}
+    settings = {"batch 100": {"BATCH": "100", "POLL": "500"}, "best": {"BATCH": "500", "POLL": "500"}}
     return [
         Contender("kafka connect", name, tuple(command), setting, flat, ARRAYS) for name, setting in settings.items()
     ]
