@@ -189,8 +189,11 @@ class AvroDecoder:
             assert self._events is not None
             return self._events.otherwise
         found = items_at(target, root, value)
-        if isinstance(found, RawItem) and target.typed and not read.unlike_json:
-            self._type(found)
+        if target.typed and found and not read.unlike_json:
+            if isinstance(found, RawItem):
+                self._type(found)
+            else:
+                self._type_all(target, found)
         return found
 
     def _type(self, found: RawItem) -> None:
@@ -203,6 +206,19 @@ class AvroDecoder:
             return
         if isinstance(item, msgspec.Struct):
             found.item, found.root = item, root
+
+    def _type_all(self, target: Target, found: list[RawItem]) -> None:
+        """Items of a list, each by itself; the message once, without them."""
+        try:
+            root = msgspec.convert(_emptied(found[0].plain_root, target.path), self._types[id(target)])
+        except (msgspec.ValidationError, RecursionError):
+            return
+        for each in found:
+            try:
+                each.item = msgspec.convert(each.plain_item, target.element_type)
+            except (msgspec.ValidationError, RecursionError):
+                continue
+            each.root = root
 
     def _compiled(self, key: Any) -> Read:
         """The function for a writer's schema, made once; raises as `Framing.schema`, with `RecordFault` for none."""
@@ -263,6 +279,12 @@ class JsonOrAvro:
         """As the decoder that it is for."""
         chosen = self.avro if record.value and record.value[0] in b"\0\xc3" else self._json
         chosen.decode(record, oks, errs, skipped, step)
+
+
+def _emptied(root: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
+    """The message with no items in the list that has them."""
+    name, *below = path
+    return root | {name: _emptied(root[name], tuple(below)) if below else []}
 
 
 def _framing(source: "SchemaSource | Framing", timeout: float) -> Framing:

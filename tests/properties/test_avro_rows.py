@@ -87,12 +87,20 @@ def test_both_ways_of_mapping_agree(data: st.DataObject, names: list[str]) -> No
         "name": "Message",
         "fields": [{"name": "key", "type": "long"}, {"name": "d", "type": item}],
     }
+    many = data.draw(st.booleans())
+    if many:
+        schema["fields"][1]["type"] = {
+            "type": "record",
+            "name": "Chunk",
+            "fields": [{"name": "items", "type": {"type": "array", "items": item}}],
+        }
+    path, base = ("d.items", "$.d.items[]") if many else ("d", "$.d")
     message = write(Data(schema).draw(data.draw, schema))
     oks: list[Envelope[Any]] = []
-    AvroDecoder(schema, Items("d", row)).decode(Record("t", 0, 0, 0, 0, None, message, [], NOW), oks, [], [])
+    AvroDecoder(schema, Items(path, row)).decode(Record("t", 0, 0, 0, 0, None, message, [], NOW), oks, [], [])
     for envelope in oks:
         plain_item, plain_root = envelope.payload.plain()
-        expected = ended(lambda: interpret(row, plain_item, envelope.record, plain_root, NOW, "$.d"))  # noqa: B023
+        expected = ended(lambda: interpret(row, plain_item, envelope.record, plain_root, NOW, base))  # noqa: B023
         assert ended(lambda: normalizer(row).normalize(envelope, NOW)) == expected  # noqa: B023
 
 

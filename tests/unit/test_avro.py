@@ -411,6 +411,25 @@ def test_items_are_decoded_by_type_where_their_values_are_as_json_has_them() -> 
             normalizer(Named).normalize(envelope, 0)
 
 
+def test_items_of_a_list_are_decoded_by_type_each_by_itself() -> None:
+    class Line(Row, table="lines", primary_key=("order", "number")):
+        order: Annotated[int, From("$.id")]
+        number: int
+
+    item = {"type": "record", "name": "Line", "fields": [{"name": "number", "type": ["long", "double"]}]}
+    lines = {"name": "lines", "type": {"type": "array", "items": item}}
+    schema = {"type": "record", "name": "Order", "fields": [{"name": "id", "type": "long"}, lines]}
+    value = b"\x0e" + b"\x06" + b"\0\x02" + b"\x02" + struct.pack("<d", 1.5) + b"\0\x04" + b"\0"
+    ends: list[Any] = []
+    AvroDecoder(schema, Items("lines", Line)).decode(Record("t", 0, 0, 0, 0, None, value, [], 0), ends, [], [])
+
+    assert [envelope.payload.item is not None for envelope in ends] == [True, False, True]
+    assert normalizer(Line).normalize(ends[0], 0) == Line(order=7, number=1)
+    with pytest.raises(RecordFault, match="expected int, got float"):
+        normalizer(Line).normalize(ends[1], 0)
+    assert normalizer(Line).normalize(ends[2], 0) == Line(order=7, number=2)
+
+
 # Frames.
 
 OLD, NEW = record_of("int", name="shop.Order"), record_of("long", name="shop.Order")
