@@ -63,9 +63,10 @@ def main() -> int:
 
 
 def lingering(contender: Contender, milliseconds: int) -> Contender:
-    """A contender that gathers no longer than this."""
+    """A contender that gathers no longer than this, ours with its defaults else."""
     told = {"BATCH_LINGER_MS": str(milliseconds), "PERIOD": f"{milliseconds}ms"}
-    return replace(contender, setting=f"linger {milliseconds} ms", environment={**contender.environment, **told})
+    usual = {} if contender.who == "lovelace_streams" else contender.environment
+    return replace(contender, setting=f"linger {milliseconds} ms", environment={**usual, **told})
 
 
 @contextmanager
