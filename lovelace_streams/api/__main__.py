@@ -1,5 +1,6 @@
 """`python -m lovelace_streams.api`: the progress service on API_HOST and API_PORT."""
 
+import gc
 import logging
 import socket
 import sys
@@ -21,8 +22,16 @@ class Server(uvicorn.Server):
 
 
 def serve(settings: ApiSettings) -> None:
-    """Serve until SIGTERM or SIGINT. Raises `DeploymentFault`."""
-    Server(config(settings)).run()
+    """Serve until SIGTERM or SIGINT. Raises `DeploymentFault`.
+
+    What is there now stays, so the collector does not look at it again: a report of 5,000 ranges takes 33 ms of CPU,
+    with the collector as it comes 61 (medians of four processes, 8 reports each).
+    """
+    server = Server(config(settings))
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000)
+    server.run()
 
 
 def config(settings: ApiSettings) -> uvicorn.Config:

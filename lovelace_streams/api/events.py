@@ -27,6 +27,11 @@ IDLE = 15.0
 """Seconds without a notification after which the connection is asked whether it lives."""
 
 
+GATHER = 0.1
+"""Seconds between two looks at what changed: under load a job changes with each report, twenty times a second. After a
+silence it is looked at once."""
+
+
 class Subscription:
     """What one reader has not read yet."""
 
@@ -109,6 +114,7 @@ class Events:
             row = await (await conn.execute("select now() as now")).fetchone()
             if row is not None:
                 yield row["now"]
+            await asyncio.sleep(GATHER)
 
     def _publish(self, states: Iterable[JobState]) -> None:
         for state in states:

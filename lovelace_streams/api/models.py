@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 from itertools import pairwise
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
@@ -37,6 +37,11 @@ Offset = Annotated[int, Field(ge=0, le=OFFSET_MAX)]
 Number = Annotated[int, Field(ge=0, le=INT_MAX)]
 Count = Annotated[int, Field(ge=0, le=COUNT_MAX)]
 Total = Annotated[int, Field(ge=0, le=2**53 - 1)]
+
+
+NONE: Any = ()
+"""The default of lists that are mostly left out: pydantic copies a list for each of them, which was a third of the time
+that a report of 5,000 ranges took to check."""
 
 
 class Status(StrEnum):
@@ -97,8 +102,8 @@ class Range(Body):
     succeeded: Count = 0
     failed: Count = 0
     skipped: Count = 0
-    failed_items: list[FailedItems] = []
-    resolves: list[Resolved] = []
+    failed_items: list[FailedItems] = NONE
+    resolves: list[Resolved] = NONE
 
     @property
     def length(self) -> int:
@@ -156,7 +161,7 @@ class Sum(Body):
     succeeded: Total = 0
     failed: Total = 0
     skipped: Total = 0
-    failed_items: list[FailedThere] = []
+    failed_items: list[FailedThere] = NONE
 
     @model_validator(mode="after")
     def _names_what_failed(self) -> Self:
@@ -338,9 +343,9 @@ class Overlap(BaseModel):
 class ProgressAnswer(BaseModel):
     """The states of the jobs concerned that are open or ended, and how many offsets were known already (accepted)."""
 
-    jobs: Sequence[JobState]
+    jobs: list[JobState]
     known: int
-    overlaps: Sequence[Overlap] = ()
+    overlaps: list[Overlap] = []
     """Of these reports nothing was counted or covered: their ranges have to be sent."""
 
 

@@ -28,10 +28,13 @@ select distinct f.job_id
  where f.job_id is not null
 
 -- lock_jobs --
-insert into {heard} (job_id)
-select distinct job_id from unnest(%(jobs)s::text[]) as j (job_id) order by job_id
-    on conflict (job_id) do update set heard_at = now()
-returning now()
+-- A row is locked whether or not it is written: when it was heard of is told to within a minute.
+with locked as (
+    insert into {heard} as h (job_id)
+    select distinct job_id from unnest(%(jobs)s::text[]) as j (job_id) order by job_id
+        on conflict (job_id) do update set heard_at = now() where h.heard_at < now() - interval '1 minute'
+)
+select now() as now
 
 -- count_ranges --
 -- Of each range what is not covered yet. The cover is cut to what is reported first: however many holes it has
@@ -176,7 +179,7 @@ with counted as (
     select c.job_id, sum(c.succeeded) as succeeded, sum(c.failed) as failed, sum(c.skipped) as skipped
       from {jobs} j
       join {counters} c on c.job_id = j.job_id and c.attempt = j.attempt
-     where j.job_id = any (%(jobs)s)
+     where j.job_id = any (%(jobs)s::text[])
        and (c.pipeline = '' or case when j.pipelines is null then c.is_first else c.pipeline = any (j.pipelines) end)
      group by c.job_id
 ), judged as (
@@ -186,7 +189,7 @@ with counted as (
            and coalesce(c.succeeded + c.failed + c.skipped, 0) >= j.total_items as completes
       from {jobs} j
       left join counted c on c.job_id = j.job_id
-     where j.job_id = any (%(jobs)s)
+     where j.job_id = any (%(jobs)s::text[])
 ), changed as (
     update {jobs} j
        set succeeded = d.succeeded, failed = d.failed, skipped = d.skipped,
@@ -210,7 +213,7 @@ with counted as (
 select pg_notify(%(channel)s, job_id) from changed
 
 -- states --
-select * from {jobs} where job_id = any (%(jobs)s) order by job_id
+select * from {jobs} where job_id = any (%(jobs)s::text[]) order by job_id
 
 -- lock_state --
 -- Under the job's lock; its row is locked too, because marking a job stalled or signalled takes only that.
@@ -338,7 +341,7 @@ select pipeline, topic, topic_id, partition, position, "end", greatest("end" - p
  limit %(limit)s
 
 -- topic_names --
-select distinct topic_id, topic from {standings} where topic_id = any (%(topic_ids)s)
+select distinct topic_id, topic from {standings} where topic_id = any (%(topic_ids)s::text[])
 
 -- prune_standings --
 delete from {standings} where heard_at < now() - make_interval(secs => %(seconds)s)

@@ -5,18 +5,18 @@ Equal to `ledger.Ledger` for any sequence of requests (tests/properties/test_led
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
 import structlog
-from psycopg import AsyncConnection, Error, errors
+from psycopg import AsyncConnection, AsyncCursor, Error, errors
 from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from lovelace_streams.api.config import ApiSettings
-from lovelace_streams.api.database import Queries
+from lovelace_streams.api.database import Queries, array
 from lovelace_streams.api.ledger import UnknownJob, all_received, closed, opened, payload
 from lovelace_streams.api.models import (
     Cover,
@@ -110,7 +110,7 @@ class Store:
                 jobs |= {row["job_id"] for row in await self._all(conn, "jobs_of_items", resolves)}
                 await self._run(conn, "resolve_items", resolves)
             return ProgressAnswer(
-                jobs=await self._judge(conn, sorted(jobs)),
+                jobs=list(await self._judge(conn, sorted(jobs))),
                 known=int(known),
                 overlaps=[Overlap.model_validate(row) for row in overlaps],
             )
@@ -237,27 +237,35 @@ class Store:
         await self.query("prune_standings", {"seconds": STANDINGS_SECONDS})
 
     async def query(self, name: str, arguments: dict[str, Any] | None = None) -> list[DictRow]:
-        """One named statement, in a transaction of its own."""
+        """One named statement, which is a transaction of its own."""
 
-        async def work(conn: Connection) -> list[DictRow]:
-            return await self._all(conn, name, arguments or {})
+        async def alone() -> list[DictRow]:
+            async with self._pool.connection() as conn:
+                return await self._all(conn, name, arguments or {})
 
-        return await self._transaction(work)
+        return await self._tried(alone)
 
     async def _transaction(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        async def together() -> T:
+            async with self._pool.connection() as conn, conn.transaction():
+                return await work(conn)
+
+        return await self._tried(together)
+
+    async def _tried(self, attempt: Callable[[], Coroutine[Any, Any, T]]) -> T:
         for _ in range(AT_ONCE):
             try:
-                return await self._once(work)
+                return await self._once(attempt)
             except (errors.DeadlockDetected, errors.SerializationFailure):
                 continue
-        return await self._once(work)
+        return await self._once(attempt)
 
-    async def _once(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+    async def _once(self, attempt: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Under a deadline of our own, past which nobody waits for the connection to be given up.
 
         A frozen server answers nothing: psycopg's own cancelling waits five seconds more for it.
         """
-        running = asyncio.create_task(self._within_transaction(work))
+        running = asyncio.create_task(attempt())
         self._running.add(running)
         running.add_done_callback(self._forget)
         try:
@@ -269,10 +277,6 @@ class Store:
             running.cancel()
             raise TimeoutError
         return running.result()
-
-    async def _within_transaction(self, work: Callable[[Connection], Awaitable[T]]) -> T:
-        async with self._pool.connection() as conn, conn.transaction():
-            return await work(conn)
 
     def _forget(self, done: asyncio.Task[Any]) -> None:
         self._running.discard(done)
@@ -314,11 +318,12 @@ class Store:
         return [Job.model_validate(row) for row in await self._all(conn, "states", {"jobs": jobs})]
 
     async def _all(self, conn: Connection, name: str, arguments: dict[str, Any]) -> list[DictRow]:
-        cursor = await conn.execute(self.queries[name], {"channel": self.queries.channel, **arguments})
+        cursor = await self._run(conn, name, arguments)
         return await cursor.fetchall() if cursor.description else []
 
-    async def _run(self, conn: Connection, name: str, arguments: dict[str, Any]) -> None:
-        await conn.execute(self.queries[name], {"channel": self.queries.channel, **arguments})
+    async def _run(self, conn: Connection, name: str, arguments: dict[str, Any]) -> AsyncCursor[DictRow]:
+        given = {name: array(value) if isinstance(value, list) else value for name, value in arguments.items()}
+        return await conn.execute(self.queries[name], {"channel": self.queries.channel, **given})
 
 
 def _reported(request: ProgressRequest) -> dict[str, Any]:
