@@ -132,6 +132,7 @@ def servers(parts: Sequence[str] = ("kafka", "postgres"), *, api: bool = True) -
         try:
             yield Servers(stack, service, Settings())
         finally:
+            _admin.cache_clear()
             if service is not None:
                 service.stop()
 

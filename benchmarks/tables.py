@@ -63,8 +63,9 @@ def members(measured: Measured) -> str:
     settings = "; ".join(
         f"*{name}*: " + ", ".join(f"`{key}={value}`" for key, value in told.items())
         for name, told in found.summary.get("settings", {}).items()
+        if told
     )
-    return _shown(found, f"{_count(found)} members, {settings}.\n", picture("members", "The job"), table(head, rows))
+    return _shown(found, f"{_count(found)} members; {settings}.\n", picture("members", "The job"), table(head, rows))
 
 
 def stages(measured: Measured) -> str:
