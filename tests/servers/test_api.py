@@ -18,8 +18,11 @@ from lovelace_streams.api import ApiSettings
 from lovelace_streams.api.__main__ import main
 from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.local.processes import free_port
-from lovelace_streams.settings import Settings
-from tests.servers.service import HEADERS, part, ready, report, running, until
+from lovelace_streams.progress import Reporter
+from lovelace_streams.records import Envelope, Outcome, Record, Settled
+from lovelace_streams.settings import KafkaSettings, ProgressSettings, Settings
+from lovelace_streams.source import KafkaSource
+from tests.servers.service import HEADERS, TOKEN, part, ready, report, running, until
 
 
 @pytest.fixture(scope="module")
@@ -351,6 +354,48 @@ def test_sums_count_as_their_ranges_would_and_only_where_nothing_is_covered(serv
     assert answer["overlaps"] == [{"topic_id": job, "partition": 0}], "nothing of that one, all of the other"
     assert service.get(f"/progress/flow/{job}").json() == {"partitions": {"0": [[0, 4], [6, 7]], "1": [[0, 4]]}}
     assert (answer["jobs"][0]["succeeded"], answer["jobs"][0]["status"]) == (9, "completed")
+
+
+class Reporting:
+    """A worker's reporter of the job's own topic, from an offset on; every seventh message is dead-lettered."""
+
+    def __init__(self, service, job, start):
+        self.source = KafkaSource(KafkaSettings("127.0.0.1:1"), ["raw"])
+        self.source.pipeline = "flow"
+        self.held = self.source.in_hand.assign("raw", job, 0, start)
+        self.reporter = Reporter(self.source, ProgressSettings(str(service.base_url), TOKEN))
+        self.job = job
+
+    def work(self, end):
+        """Read and settle up to an offset, and have it accepted."""
+        envelopes = []
+        for at in range(self.held.next, end):
+            record = Record("raw", 0, at, at, self.held.number, None, b"", [], -1, f"{self.job}-{at % 3}", items=1)
+            self.source.in_hand.read(record)
+            if at % 7:
+                envelopes.append(Envelope(record, 0, None))
+            else:
+                self.source.in_hand.fail(record, {0: "check"})
+        self.reporter.take([Settled(Outcome.WRITTEN, envelopes)])
+        until(lambda: self.reporter.serve(idle=True, between=True) or not self.source.in_hand.unaccepted)
+        assert self.source.fault is None
+
+
+def test_workers_that_begin_in_the_middle_of_what_was_accepted_count_each_item_once(service, job):
+    """Jobs interleaved, so that sums are sent; the second worker has crashed with nothing committed after 50."""
+    for n in range(3):
+        opening(service, f"{job}-{n}", total_items=120)
+    for start, end in ((0, 200), (50, 300), (250, 360)):
+        worker = Reporting(service, job, start)
+        worker.work(end)
+        worker.reporter.close()
+
+    assert service.get(f"/progress/flow/{job}").json() == {"partitions": {"0": [[0, 359]]}}
+    for n in range(3):
+        state = service.get(f"/jobs/{job}-{n}").json()
+        failed = sum(at % 7 == 0 for at in range(n, 360, 3))
+        assert (state["succeeded"], state["failed"], state["status"]) == (120 - failed, failed, "completed")
+        assert len(service.get("/failures", params={"job_id": f"{job}-{n}"}).json()["failures"]) == failed
 
 
 ITEM = {"offset": 0, "first": 0, "last": 0, "reason": "check"}
