@@ -20,10 +20,15 @@ import msgspec
 from benchmarks.common import alternate, arguments, speed, summary
 from lovelace_streams import Envelope, From, Items, JsonDecoder, Record, Row
 from lovelace_streams.avro import AvroDecoder
+from lovelace_streams.avro.columns import columns_are_known
 from lovelace_streams.avro.reading import reading
 from lovelace_streams.avro.schema import load
+from lovelace_streams.decode import sort
 from lovelace_streams.mapping import normalizer
+from lovelace_streams.normalize import sort as map_all
 
+WINDOW = 500
+"""Messages of a window: the default of POLL_SIZE."""
 SCHEMA = Path(__file__).parents[1] / "schemas/avro/discord/message.avsc"
 DATUM = {
     "op": 0,
@@ -81,16 +86,28 @@ def measurements(records: int) -> dict[str, Callable[[], dict[str, Any]]]:
     fastavro.schemaless_writer(stream, parsed, DATUM)
     avro, text = stream.getvalue(), msgspec.json.encode(DATUM)
     whole, _ = reading(schema.root, schema.root)
-    calls: dict[str, Callable[[], Any]] = {
-        "fastavro, the writer's schema": lambda: fastavro.schemaless_reader(io.BytesIO(avro), parsed, None),
-        "read whole": lambda: whole(avro, 0),
+    calls: dict[str, tuple[Callable[[], Any], int]] = {
+        "fastavro, the writer's schema": (lambda: fastavro.schemaless_reader(io.BytesIO(avro), parsed, None), 1),
+        "read whole": (lambda: whole(avro, 0), 1),
     }
+    if columns_are_known():
+        import pyruhvro
+
+        plain, window = SCHEMA.read_text(), [avro] * WINDOW
+        batch = pyruhvro.deserialize_array(window, plain)
+        calls["pyruhvro, into Arrow"] = (lambda: pyruhvro.deserialize_array(window, plain), WINDOW)
+        calls["pyruhvro, written again"] = (lambda: pyruhvro.serialize_record_batch(batch, plain, 1), WINDOW)
     for row in (Wide, Narrow):
-        name, items, mapper = row.__name__, Items("d", row), normalizer(row)
-        calls[f"decoded for {name}"] = _decoding(AvroDecoder(SCHEMA, items), avro)
-        calls[f"decoded and mapped to {name}"] = _mapping(AvroDecoder(SCHEMA, items), mapper, avro)
-        calls[f"the same as JSON, {name}"] = _mapping(_Json(items), mapper, text)
-    return {what: lambda call=call: timed(call, records) for what, call in calls.items()}  # type: ignore[misc]
+        name, items = row.__name__, Items("d", row)
+        ways = {"one by one": AvroDecoder(SCHEMA, items, at_once=False), "at once": AvroDecoder(SCHEMA, items)}
+        for way, decoder in ways.items():
+            calls[f"decoded for {name}, {way}"] = (_decoding(decoder, avro), WINDOW)
+            calls[f"decoded and mapped to {name}, {way}"] = (_mapping(decoder, row, avro), WINDOW)
+        calls[f"the same as JSON, {name}"] = (_mapping(_Json(items), row, text), WINDOW)
+    return {
+        what: lambda call=call, each=each: timed(call, records, each)  # type: ignore[misc]
+        for what, (call, each) in calls.items()
+    }
 
 
 class _Json(JsonDecoder):
@@ -102,26 +119,24 @@ class _Json(JsonDecoder):
         super().__init__(Events("t", {DATUM["t"]: items}, Skip("unknown_event")))
 
 
-def _decoding(decoder: Any, message: bytes) -> Callable[[], Envelope[Any]]:
-    record = Record("messages", 0, 0, 0, 0, None, message, [], 1_700_000_000_000)
-
-    def call() -> Envelope[Any]:
-        oks: list[Any] = []
-        decoder.decode(record, oks, [], [])
-        return oks[0]
-
-    return call
+def _decoding(decoder: Any, message: bytes) -> Callable[[], list[Envelope[Any]]]:
+    """Of a window, by the operator's own function."""
+    window = [
+        Envelope(Record("messages", 0, at, at, 0, None, message, [], 1_700_000_000_000), 0, message)
+        for at in range(WINDOW)
+    ]
+    return lambda: sort(decoder, window).oks
 
 
-def _mapping(decoder: Any, mapper: Any, message: bytes) -> Callable[[], Any]:
-    decode = _decoding(decoder, message)
-    return lambda: mapper.normalize(decode(), 1_700_000_000_000)
+def _mapping(decoder: Any, row: type[Row], message: bytes) -> Callable[[], Any]:
+    decode, mapper = _decoding(decoder, message), normalizer(row)
+    return lambda: map_all(mapper, decode())
 
 
-def timed(call: Callable[[], Any], records: int) -> dict[str, Any]:
-    """The same record so often."""
+def timed(call: Callable[[], Any], records: int, each: int) -> dict[str, Any]:
+    """The same record so often, `each` of them a call."""
     began, cpu = time.perf_counter(), time.process_time()
-    for _ in range(records):
+    for _ in range(records // each):
         call()
     return speed(records, time.perf_counter() - began, time.process_time() - cpu)
 
@@ -130,7 +145,11 @@ def main() -> int:
     """Run it; prints its JSON lines."""
     options = arguments("avro", __doc__, rows=20_000, runs=5).parse_args()
     results = alternate("avro", measurements(options.rows), options.runs)
-    pairs = [(f"decoded and mapped to {name}", f"the same as JSON, {name}") for name in ("Wide", "Narrow")]
+    pairs = [
+        (f"decoded and mapped to {name}, {way}", f"the same as JSON, {name}")
+        for name in ("Wide", "Narrow")
+        for way in ("one by one", "at once")
+    ]
     print(json.dumps(summary("avro", results, pairs, rows=options.rows)), flush=True)
     return 0
 

@@ -5,7 +5,7 @@ window waits in `source.keep_alive`, and goes on with the very record that asked
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -63,6 +63,14 @@ class DecodesAll(Protocol):
         step: str = "decode",
     ) -> None:
         """The same as `decode` for each."""
+
+
+@runtime_checkable
+class LooksAhead(Protocol):
+    """A decoder that reads many messages at once where it can, and gives each in its turn."""
+
+    def look_ahead(self, records: Sequence[Record]) -> None:
+        """`decode` is about to be called for each of these; raises nothing, asks nobody."""
 
 
 @dataclass(frozen=True)
@@ -126,9 +134,18 @@ def sort(decoder: Decoder, window: Iterable[Envelope[bytes]]) -> Ports:
     if isinstance(decoder, DecodesAll):
         decoder.decode_all(window, ports.oks, ports.errs, ports.skipped)
     else:
-        for envelope in window:
+        for envelope in _looked_at(decoder, window):
             decoder.decode(envelope.record, ports.oks, ports.errs, ports.skipped)
     return ports
+
+
+def _looked_at(decoder: Decoder, window: Iterable[Envelope[bytes]]) -> Iterable[Envelope[bytes]]:
+    """The window, after the decoder had a look at it."""
+    if not isinstance(decoder, LooksAhead):
+        return window
+    envelopes = list(window)
+    decoder.look_ahead([envelope.record for envelope in envelopes])
+    return envelopes
 
 
 class Asking:
@@ -147,7 +164,7 @@ class Asking:
         """
         ports = Ports()
         due = self._clock() + ALIVE_SECONDS
-        for envelope in window:
+        for envelope in _looked_at(self._decoder, window):
             if not self._decode(envelope.record, ports):
                 break
             if self._clock() >= due:

@@ -5,7 +5,8 @@
     AvroDecoder(SingleObject(*versions), Order, reader=versions[-1])              single objects, resolved
 
 `schema` parses, `resolution` says what of the reader's a writer's type becomes, `reading` generates the function that
-reads bytes, `registry` asks for schemas, `decoder` puts them together. Logical types arrive as what they are.
+reads bytes, `columns` reads many at once, `registry` asks for schemas, `decoder` puts them together. Logical types
+arrive as what they are.
 """
 
 from lovelace_streams.avro.decoder import AvroDecoder, Bare, Confluent, Framing, JsonOrAvro, SingleObject

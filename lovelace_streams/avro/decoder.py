@@ -3,23 +3,27 @@
 import struct
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
+from lovelace_streams.avro.columns import Columns, Unlike, columns_are_known
 from lovelace_streams.avro.reading import Read, Wanted, reading
 from lovelace_streams.avro.registry import NoSchema, Registry
 from lovelace_streams.avro.schema import Node, Schema, load
 from lovelace_streams.errors import RecordFault
 from lovelace_streams.json import Events, Items, JsonDecoder, fail_whole, hand_on, items_at
 from lovelace_streams.kinds import got
-from lovelace_streams.mapping import MapFunction, RawItem, Target
+from lovelace_streams.mapping import MapFunction, RawItem, Target, find
 from lovelace_streams.records import DeadLetter, Envelope, Reason, Record, SkipReason
 from lovelace_streams.rows import Row
 
 UNKNOWN_SECONDS = 60.0
 """How long an id that the registry does not know is not asked for again."""
+WORTH = 16
+"""Fewer messages of one schema in a window are read one by one."""
 READERS_MAX = 1000
 """Writers' schemas that are kept compiled; past it the oldest is let go."""
 
@@ -37,6 +41,9 @@ class Framing(Protocol):
     waits: bool
     """Whether `schema` may raise a `DestinationFault`."""
 
+    size: int
+    """So many bytes say which schema it is: equal ones, the same."""
+
     def named(self, message: bytes) -> tuple[Any, int]:
         """The key of the writer's schema, and where the datum begins; raises `RecordFault`."""
 
@@ -48,6 +55,7 @@ class Bare:
     """No frame: every message is a datum of one schema."""
 
     waits = False
+    size = 0
 
     def __init__(self, source: SchemaSource) -> None:
         self._schema = load(source)
@@ -71,7 +79,7 @@ class SingleObject:
     """
 
     waits = False
-    _MARK, _SIZE = b"\xc3\x01", 10
+    _MARK, size = b"\xc3\x01", 10
 
     def __init__(self, *sources: SchemaSource) -> None:
         self.schemas: tuple[Schema, ...] = tuple(map(load, sources))
@@ -79,9 +87,9 @@ class SingleObject:
 
     def named(self, message: bytes) -> tuple[Any, int]:
         """The fingerprint."""
-        if not message.startswith(self._MARK) or len(message) < self._SIZE:
+        if not message.startswith(self._MARK) or len(message) < self.size:
             raise RecordFault(Reason.NOT_AVRO, "no single-object encoding: C3 01 and the schema's fingerprint")
-        return message[2 : self._SIZE], self._SIZE
+        return message[2 : self.size], self.size
 
     def schema(self, key: Any) -> Schema:
         """The schema that has this fingerprint."""
@@ -95,6 +103,7 @@ class Confluent:
 
     waits = True
     schemas: tuple[Schema, ...] = ()
+    size = 5
     _FRAME = struct.Struct(">BI")
 
     def __init__(self, registry: Registry | str, timeout: float = 10.0) -> None:
@@ -122,7 +131,8 @@ class AvroDecoder:
     (Confluent's frame), `SingleObject(…)`, or a `Framing`. `what` are the items, as for `JsonDecoder`. With a `reader`,
     the flow's own schema, what was written is resolved to it: defaults, promotions, aliases; another record than the
     reader (by full name or alias) is nobody's here: `unknown_schema`. Without one the writer's schema is taken as it
-    is. Raises `DeploymentFault` for a schema that can't be used.
+    is. `at_once`: messages of a window are read together where that is certain to be the same, if the extra
+    `avro-columns` is installed. Raises `DeploymentFault` for a schema that can't be used.
     """
 
     def __init__(
@@ -132,8 +142,10 @@ class AvroDecoder:
         *,
         reader: SchemaSource | None = None,
         timeout: float = 10.0,
+        at_once: bool = True,
     ) -> None:
         self.framing = _framing(source, timeout)
+        self._at_once = at_once and columns_are_known()
         self.reader = load(reader) if reader is not None else None
         self._events = what if isinstance(what, Events) else None
         found = what.events if isinstance(what, Events) else {"": what if isinstance(what, Items) else Items("$", what)}
@@ -142,6 +154,9 @@ class AvroDecoder:
         self._types = {id(target): target.message_type() for target in self.targets.values() if target.typed}
         self._wanted = _wanted(self.targets.values(), self._events)
         self._reads: dict[Any, Read] = {}
+        self._columns: dict[Any, Columns | None] = {}
+        self._ahead: dict[int, Unread] = {}
+        self._waiting: dict[Any, tuple[int, list[Record]]] = {}
         self._unknown: dict[Any, tuple[float, str]] = {}
         self.waits = self.framing.waits
 
@@ -168,12 +183,56 @@ class AvroDecoder:
         Raises `DestinationFault` where the registry does not answer, `DeploymentFault` where it refuses us; nothing
         was appended then: decode the record again.
         """
+        ahead = self._ahead.pop(id(record), None)
+        if ahead is not None and ahead.text is not record.value:  # of another record, that was not decoded
+            ahead = None
+        if ahead is not None and record.origin is None and record.declared in (None, 1):
+            record.items = 1
+            oks.append(Envelope(record, 0, ahead))
+            return
         try:
-            found = self._items(record.value)
+            found = ahead or self._items(record.value)
         except RecordFault as fault:
             fail_whole(record, errs, step, fault)
             return
         hand_on(record, [found] if isinstance(found, RawItem) else found, oks, errs, skipped, step)
+
+    def look_ahead(self, records: Sequence[Record]) -> None:
+        """Read what can be read at once, of the records that `decode` is about to be given; raises nothing.
+
+        What is of a schema that was not asked for yet waits until `decode` has asked, which may have to wait itself.
+        """
+        self._ahead, self._waiting = {}, {}
+        alike: dict[bytes, list[Record]] = {}
+        size = getattr(self.framing, "size", None)  # somebody's own framing may not say
+        for record in records if size is not None else ():
+            if record.value is not None:
+                alike.setdefault(record.value[:size], []).append(record)
+        for some in alike.values():
+            if len(some) >= WORTH:
+                with suppress(RecordFault):
+                    self._read_ahead(*self.framing.named(some[0].value or b""), some)
+
+    def _read_ahead(self, key: Any, start: int, records: list[Record]) -> None:
+        """Of one schema."""
+        read = self._reads.get(key)
+        if read is None:
+            self._waiting[key] = start, records
+            return
+        columns = self._columns[key]
+        if columns is None:
+            return
+        values = [record.value or b"" for record in records]
+        found = columns.read([value[start:] for value in values] if start else values)
+        for record, value, typed in zip(records, values, found, strict=True):
+            if typed is not None:
+                target, root = self.targets[typed[0]], typed[1]
+                try:
+                    item = root if target.locate is None else target.locate(root)
+                except AttributeError:
+                    continue
+                if isinstance(item, msgspec.Struct):
+                    self._ahead[id(record)] = Unread(target, item, root, value, read=read, start=start)
 
     def _items(self, value: bytes | None) -> RawItem | list[RawItem] | SkipReason:
         if value is None:
@@ -225,13 +284,18 @@ class AvroDecoder:
         until, why = self._unknown.get(key, (0.0, ""))
         if time.monotonic() >= until:
             try:
-                made = self._reading(self.framing.schema(key), key)
+                schema = self.framing.schema(key)
+                made = self._reading(schema, key)
             except NoSchema as error:
                 why = str(error)
             else:
                 if len(self._reads) >= READERS_MAX:
-                    self._reads.pop(next(iter(self._reads)))
+                    let_go = next(iter(self._reads))
+                    del self._reads[let_go], self._columns[let_go]
                 self._reads[key] = made
+                self._columns[key] = self._by_columns(schema)
+                if key in self._waiting:
+                    self._read_ahead(key, *self._waiting.pop(key))
                 return made
             if len(self._unknown) >= READERS_MAX:
                 self._unknown.pop(next(iter(self._unknown)))
@@ -247,6 +311,30 @@ class AvroDecoder:
             return reading(writer.root, reader.root, self._wanted)[0]
         except (RecursionError, SyntaxError, MemoryError):
             raise NoSchema("a schema that is too large") from None
+
+    def _by_columns(self, writer: Schema) -> Columns | None:
+        """How data of a writer are read at once; None where one by one is the only way."""
+        types = {name: self._types[id(target)] for name, target in self.targets.items() if target.typed}
+        if not types or not self._at_once:
+            return None
+        event = self._events.field if self._events is not None else None
+        try:
+            return Columns(writer, self.reader or writer, self._wanted, types, event)
+        except Unlike:
+            return None
+
+
+class Unread(RawItem):
+    """An item that was read with others at once; one by one where somebody wants its plain values."""
+
+    read: Read | None = None
+    start: int = 0
+
+    def plain(self) -> tuple[Any, Any]:
+        """The item and its message."""
+        assert self.read is not None
+        root = self.read(self.text, self.start)
+        return find(root, self.target.path), root
 
 
 def reads(reader: Node, writer: Node) -> bool:
@@ -268,6 +356,10 @@ class JsonOrAvro:
         """As the Avro decoder."""
         return self.avro.check()
 
+    def look_ahead(self, records: Sequence[Record]) -> None:
+        """Those that are Avro."""
+        self.avro.look_ahead([record for record in records if _is_avro(record)])
+
     def decode(
         self,
         record: Record,
@@ -277,7 +369,7 @@ class JsonOrAvro:
         step: str = "decode",
     ) -> None:
         """As the decoder that it is for."""
-        chosen = self.avro if record.value and record.value[0] in b"\0\xc3" else self._json
+        chosen = self.avro if _is_avro(record) else self._json
         chosen.decode(record, oks, errs, skipped, step)
 
 
@@ -285,6 +377,10 @@ def _emptied(root: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
     """The message with no items in the list that has them."""
     name, *below = path
     return root | {name: _emptied(root[name], tuple(below)) if below else []}
+
+
+def _is_avro(record: Record) -> bool:
+    return bool(record.value) and record.value[0] in b"\0\xc3"  # type: ignore[index]
 
 
 def _framing(source: "SchemaSource | Framing", timeout: float) -> Framing:
