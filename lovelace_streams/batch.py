@@ -20,14 +20,16 @@ def cut(envelopes: Sequence[Envelope[Any]], policy: BatchPolicy) -> Iterator[Bat
     >>> [(len(b.envelopes), b.reason) for b in cut([Envelope(record, 0, None)] * 5, BatchPolicy(rows=2))]
     [(2, 'rows'), (2, 'rows'), (1, 'window')]
     """
+    most_rows, most_bytes = policy.rows, policy.bytes
     batch: list[Envelope[Any]] = []
     rows = size = 0
     for envelope in envelopes:
         batch.append(envelope)
-        rows += len(envelope.payload) if isinstance(envelope.payload, tuple) else 1
-        size += len(envelope.record.value or b"") // (envelope.record.items or 1)
-        if rows >= policy.rows or size >= policy.bytes:
-            yield Batch(batch, "rows" if rows >= policy.rows else "bytes")
+        record, payload = envelope.record, envelope.payload
+        rows += len(payload) if payload.__class__ is tuple else 1
+        size += len(record.value or b"") // (record.items or 1)
+        if rows >= most_rows or size >= most_bytes:
+            yield Batch(batch, "rows" if rows >= most_rows else "bytes")
             batch, rows, size = [], 0, 0
     if batch:
         yield Batch(batch, "window")

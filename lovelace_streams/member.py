@@ -13,6 +13,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from lovelace_streams import metrics
 from lovelace_streams.clients import (
     DEPLOYMENT_ERRORS,
     LOG,
@@ -169,6 +170,7 @@ class Member:
                 self._in_hand.pass_over(assignment.number, cast("int", run[0].offset()))
             elif records := records_of(run, assignment):
                 self._in_hand.read(*records)
+                metrics.read(self._group, records)
                 envelopes += [Envelope(record, 0, cast("bytes", record.value)) for record in records]
         return envelopes
 
@@ -221,7 +223,6 @@ class Member:
                 # The default back-off, 1 s, leaves the fetcher asleep whenever the queue was full: 250k against
                 # 1.2M messages/s on one core, 432-byte messages, librdkafka 2.x.
                 "fetch.queue.backoff.ms": 5,
-                "fetch.message.max.bytes": 67_108_864,
                 "partition.assignment.strategy": "cooperative-sticky",
                 "topic.metadata.refresh.interval.ms": 30_000,  # how soon partitions that were added are found
                 "bootstrap.servers": self._settings.brokers,

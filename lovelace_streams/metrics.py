@@ -13,7 +13,7 @@ import structlog
 from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
 from lovelace_streams.errors import DeploymentFault
-from lovelace_streams.records import Envelope, Settled
+from lovelace_streams.records import Envelope, Record, Settled
 
 log = structlog.get_logger(__name__)
 
@@ -98,10 +98,9 @@ PUBLISHED = Counter(
 )
 
 
-def read(pipeline: str | None, window: Sequence[Envelope[Any]]) -> None:
-    """Count a window of messages."""
-    for (topic, partition), count in Tally((e.record.topic, e.record.partition) for e in window).items():
-        RECORDS.labels(pipeline, topic, partition).inc(count)
+def read(pipeline: str | None, records: Sequence[Record]) -> None:
+    """Count messages of one partition."""
+    RECORDS.labels(pipeline, records[0].topic, records[0].partition).inc(len(records))
 
 
 def decoded(pipeline: str | None, window: Sequence[Envelope[Any]]) -> None:

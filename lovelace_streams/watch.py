@@ -58,8 +58,7 @@ class Watch:
         """As of the last look; a new list each time."""
 
     def read(self, window: Sequence[Envelope[Any]]) -> None:
-        """A window is handed on: its messages are counted now, its items when every step has seen them."""
-        metrics.read(self._pipeline, window)
+        """A window is handed on: its items are counted when every step has seen them."""
         self._window = window
         tracing.window(self._pipeline, window)
 
