@@ -9,7 +9,7 @@ import pytest
 
 from lovelace_streams.decode import sort
 from lovelace_streams.errors import RecordFault
-from lovelace_streams.json import DEPTH_MAX, Events, Items, JsonDecoder, check_depth, nesting
+from lovelace_streams.json import DEPTH_MAX, Events, Items, JsonDecoder, nesting
 from lovelace_streams.mapping import RawItem, normalizer
 from lovelace_streams.records import ITEMS_MAX, DeadLetter, Envelope, Origin, Record, SkipReason
 from lovelace_streams.rows import From, FromKafka, Row, Skip
@@ -306,10 +306,6 @@ def test_what_is_not_counted_is_not_too_deep(begin: bytes, end: bytes, padding: 
         times = depth // levels
         for beside in (b'"%s"' % (b"x" * padding), b"[" * 3 + b"]" * 3 + b" " * padding):
             inner = begin * times + b"1" + end * times
-            value = b'{"a":%s,"b":%s}' % ((beside, inner) if padding % 2 else (inner, beside))
-            try:
-                check_depth(value)
-            except RecordFault:
-                assert depth + 1 > DEPTH_MAX
-            else:
-                assert depth + 1 <= DEPTH_MAX
+            value = json.dumps(add()).encode()[:-1]
+            value += b',"a":%s,"b":%s}' % ((beside, inner) if padding % 2 else (inner, beside))
+            assert Decoded(DISCORD, value).ends == [(0, 1, "too_deep" if depth + 1 > DEPTH_MAX else 1)]
