@@ -83,7 +83,7 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
         self._listeners: list[Callable[[list[JobState]], None]] = []
         self._watch: Watch | None = None
         self._member: Member | None = None
-        self._serving = False
+        self._serving: list[Service] = []
         self._idle = False
         self._closed = False
         self._reading = False
@@ -272,14 +272,14 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
         return []
 
     def _serve(self, *, idle: bool, between: bool) -> None:
-        if self._serving:  # a service that waits through keep_alive is not entered again
-            return
-        self._serving = True
-        try:
-            for service in self.services:
+        for service in self.services:
+            if service in self._serving:  # it waits through keep_alive: the others are served meanwhile
+                continue
+            self._serving.append(service)
+            try:
                 service.serve(idle=idle, between=between)
-        finally:
-            self._serving = False
+            finally:
+                self._serving.remove(service)
 
 
 class _Worker(StatelessSourcePartition[Envelope[bytes]]):

@@ -1,14 +1,17 @@
 """5. `Batch` → `Settled`: rows become durable, what is refused is isolated, an outage is waited out.
 
 The batches of a window go in blocks, a transaction each. While one is being written, in a background thread, the next
-one is made ready in this; when a call returns nothing is in flight.
+one is made ready in this. A window's last block, where it is a large one, is still being written when the call returns,
+so that the next window is read and decoded meanwhile: it is finished by the next call or, where none comes, by what the
+source serves, so a silent topic leaves nothing behind; a partition is given up only after it.
 """
 
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import bytewax.operators as op
 import structlog
@@ -30,6 +33,8 @@ ASIDE_SECONDS = 5.0
 """How long a block that was put aside waits for a neighbour before it is tried again."""
 NEIGHBOURS = 10
 """So many items of the next block may serve as the neighbour that can still be written."""
+LARGE = 100
+"""Items of a block that is not waited for at once: fewer are there before anything could be read meanwhile."""
 QUICK = 0.5
 """Seconds that a call may take before the consumer is kept alive meanwhile: most calls end within milliseconds."""
 
@@ -79,8 +84,16 @@ class Block:
         return all(number in current for number in {e.record.assignment for e in self.envelopes})
 
 
+class Begun(NamedTuple):
+    """A block that is being written while the next window is read."""
+
+    block: Block
+    flight: Future[tuple[list[Result], float]]
+    since: float
+
+
 class Carrier:
-    """Carries batches to a writer: one background thread, one call at a time, nothing in flight between two windows."""
+    """Carries batches to a writer: one background thread, one call at a time."""
 
     def __init__(self, step: str, writer: Writer, source: KafkaSource) -> None:
         self._step = step
@@ -95,6 +108,7 @@ class Carrier:
         self._block: Block | None = None
         self._next: Batch[Any] | None = None
         self._ahead: Block | None = None
+        self._begun: Begun | None = None
         self._patience = Patience(self._call, self._probe, self._wait, on_fault=self._on_fault)
 
     def write(self, batches: list[Batch[Any]]) -> list[Settled | DeadLetter]:
@@ -106,12 +120,13 @@ class Carrier:
         ends: list[Settled | DeadLetter] = []
         for batch in batches:
             metrics.BATCHES.labels(self._source.pipeline, batch.reason).inc()
-        batches = [*self._aside, *_coalesced(batches, self.writer.capabilities.block_rows)]
+        begun = [self._begun.block.batch] if self._begun is not None else []
+        blocks = [*begun, *self._aside, *_coalesced(batches, self.writer.capabilities.block_rows)]
         self._aside = []
-        for at, batch in enumerate(batches):
-            if self._source.fault:
+        for at, batch in enumerate(blocks):
+            if self._source.fault or (at == len(blocks) - 1 and batches and self._begin(batch)):
                 break
-            self._next = batches[at + 1] if at + 1 < len(batches) else None
+            self._next = blocks[at + 1] if at + 1 < len(blocks) else None
             others = entries_of(self._next.envelopes[:NEIGHBOURS])[0] if self._next is not None else ()
             try:
                 with tracing.step("write", batch.envelopes[0].record, items=len(batch.envelopes)) as self._span:
@@ -145,13 +160,34 @@ class Carrier:
                 self._aside, self._aside_until = [batch], time.monotonic() + ASIDE_SECONDS
                 return []
 
+    def _begin(self, batch: Batch[Any]) -> bool:
+        """Begin to write a large block and leave it; False where it has to be waited for."""
+        sound = self._open and not self._aside and self._patience.breaker is Breaker.CLOSED
+        if not sound or self._source.ending or len(batch.envelopes) < LARGE:
+            return False
+        block = self._ready(batch)
+        if block.entries:
+            self._begun = Begun(block, self._thread.submit(self._clocked, block.entries), time.monotonic())
+        return True
+
     def _ready(self, batch: Batch[Any]) -> Block:
-        """The block of a batch: the one that was made ahead, unless an assignment has ended since."""
+        """The block of a batch: the one that was begun or made ahead, unless an assignment has ended since."""
         ahead, self._ahead = self._ahead, None
         current = self._source.in_hand.current
-        if ahead is not None and ahead.batch is batch and ahead.is_current(current):
-            return ahead
+        for made in (self._begun.block if self._begun is not None else None, ahead):
+            if made is not None and made.batch is batch and made.is_current(current):
+                return made
+        if self._begun is not None and self._begun.block.batch is batch:
+            self._forsake(self._begun)
         return Block(batch, current, self.writer)
+
+    def _forsake(self, begun: Begun) -> None:
+        """Wait for a block of which not all is ours any more; what still is will be written again."""
+        self._begun = None
+        try:
+            self._landed(begun.flight, begun.since)
+        except DestinationFault:
+            self._open = False
 
     def _make_ahead(self) -> None:
         """Make the next block ready, once, while this one is being written."""
@@ -161,15 +197,11 @@ class Carrier:
     # -- what the source serves -----------------------------------------------------------------------------------
 
     def serve(self, *, idle: bool, between: bool) -> None:  # noqa: ARG002
-        """Connect and compare the table once, before anything is read; try again what was put aside."""
+        """Connect and compare the table once, before anything is read; finish what was begun or put aside."""
         if not between:
             return
-        if self._aside and time.monotonic() >= self._aside_until:
-            ends = self.write([])
-            for end in ends:
-                if isinstance(end, Settled):
-                    self._source.settle(end)
-            self._source.failed(end for end in ends if isinstance(end, DeadLetter))
+        if (self._aside and time.monotonic() >= self._aside_until) or self._is_through():
+            self._end(self.write([]))
         if self._open or self._source.ending:
             return
         try:
@@ -179,22 +211,50 @@ class Carrier:
         except DeploymentFault as fault:
             self._source.note(fault)
 
+    def _is_through(self) -> bool:
+        """Whether the block that was begun has come to its end, or should have."""
+        if self._begun is None:
+            return False
+        return self._begun.flight.done() or time.monotonic() > self._begun.since + self.writer.deadline
+
+    def _end(self, ends: Iterable[Settled | DeadLetter]) -> None:
+        """Hand on what did not end within a call."""
+        letters = []
+        for end in ends:
+            if isinstance(end, Settled):
+                self._source.settle(end)
+            else:
+                letters.append(end)
+        self._source.failed(letters)
+
     def unfinished(self) -> bool:
-        """Nothing is in flight between two windows."""
-        return False
+        """Whether a block is being written."""
+        return self._begun is not None
 
     def revoke(self, seconds: float) -> None:
-        """Wait for the transaction in flight; past the bound shut its connection (S10)."""
-        if self._flight is not None and wait([self._flight], seconds).not_done:
+        """Wait for the transaction in flight; past the bound shut its connection (S10).
+
+        What it came to is settled before the partition goes; where it failed, whoever owns its records writes them.
+        """
+        flight = self._flight or (self._begun.flight if self._begun is not None else None)
+        if flight is not None and wait([flight], seconds).not_done:
             self.writer.abort()
-            wait([self._flight], 1.0)
+            wait([flight], 1.0)
+        if self._flight is None and self._begun is not None and self._begun.flight.done():
+            with suppress(DestinationFault, DeploymentFault):
+                results, _ = self._begun.flight.result()
+                block, self._begun = self._begun.block, None
+                self._end(ends_of(self._step, block.envelopes, block.spans, results))
 
     def full(self) -> bool:
         """Nothing piles up here."""
         return False
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Let go of the connection, of which nobody makes use any more."""
+        if self._begun is not None and not self._begun.flight.done():
+            self.writer.abort()
+            wait([self._begun.flight], 1.0)
         self._thread.shutdown(wait=False, cancel_futures=True)
         self.writer.close()
 
@@ -205,14 +265,23 @@ class Carrier:
         self._connect()
         if not entries:
             return []
-        began = time.perf_counter()
+        begun, self._begun = self._begun, None
+        if begun is None or begun.block.entries is not entries:
+            begun = None
         try:
-            results = self._timed(lambda: self.writer.write(entries), self._make_ahead)
+            if begun is not None:
+                results, seconds = self._landed(begun.flight, begun.since, self._make_ahead)
+            else:
+                results, seconds = self._timed(lambda: self._clocked(entries), self._make_ahead)
         except DestinationFault:
             self._open = False  # whatever it was, the next try begins with a connection that answers
             raise
-        metrics.WRITE_SECONDS.labels(self._source.pipeline).observe(time.perf_counter() - began)
+        metrics.WRITE_SECONDS.labels(self._source.pipeline).observe(seconds)
         return results
+
+    def _clocked(self, entries: Sequence[Entry]) -> tuple[list[Result], float]:
+        began = time.perf_counter()
+        return self.writer.write(entries), time.perf_counter() - began
 
     def _connect(self) -> None:
         if not self._open:
@@ -229,10 +298,13 @@ class Carrier:
             return False
 
     def _timed(self, function: Callable[[], T], meanwhile: Callable[[], None] | None = None) -> T:
-        """Run in the background thread; past the deadline (or the end of a drain) the connection is shut under it."""
-        flight: Future[T] = self._thread.submit(function)
+        """Run in the background thread, under the client's own deadline."""
+        return self._landed(self._thread.submit(function), time.monotonic(), meanwhile)
+
+    def _landed(self, flight: Future[T], since: float, meanwhile: Callable[[], None] | None = None) -> T:
+        """Wait for a call; past the deadline (or the end of a drain) the connection is shut under it."""
         self._flight = flight
-        end = time.monotonic() + self.writer.deadline
+        end = since + self.writer.deadline
         try:
             if meanwhile is not None:
                 meanwhile()

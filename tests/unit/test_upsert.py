@@ -1,0 +1,140 @@
+"""A large block is written while the next window is read; nothing of it is lost or settled twice."""
+
+import threading
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from lovelace_streams.errors import DestinationFault
+from lovelace_streams.records import Batch, Envelope, Outcome, Record
+from lovelace_streams.rows import Row
+from lovelace_streams.settings import KafkaSettings
+from lovelace_streams.source import KafkaSource
+from lovelace_streams.upsert import LARGE, Carrier
+from lovelace_streams.writers import Entry, Result
+from lovelace_streams.writers.memory import MemoryWriter
+
+
+class Thing(Row, table="things", primary_key="id"):
+    id: int
+
+
+class Held(MemoryWriter):
+    """Writes a block when it is let; `faults` come first."""
+
+    def __init__(self) -> None:
+        super().__init__(Thing)
+        self.let = threading.Event()
+        self.faults: list[DestinationFault] = []
+        self.blocks: list[int] = []
+
+    def write(self, block: Sequence[Entry]) -> list[Result]:
+        assert self.let.wait(30)
+        if self.faults:
+            raise self.faults.pop()
+        self.blocks.append(len(block))
+        return super().write(block)
+
+    def abort(self) -> None:
+        self.let.set()
+
+
+@pytest.fixture
+def writer():
+    return Held()
+
+
+@pytest.fixture
+def source():
+    source = KafkaSource(KafkaSettings("127.0.0.1:1"), ["t"])
+    source.pipeline = "p"
+    source.in_hand.assign("t", "id", 0, 0)
+    return source
+
+
+@pytest.fixture
+def carrier(writer, source):
+    carrier = Carrier("upsert", writer, source)
+    carrier.serve(idle=False, between=True)  # connects
+    yield carrier
+    writer.let.set()
+    carrier.close()
+
+
+@pytest.fixture
+def batch(source) -> Callable[[int], Batch[Row]]:
+    def make(rows: int) -> Batch[Row]:
+        [assignment] = source.in_hand.current.values()
+        envelopes = []
+        for _ in range(rows):
+            offset = assignment.next
+            record = Record("t", 0, offset, offset, assignment.number, None, b"", [], timestamp=-1, items=1)
+            source.in_hand.read(record)
+            envelopes.append(Envelope(record, 0, Thing(id=offset)))
+        return Batch(envelopes, "window")
+
+    return make
+
+
+def settled(ends) -> int:
+    assert {end.outcome for end in ends} <= {Outcome.WRITTEN}
+    return sum(len(end.envelopes) for end in ends)
+
+
+def through(carrier):
+    """Wait for the block that was begun, without taking it."""
+    carrier._begun.flight.exception(30)
+
+
+def test_a_large_block_is_left_and_finished_by_the_next_call(carrier, writer, batch):
+    assert carrier.write([batch(LARGE)]) == []
+    assert carrier.unfinished()
+    writer.let.set()
+    assert settled(carrier.write([batch(LARGE), batch(5)])) == 2 * LARGE + 5
+    assert writer.blocks == [LARGE, LARGE, 5]
+    assert not carrier.unfinished()
+
+
+def test_a_small_block_is_waited_for(carrier, writer, batch):
+    writer.let.set()
+    assert settled(carrier.write([batch(LARGE - 1)])) == LARGE - 1
+    assert not carrier.unfinished()
+
+
+def test_a_silent_topic_leaves_nothing_behind(carrier, writer, source, batch):
+    carrier.write([batch(LARGE)])
+    carrier.serve(idle=True, between=True)
+    assert source.in_hand.totals[Outcome.WRITTEN] == 0
+    writer.let.set()
+    through(carrier)
+    carrier.serve(idle=True, between=True)
+    assert source.in_hand.totals[Outcome.WRITTEN] == LARGE
+    assert not carrier.unfinished()
+
+
+def test_what_is_written_is_settled_before_its_partition_goes(carrier, writer, source, batch):
+    carrier.write([batch(LARGE)])
+    writer.let.set()
+    carrier.revoke(30)
+    assert source.in_hand.totals[Outcome.WRITTEN] == LARGE
+    carrier.revoke(30)  # and once
+    assert source.in_hand.totals[Outcome.WRITTEN] == LARGE
+
+
+def test_what_failed_is_not_settled_and_written_again_by_whoever_owns_it(carrier, writer, source, batch):
+    writer.faults.append(DestinationFault("40001", "deadlock"))
+    carrier.write([batch(LARGE)])
+    writer.let.set()
+    carrier.revoke(30)
+    assert source.in_hand.totals[Outcome.WRITTEN] == 0
+    assert settled(carrier.write([batch(1)])) == LARGE + 1
+
+
+def test_records_of_an_assignment_that_ended_meanwhile_are_not_settled(carrier, writer, source, batch):
+    carrier.write([batch(LARGE)])
+    source.in_hand.end("t", 0)
+    writer.let.set()
+    through(carrier)
+    carrier.serve(idle=True, between=True)
+    assert source.in_hand.totals[Outcome.WRITTEN] == 0
+    assert not carrier.unfinished()
