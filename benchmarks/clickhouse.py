@@ -55,7 +55,7 @@ FOLDER = HOME.absolute() / "clickhouse"
 DSN = f"chdb://{FOLDER}"
 FLOW = "benchmarks.messages_flow"
 TABLE = discord_messages.Message.__table__.name
-SETTINGS = {"defaults": {"POLL_SIZE": "500"}, "best": {"POLL_SIZE": "10000", "BATCH_LINGER_MS": "200"}}
+SETTINGS = {"defaults": {"POLL_SIZE": "2000"}, "best": {"POLL_SIZE": "10000", "BATCH_LINGER_MS": "200"}}
 """What a worker is told: nothing, and windows worth a part."""
 BLOCK = {name: int(told["POLL_SIZE"]) for name, told in SETTINGS.items()}
 """How many rows an insert holds with these settings: those of the engine alone are as large."""

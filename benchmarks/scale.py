@@ -52,7 +52,7 @@ from lovelace_streams.demo import Worker
 from lovelace_streams.submit import open_job
 
 FLOW = "benchmarks.scale_flow"
-SETTINGS = {"BATCH_SIZE": "2000", "POLL_SIZE": "4000"}
+SETTINGS: dict[str, str] = {}
 BLOCK = 2000
 PARTITIONS = 8
 """Of the one large job."""

@@ -54,8 +54,8 @@ from dataflows.discord import Member
 from lovelace_streams.submit import open_job
 
 FLOW = "benchmarks.stages_flow"
-SETTINGS = {"BATCH_SIZE": "2000", "POLL_SIZE": "4000"}
-WINDOW, BLOCK = 4000, 2000
+SETTINGS: dict[str, str] = {}
+WINDOW = BLOCK = 2000
 STEPS = {"kafka": "read", "dead_letter": "dead letters"}
 """Names of steps in the flow, where they are called something else here."""
 THREADS = {"librdkafka": "read", "upsert": "upsert", "progress": "progress"}

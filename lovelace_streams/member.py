@@ -237,7 +237,7 @@ class Member:
                 "error_cb": self._on_error,
             }
         )
-        self._starts = Starts(self._consumer, self._ledger, self._topics)
+        self._starts = Starts(self._consumer, self._admin, self._ledger, self._topics)
         self._consumer.subscribe(topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
 
     def _make_topic(self, name: str) -> bool:

@@ -21,7 +21,7 @@ class KafkaSettings(msgspec.Struct, frozen=True):
     brokers: str
     group: str | None = None
     """Default: the flow's name."""
-    poll_size: int = 500
+    poll_size: int = 2000
     linger: float = 0.05
     """How long the source gathers one window of at most `poll_size` messages."""
     max_unreported: int = 1_000_000
@@ -128,7 +128,7 @@ class Settings(BaseSettings):
     metrics_port: int = Field(default=9108, ge=0, le=65_535)
     batch_size: int = Field(default=100, ge=1, le=100_000)
     batch_linger_ms: int = Field(default=50, ge=1)
-    poll_size: int = Field(default=500, ge=1)
+    poll_size: int = Field(default=2000, ge=1)
     max_unreported: int = Field(default=1_000_000, ge=1)
     drain_seconds: float = Field(default=5.0, ge=0)
     accept_refusals: str = ""

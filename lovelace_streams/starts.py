@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from typing import NamedTuple, TypeVar
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from lovelace_streams.offsets import Offsets
 from lovelace_streams.topics import REQUEST_SECONDS
@@ -32,8 +33,15 @@ class Start(NamedTuple):
 class Starts:
     """Finds starts for partitions of a consumer's group; `ledger(topic_id)` may take its time."""
 
-    def __init__(self, consumer: Consumer, ledger: Callable[[str], Covers] | None, topics: Collection[str]) -> None:
+    def __init__(
+        self,
+        consumer: Consumer,
+        admin: AdminClient,
+        ledger: Callable[[str], Covers] | None,
+        topics: Collection[str],
+    ) -> None:
         self._consumer = consumer
+        self._admin = admin
         self._ledger = ledger
         self._topics = topics
         """Those that the ledger is asked about."""
@@ -47,6 +55,7 @@ class Starts:
         A commit that was made for another topic id is none (H12).
         """
         starts, waiting = [], []
+        unknown: list[tuple[TopicPartition, Covers]] = []
         for held in self._consumer.committed(partitions, REQUEST_SECONDS):
             if held.error is not None:  # not told is not the same as never committed
                 raise KafkaException(held.error)
@@ -56,10 +65,13 @@ class Starts:
             elif (covers := self._covers(held.topic, topic_id)) is None:
                 waiting.append(TopicPartition(held.topic, held.partition))
             else:
-                low = self._low(held.topic, held.partition)
-                offset = covers.get(held.partition, Offsets()).end_of(low)
-                by = "ledger" if offset > low else "earliest"
-                starts.append(Start(held.topic, topic_id, held.partition, offset, by))
+                unknown.append((TopicPartition(held.topic, held.partition), covers))
+        lows = self._lows([at for at, _ in unknown])
+        for at, covers in unknown:
+            low = lows[at.topic, at.partition]
+            offset = covers.get(at.partition, Offsets()).end_of(low)
+            by = "ledger" if offset > low else "earliest"
+            starts.append(Start(at.topic, topic_ids.get(at.topic, ""), at.partition, offset, by))
         still = {topic_ids.get(p.topic, "") for p in waiting}
         self._asked = {topic_id: asked for topic_id, asked in self._asked.items() if topic_id in still}
         return starts, waiting
@@ -73,9 +85,16 @@ class Starts:
             self._asked[topic_id] = in_background(lambda: ledger(topic_id))
         return self._asked[topic_id].result() if self._asked[topic_id].done() else None
 
-    def _low(self, topic: str, partition: int) -> int:
-        low, _ = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), REQUEST_SECONDS)
-        return int(low)
+    def _lows(self, partitions: list[TopicPartition]) -> dict[tuple[str, int], int]:
+        """Where partitions begin, asked at once and over a connection without fetches.
+
+        On the consumer's own each question waits behind a fetch that is held for half a second while a topic is silent.
+        """
+        if not partitions:
+            return {}
+        wanted = {at: OffsetSpec.earliest() for at in partitions}  # type: ignore[no-untyped-call]
+        answers = self._admin.list_offsets(wanted, request_timeout=REQUEST_SECONDS)
+        return {(at.topic, at.partition): int(answer.result().offset) for at, answer in answers.items()}
 
 
 def in_background(function: Callable[[], T]) -> Future[T]:

@@ -116,7 +116,7 @@ def ours() -> list[Contender]:
     command = (sys.executable, "-m", "bytewax.run", "benchmarks.members_flow")
     settings = {
         "batch 100": {"BATCH_SIZE": "100", "POSTGRES_BLOCK_ROWS": "1"},  # each committed
-        "best": {"BATCH_SIZE": "2000", "POLL_SIZE": "4000"},
+        "best": {},  # the defaults
     }
     return [
         Contender("lovelace_streams", name, command, setting, makes_dead_letters=True)

@@ -265,6 +265,9 @@ class MemoryAdmin:
             self._broker.create(new.topic, new.num_partitions)
         return {new.topic: _done(None) for new in topics}
 
+    def list_offsets(self, wanted: dict[TopicPartition, Any], **_: Any) -> dict[TopicPartition, Future[Any]]:
+        return {at: _done(SimpleNamespace(offset=0)) for at in wanted}
+
     def describe_topics(self, topics: Any, **_: Any) -> dict[str, Future[Any]]:
         return {name: _done(SimpleNamespace(topic_id=name)) for name in topics.topic_names}
 

@@ -3,6 +3,7 @@
 import threading
 
 from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from lovelace_streams.offsets import Offsets
 from lovelace_streams.starts import Covers, Start, Starts
@@ -29,7 +30,7 @@ def test_the_committed_the_covered_and_the_earliest(brokers: str, make_topic) ->
             TopicPartition(topic, 3, 5, metadata="another topic's id"),
         ]
         eventually(lambda: consumer.commit(offsets=committed, asynchronous=False) is not None)
-        starts = Starts(consumer, ledger, [topic])
+        starts = Starts(consumer, AdminClient({"bootstrap.servers": brokers}), ledger, [topic])
 
         found, waiting = starts.find([TopicPartition(topic, p) for p in range(4)], {topic: ID})
 
