@@ -96,6 +96,7 @@ class PostOffice:
         self._sending = tracing.OFF
         self._topic = ""
         self._passed_before = 0
+        self._reached_before = 0
         self._topic_gone = False
 
     def take(self, letters: list[DeadLetter]) -> list[Settled]:
@@ -173,6 +174,10 @@ class PostOffice:
         through = totals[Outcome.WRITTEN] + totals[Outcome.SUPERSEDED]
         passed = set(STEPS) if through > self._passed_before else set()
         self._passed_before = through
+        if reached := self._source.reached:  # what is being written passed what lies before, and nothing more yet
+            passed -= {"decode", "normalize"}
+            passed |= {"decode", "normalize"} if reached > self._reached_before else set()
+            self._reached_before = reached
         for step in {letter.step for letter in arrived} & set(STEPS):
             passed.update(STEPS[: STEPS.index(step)])
         return passed

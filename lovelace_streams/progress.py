@@ -195,7 +195,7 @@ class Reporter:
         try:
             answer = self.client.get(f"{self._url}/progress/{self._source.pipeline}/{topic_id}")
             answer.raise_for_status()
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL, RuntimeError) as error:  # closed under us, the last
             log.warning("the ledger can't be asked for a start; beginning at the earliest", error=type(error).__name__)
             return {}
         try:

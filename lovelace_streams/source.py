@@ -77,6 +77,8 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
         self.in_hand = InHand()
         self.fault: DeploymentFault | None = None
         self.draining_since: float | None = None
+        self.reached = 0
+        """Items that came to a writer, whatever it makes of them: they passed all steps before it."""
         self.ledger_cover: Callable[[str], dict[int, Offsets]] | None = None
         """Topic id → partition → what the ledger has settled: where to start if nothing was committed (H12)."""
         self.services: list[Service] = []

@@ -35,6 +35,8 @@ NEIGHBOURS = 10
 """So many items of the next block may serve as the neighbour that can still be written."""
 LARGE = 100
 """Items of a block that is not waited for at once: fewer are there before anything could be read meanwhile."""
+BLOCK_BYTES = 64 * 1024 * 1024
+"""Of the messages' values in a block of several batches: a parameter of Postgres holds less than a GiB."""
 QUICK = 0.5
 """Seconds that a call may take before the consumer is kept alive meanwhile: most calls end within milliseconds."""
 
@@ -118,6 +120,7 @@ class Carrier:
         comes first again with the next one, or by and by where the topic is silent.
         """
         ends: list[Settled | DeadLetter] = []
+        self._source.reached += sum(len(batch.envelopes) for batch in batches)
         for batch in batches:
             metrics.BATCHES.labels(self._source.pipeline, batch.reason).inc()
         begun = [self._begun.block.batch] if self._begun is not None else []
@@ -157,7 +160,8 @@ class Carrier:
             if self._source.ending:
                 return None
             if self._patience.lonely:
-                self._aside, self._aside_until = [batch], time.monotonic() + ASIDE_SECONDS
+                self._aside.append(batch)
+                self._aside_until = time.monotonic() + ASIDE_SECONDS
                 return []
 
     def _begin(self, batch: Batch[Any]) -> bool:
@@ -374,14 +378,18 @@ def _settled(end: End, envelopes: list[Envelope[Any]]) -> Settled | DeadLetter:
 
 
 def _coalesced(batches: Sequence[Batch[Any]], rows: int) -> list[Batch[Any]]:
-    """Consecutive batches as one, up to so many items, for a writer that is made for large blocks."""
+    """Consecutive batches as one, up to so many items and `BLOCK_BYTES`, for a writer that is made for large blocks."""
     blocks: list[Batch[Any]] = []
+    room = 0
     for batch in batches:
-        if blocks and len(blocks[-1].envelopes) + len(batch.envelopes) <= rows:
+        size = sum([len(e.record.value or b"") // (e.record.items or 1) for e in batch.envelopes])
+        room -= size
+        if blocks and len(blocks[-1].envelopes) + len(batch.envelopes) <= rows and room >= 0:
             blocks[-1].envelopes.extend(batch.envelopes)
             blocks[-1].reason = batch.reason
         else:  # a list of the block's own: it grows, and the batch stays as it is
             blocks.append(Batch(list(batch.envelopes), batch.reason))
+            room = BLOCK_BYTES - size
     return blocks
 
 

@@ -307,6 +307,8 @@ class PostgresWriter:
         if self.one_by_one:
             return self._isolated(block)
         rows = block.alike if isinstance(block, Encoded) else self._alike(block)
+        if rows is not None and not rows.is_current:
+            rows = self._alike(block)
         if rows is None:
             return self._isolated(block)
         if not (named := self._foreseen(block, rows)):

@@ -54,6 +54,7 @@ class Alike:
 
     def __init__(self, table: "OneTable", plan: Plan, columns: Mapping[str, Sequence[Any]]) -> None:
         self.table = table
+        self.shape = table.shape
         self.plan = plan
         self.keys = table.keys_of(columns)
         self._columns = columns
@@ -62,6 +63,11 @@ class Alike:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the table is still the one that was looked at: a writer that opens again looks again."""
+        return self.shape is self.table.shape
 
     @property
     def spelled(self) -> dict[str, Spelled]:

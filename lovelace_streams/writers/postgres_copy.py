@@ -62,7 +62,8 @@ def copy_in(
     with connection.lock:
         pgconn.send_query(b";".join((*begin, statement, end)))
         _raise_refused(connection, connection.wait(generators.execute(pgconn)))
-        pgconn.put_copy_data(lines)
+        if pgconn.put_copy_data(lines) == 0:  # libpq could not take it, and would commit nothing
+            raise psycopg.OperationalError("no memory for a block")
         pgconn.put_copy_end()
         _raise_refused(connection, connection.wait(generators.execute(pgconn)))
 

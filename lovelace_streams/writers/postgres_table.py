@@ -148,8 +148,8 @@ def inspect(connection: psycopg.Connection[Any], table: Table, rows: Sequence[ty
     return _Inspection(connection, table, rows, way_out).run()
 
 
-ROUNDED = frozenset({"varchar", "bpchar", "numeric"})
-"""Types whose modifier a set's verdict can take into account."""
+ROUNDED = frozenset({"varchar", "numeric"})
+"""Types whose modifier a set's verdict can take into account; char(n) is padded, which a CHECK may see."""
 
 
 KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table", "S": "a sequence", "i": "an index"}
@@ -217,7 +217,7 @@ class _Inspection:
             plain=not triggers
             and not security
             and relations == [oid]
-            and not any(columns[name].domain for name in types)
+            and not any(columns[name].domain or not columns[name].collates for name in types)
             and all(not real.modified or real.name in ROUNDED for real in types.values())
             and not any(rule.kind == "c" and rule.functions for rule in constraints),
         )
@@ -353,6 +353,7 @@ with recursive base as (
 select a.attname as name, t.typname as base, t.typcategory::text as category,
        format_type(t.oid, -1) as spelled,  -- not NULL: that spells bpchar as character, which is character(1)
        format_type(a.atttypid, a.atttypmod) as shown,
+       a.attcollation in (0, 'pg_catalog."default"'::regcollation) as collates,
        b.modifier, b.domain, coalesce(l.collisdeterministic, true) as deterministic,
        a.attnotnull or b.not_null as not_null,
        a.atthasdef or a.attidentity <> '' or b.filled as filled,

@@ -588,6 +588,21 @@ def test_a_trigger_that_returns_nothing_suppresses(run, things):
     assert writer.write(entries("a", "quiet", "b")) == [End.WRITTEN, End.SUPPRESSED, End.WRITTEN]
 
 
+@pytest.mark.parametrize(
+    ("column", "rule", "good", "bad"),
+    [
+        ('text collate "C"', "lower(text) <> 'é'", "É", None),  # which the "C" collation leaves as it is
+        ("char(3)", "text like 'A__'", "A", "b"),  # padded
+    ],
+)
+def test_a_rule_is_judged_as_the_column_sees_the_value(run, things, column, rule, good, bad):
+    writer = things(f"create table things (id bigint primary key, text {column} not null check ({rule}))")
+    writer.write(entries(*[bad] * 20))  # from now on the rule is asked about first
+    results = writer.write([Entry(Thing(id=n, text=good if n % 3 else bad)) for n in range(20, 40)])
+
+    assert [isinstance(result, Refusal) for result in results] == [n % 3 == 0 for n in range(20, 40)]
+
+
 def test_what_a_trigger_refuses_is_swept_not_halved(run, things, monkeypatch):
     """Sixty-four rows at a time within the server: three writes for a hundred bad rows in two hundred."""
     writer = things(

@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+from lovelace_streams.dead_letter import PostOffice
 from lovelace_streams.errors import DestinationFault
-from lovelace_streams.records import Batch, Envelope, Outcome, Record
+from lovelace_streams.records import Batch, DeadLetter, Envelope, Outcome, Reason, Record
 from lovelace_streams.rows import Row
 from lovelace_streams.settings import KafkaSettings
 from lovelace_streams.source import KafkaSource
@@ -37,6 +38,10 @@ class Held(MemoryWriter):
 
     def abort(self) -> None:
         self.let.set()
+
+
+class Silent:
+    """A producer that nothing is sent by here."""
 
 
 @pytest.fixture
@@ -138,3 +143,37 @@ def test_records_of_an_assignment_that_ended_meanwhile_are_not_settled(carrier, 
     carrier.serve(idle=True, between=True)
     assert source.in_hand.totals[Outcome.WRITTEN] == 0
     assert not carrier.unfinished()
+
+
+def test_what_is_being_written_has_passed_the_steps_before(carrier, writer, source, batch):
+    """A window that is refused in part stops nobody, although the rest of it is still being written."""
+    office = PostOffice(source)
+    office._producer = Silent()
+    [assignment] = source.in_hand.current.values()
+    letters = []
+    for job in ("one", "two"):
+        for _ in range(600):
+            offset = assignment.next
+            record = Record("t", 0, offset, offset, assignment.number, None, b"", [], timestamp=-1, items=1, job=job)
+            source.in_hand.read(record)
+            letters.append(DeadLetter(record, 0, 1, "normalize", Reason.MISSING, "same"))
+    office.take(letters)
+    carrier.write([batch(LARGE)])
+    office._judge(idle=False)
+    assert source.fault is None
+
+    office.take(letters)  # and nothing reached the writer after these
+    office._judge(idle=False)
+    assert source.fault is not None
+
+
+def test_blocks_that_are_put_aside_wait_for_each_other(carrier, writer, batch):
+    """Nothing tells an outage from a row that harms while there is no other row to try."""
+    writer.let.set()
+    writer.probe = lambda _others=(): None
+    writer.faults += [DestinationFault("57014", "timeout")] * 20
+    carrier._patience._wait = lambda _seconds: not carrier._patience.lonely
+    assert carrier.write([batch(1)]) == []
+    assert carrier.write([batch(1)]) == []
+    writer.faults.clear()
+    assert settled(carrier.write([])) == 2
