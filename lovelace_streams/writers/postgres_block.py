@@ -60,6 +60,7 @@ class Alike:
         self._columns = columns
         self._spelled: dict[str, Spelled] | None = None
         self._lines: bytes | None = None
+        self._order: Sequence[int] | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -78,10 +79,17 @@ class Alike:
 
     @property
     def lines(self) -> bytes:
-        """The lines of a COPY, in the order read. Raises `Unfit`."""
+        """The lines of a COPY, in the order of their keys. Raises `Unfit`."""
         if self._lines is None:
-            self._lines = lines(list(self.spelled.values())).encode()
+            self._lines = lines([column.ordered(self.order) for column in self.spelled.values()]).encode()
         return self._lines
+
+    @property
+    def order(self) -> Sequence[int]:
+        """The rows by their keys: two writers that meet the same keys in one order do not deadlock."""
+        if self._order is None:
+            self._order = sorted(range(len(self.keys)), key=self.keys.__getitem__)
+        return self._order
 
     def literals(self, names: Sequence[str], order: Sequence[int] | None = None) -> list[str]:
         """An array literal a column, the rows in this order. Raises `Unfit`."""
@@ -99,12 +107,11 @@ class Alike:
         return some
 
     def segment(self) -> tuple[Segment, list[str]] | None:
-        """One statement for all, in the order of their keys (deadlocks); None where a key comes twice."""
+        """One statement for all, in the order of their keys; None where a key comes twice."""
         if len(set(self.keys)) < len(self.keys):
             return None
-        order = sorted(range(len(self.keys)), key=self.keys.__getitem__)
-        keys = [self.keys[place] for place in order]
-        return Segment(self.table, self.plan, order, keys), self.literals(self.plan.names, order)
+        keys = [self.keys[place] for place in self.order]
+        return Segment(self.table, self.plan, list(self.order), keys), self.literals(self.plan.names, self.order)
 
 
 class OneTable:

@@ -300,7 +300,10 @@ class _Names:
     def verdict(self, *, references: bool = False) -> sql.Composed:
         """Which rule, by its place in `rules`, each staged row breaks first, in the order Postgres tests them."""
         columns = self.columns if references else self.asked
-        cases = [
+        # an expression that no rule needs is not evaluated: but a value that does not fit is refused before any rule
+        every = sql.SQL(", ").join(sql.SQL("{}.{}").format(self.s, sql.Identifier(column)) for column in columns)
+        cases = [sql.SQL("when num_nulls({}) < 0 then null").format(every)]
+        cases += [
             sql.SQL("when char_length({}.{}) > {} then null").format(self.s, sql.Identifier(name), limit)
             for name, limit in self._limits()
         ]
