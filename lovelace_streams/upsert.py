@@ -270,10 +270,8 @@ class Carrier:
         if not entries:
             return []
         begun, self._begun = self._begun, None
-        if begun is None or begun.block.entries is not entries:
-            begun = None
         try:
-            if begun is not None:
+            if begun is not None and begun.block.entries is entries:
                 results, seconds = self._landed(begun.flight, begun.since, self._make_ahead)
             else:
                 results, seconds = self._timed(lambda: self._clocked(entries), self._make_ahead)

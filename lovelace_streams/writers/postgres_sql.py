@@ -54,6 +54,7 @@ class Plan:
         else:
             statements = [names.update(), names.insert_missing()]
         self._returning = returning or not self.single
+        self._sweep: bytes | None = None
         # rendered once: composing costs a millisecond, as much as the block's own way
         self.statements = [statement.as_bytes() for statement in statements]
         self.copy = names.copy().as_bytes()
@@ -72,17 +73,19 @@ class Plan:
         """Whether the catalogue's rules for a row depend on nothing that the row does not say."""
 
     def sweep(self, record: Sequence[str], again: Sequence[str]) -> bytes:
-        """The script that writes such rows one by one (`postgres_sweep`)."""
-        places = [self.names.index(name) for name in self.newer_columns] if self.newer is not None else []
-        return script(
-            statements=self.statements,
-            newer=self.newer,
-            newer_places=places,
-            returning=self._returning,
-            types=self._array_types,
-            record=record,
-            again=again,
-        )
+        """The script that writes such rows one by one (`postgres_sweep`), for the codes that it is asked with first."""
+        if self._sweep is None:
+            places = [self.names.index(name) for name in self.newer_columns] if self.newer is not None else []
+            self._sweep = script(
+                statements=self.statements,
+                newer=self.newer,
+                newer_places=places,
+                returning=self._returning,
+                types=self._array_types,
+                record=record,
+                again=again,
+            )
+        return self._sweep
 
     def judgeable(self, row: Row) -> bool:
         """Whether a row that breaks a rule can't be refused for something else first, which was not asked about."""

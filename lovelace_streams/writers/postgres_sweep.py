@@ -1,7 +1,7 @@
 """Rows one by one within the server: each in a subtransaction of its own, so that a refused one hurts no other.
 
 What no catalogue tells (triggers, policies, other unique keys) can only be found by trying. Trying from here costs a
-round trip and a commit a try, about a millisecond; a loop in PL/pgSQL tries a row in some 20 µs, however many are bad.
+round trip and a commit a try; a loop in PL/pgSQL tries a row in about a tenth of that time, however many are bad.
 At most `ROWS` go in one transaction: past 64 subtransactions other sessions are slowed down (Postgres keeps so many of
 a transaction's in shared memory, `PGPROC_MAX_CACHED_SUBXIDS`, src/include/storage/proc.h).
 
