@@ -87,6 +87,8 @@ class Member:
         self._begun: set[tuple[str, int]] = set()
         self._stash: list[Message] = []
         self._paused = False
+        self.behind = False
+        """Whether all of the last window, or more, had arrived when it was asked for."""
         self._empty_since: float | None = None
         self._committing = False
 
@@ -110,19 +112,22 @@ class Member:
         stash, self._stash = self._stash, []
         began = time.monotonic()
         held = set(self._in_hand.current)
-        window: list[Envelope[bytes]] = []
-        while True:
-            left = max(0.0, began + seconds - time.monotonic())
-            wanted = max(1, min(LIST, count - len(stash) - len(window)))
-            messages = self._consume(wanted, left)
-            window += self._records(stash + messages)
-            stash = []
-            if len(messages) < wanted or len(window) >= count:
-                break
+        window = self._records(stash)
+        self._fill(window, count, began)
+        self.behind = len(window) >= count
+        self._fill(window, count, began + seconds)
         if not held <= self._in_hand.current.keys():  # given up between two lists: nothing of it goes on its way
             window = [envelope for envelope in window if envelope.record.assignment in self._in_hand.current]
         self._empty_since = None if window else self._empty_since or began
         return window
+
+    def _fill(self, window: list[Envelope[bytes]], count: int, deadline: float) -> None:
+        """Read on until the window is full or this is over; what has arrived already is taken in any case."""
+        while (wanted := min(LIST, count - len(window))) > 0:
+            messages = self._consume(wanted, max(0.0, deadline - time.monotonic()))
+            window += self._records(messages)
+            if len(messages) < wanted:
+                return
 
     def hold(self, seconds: float) -> None:
         """Poll without reading: the membership lives on, and what arrives all the same is kept for later."""

@@ -79,6 +79,8 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
         self.draining_since: float | None = None
         self.reached = 0
         """Items that came to a writer, whatever it makes of them: they passed all steps before it."""
+        self.behind = False
+        """Whether more had arrived than the last window holds: the next one will be there at once."""
         self.ledger_cover: Callable[[str], dict[int, Offsets]] | None = None
         """Topic id → partition → what the ledger has settled: where to start if nothing was committed (H12)."""
         self.services: list[Service] = []
@@ -210,11 +212,13 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
             raise StopIteration
         if self.draining_since is not None:
             return self._drained(member)
+        self.behind = False
         if self._full():
             member.hold(POLL_SECONDS)
             self._idle = True  # nothing passes while nothing is read: letters that are held have to go
             return []
         window = member.read(self.settings.poll_size, self.settings.linger)
+        self.behind = member.behind
         self._idle = not window and member.silent()
         if window and not self._reading:
             self._reading = True

@@ -29,6 +29,8 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 """What a call of the writer answers."""
 
+GATHER_SECONDS = 0.25
+"""How long rows may wait for a block to fill while the source is behind: they are late anyway."""
 ASIDE_SECONDS = 5.0
 """How long a block that was put aside waits for a neighbour before it is tried again."""
 NEIGHBOURS = 10
@@ -86,6 +88,53 @@ class Block:
         return all(number in current for number in {e.record.assignment for e in self.envelopes})
 
 
+class Gathering:
+    """Consecutive batches as blocks of up to so many items and `BLOCK_BYTES`.
+
+    >>> from lovelace_streams.records import Record
+    >>> batch = Batch([Envelope(Record("t", 0, 0, 0, 1, None, b"", [], -1, items=1), 0, None)] * 2, "rows")
+    >>> gathering = Gathering(5)
+    >>> [len(block.envelopes) for block in gathering.add([batch, batch, batch])], gathering.take(), gathering.take()
+    ([4], [Batch(...)], [])
+    """
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+        self._block: Batch[Any] | None = None
+        self._room = 0
+        self.since = 0.0
+        """When what waits began to wait."""
+
+    def __bool__(self) -> bool:
+        return self._block is not None
+
+    def add(self, batches: Iterable[Batch[Any]]) -> list[Batch[Any]]:
+        """The blocks that are full now; the last one waits for more."""
+        full: list[Batch[Any]] = []
+        for batch in batches:
+            size = sum([len(e.record.value or b"") // (e.record.items or 1) for e in batch.envelopes])
+            self._room -= size
+            if self._block is not None and (
+                len(self._block.envelopes) + len(batch.envelopes) > self._rows or self._room < 0
+            ):
+                full += self.take()
+            if self._block is None:  # a list of the block's own: it grows, and the batch stays as it is
+                self._block = Batch(list(batch.envelopes), batch.reason)
+                self._room = BLOCK_BYTES - size
+                self.since = time.monotonic()
+            else:
+                self._block.envelopes.extend(batch.envelopes)
+                self._block.reason = batch.reason
+            if len(self._block.envelopes) >= self._rows:
+                full += self.take()
+        return full
+
+    def take(self) -> list[Batch[Any]]:
+        """What waits, if anything does."""
+        block, self._block = self._block, None
+        return [block] if block is not None else []
+
+
 class Begun(NamedTuple):
     """A block that is being written while the next window is read."""
 
@@ -104,6 +153,7 @@ class Carrier:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=step)
         self._flight: Future[Any] | None = None
         self._open = False
+        self._gathering = Gathering(writer.capabilities.block_rows)
         self._aside: list[Batch[Any]] = []
         self._aside_until = 0.0
         self._span = tracing.OFF
@@ -123,11 +173,12 @@ class Carrier:
         self._source.reached += sum(len(batch.envelopes) for batch in batches)
         for batch in batches:
             metrics.BATCHES.labels(self._source.pipeline, batch.reason).inc()
-        begun = [self._begun.block.batch] if self._begun is not None else []
-        blocks = [*begun, *self._aside, *_coalesced(batches, self.writer.capabilities.block_rows)]
+        due = self._due(batches)
+        begun = [self._begun.block.batch] if self._begun is not None and (due or not batches) else []
+        blocks = [*begun, *self._aside, *due]
         self._aside = []
         for at, batch in enumerate(blocks):
-            if self._source.fault or (at == len(blocks) - 1 and batches and self._begin(batch)):
+            if self._source.fault or (due and batch is due[-1] and self._begin(batch)):
                 break
             self._next = blocks[at + 1] if at + 1 < len(blocks) else None
             others = entries_of(self._next.envelopes[:NEIGHBOURS])[0] if self._next is not None else ()
@@ -142,6 +193,19 @@ class Carrier:
             ends += done
         metrics.BREAKER.labels(self._source.pipeline).set(_GAUGE[self._patience.breaker])
         return ends
+
+    def _due(self, batches: Iterable[Batch[Any]]) -> list[Batch[Any]]:
+        """Blocks to be written now: while the source is behind only full ones, else all that there is."""
+        full = self._gathering.add(batches)
+        return full if self._may_wait() else full + self._gathering.take()
+
+    def _may_wait(self) -> bool:
+        """Whether rows may wait for a block to fill: more is there already, and nothing is wrong."""
+        soon = self._source.behind and time.monotonic() < self._gathering.since + GATHER_SECONDS
+        return soon and self._sound()
+
+    def _sound(self) -> bool:
+        return self._open and not self._aside and not self._source.ending and self._patience.breaker is Breaker.CLOSED
 
     def _write(self, batch: Batch[Any], others: Sequence[Entry]) -> list[Settled | DeadLetter] | None:
         """One batch, without what belongs to an ended assignment (H1); None where the worker ends before it is done."""
@@ -166,8 +230,7 @@ class Carrier:
 
     def _begin(self, batch: Batch[Any]) -> bool:
         """Begin to write a large block and leave it; False where it has to be waited for."""
-        sound = self._open and not self._aside and self._patience.breaker is Breaker.CLOSED
-        if not sound or self._source.ending or len(batch.envelopes) < LARGE:
+        if not self._sound() or len(batch.envelopes) < LARGE:
             return False
         block = self._ready(batch)
         if block.entries:
@@ -204,7 +267,8 @@ class Carrier:
         """Connect and compare the table once, before anything is read; finish what was begun or put aside."""
         if not between:
             return
-        if (self._aside and time.monotonic() >= self._aside_until) or self._is_through():
+        late = self._gathering and not self._may_wait()
+        if late or self._is_through() or (self._aside and time.monotonic() >= self._aside_until):
             self._end(self.write([]))
         if self._open or self._source.ending:
             return
@@ -232,8 +296,8 @@ class Carrier:
         self._source.failed(letters)
 
     def unfinished(self) -> bool:
-        """Whether a block is being written."""
-        return self._begun is not None
+        """Whether a block is being written, or gathered."""
+        return self._begun is not None or bool(self._gathering)
 
     def revoke(self, seconds: float) -> None:
         """Wait for the transaction in flight; past the bound shut its connection (S10).
@@ -373,22 +437,6 @@ def _settled(end: End, envelopes: list[Envelope[Any]]) -> Settled | DeadLetter:
     if end is End.SUPPRESSED:
         return Settled(Outcome.SKIPPED, envelopes, SkipReason.SUPPRESSED)
     return Settled(Outcome.WRITTEN if end is End.WRITTEN else Outcome.SUPERSEDED, envelopes)
-
-
-def _coalesced(batches: Sequence[Batch[Any]], rows: int) -> list[Batch[Any]]:
-    """Consecutive batches as one, up to so many items and `BLOCK_BYTES`, for a writer that is made for large blocks."""
-    blocks: list[Batch[Any]] = []
-    room = 0
-    for batch in batches:
-        size = sum([len(e.record.value or b"") // (e.record.items or 1) for e in batch.envelopes])
-        room -= size
-        if blocks and len(blocks[-1].envelopes) + len(batch.envelopes) <= rows and room >= 0:
-            blocks[-1].envelopes.extend(batch.envelopes)
-            blocks[-1].reason = batch.reason
-        else:  # a list of the block's own: it grows, and the batch stays as it is
-            blocks.append(Batch(list(batch.envelopes), batch.reason))
-            room = BLOCK_BYTES - size
-    return blocks
 
 
 def entries_of(envelopes: Sequence[Envelope[Any]]) -> tuple[list[Entry], list[int]]:

@@ -70,7 +70,9 @@ def test_a_window_is_as_large_as_was_asked_for_and_its_lists_are_short(count: in
     assert len(window) == count
     assert max(broker.calls) <= LIST
     assert [len(a.in_hand) for a in in_hand.current.values() if a.topic == TOPIC] == [(count + 1) // 2, count // 2]
+    assert reader.behind
     assert len(reader.read(count, 0.0)) == min(count, 10)
+    assert reader.behind == (count <= 10)
 
 
 def test_what_is_given_up_between_two_lists_goes_no_further() -> None:
@@ -79,6 +81,6 @@ def test_what_is_given_up_between_two_lists_goes_no_further() -> None:
 
     window = reader.read(2 * LIST, 0.0)
 
-    assert broker.calls == [1, LIST, LIST]
+    assert broker.calls == [1, LIST, LIST, LIST // 2]
     assert {partition for partition, _ in places(window)} == {1}
     assert [envelope.record.assignment in in_hand.current for envelope in window] == [True] * LIST

@@ -11,8 +11,8 @@ from lovelace_streams.records import Batch, DeadLetter, Envelope, Outcome, Reaso
 from lovelace_streams.rows import Row
 from lovelace_streams.settings import KafkaSettings
 from lovelace_streams.source import KafkaSource
-from lovelace_streams.upsert import LARGE, Carrier
-from lovelace_streams.writers import Entry, Result
+from lovelace_streams.upsert import GATHER_SECONDS, LARGE, Carrier
+from lovelace_streams.writers import Capabilities, Entry, Result
 from lovelace_streams.writers.memory import MemoryWriter
 
 
@@ -114,6 +114,59 @@ def test_a_silent_topic_leaves_nothing_behind(carrier, writer, source, batch):
     through(carrier)
     carrier.serve(idle=True, between=True)
     assert source.in_hand.totals[Outcome.WRITTEN] == LARGE
+    assert not carrier.unfinished()
+
+
+@pytest.fixture
+def behind(writer, source):
+    """More arrives than a window holds; a block may be twice as large as the windows here."""
+    writer.capabilities = Capabilities(block_rows=2 * LARGE)
+    source.behind = True
+
+
+def test_while_the_source_is_behind_a_block_is_gathered_over_windows(behind, carrier, writer, batch):
+    writer.let.set()
+    assert carrier.write([batch(LARGE)]) == []
+    assert carrier._begun is None
+    assert carrier.unfinished()
+    assert carrier.write([batch(LARGE)]) == []
+    through(carrier)
+    assert writer.blocks == [2 * LARGE]
+    assert settled(carrier.write([batch(LARGE + 1), batch(LARGE)])) == 2 * LARGE
+    through(carrier)
+    assert settled(carrier.write([])) == LARGE + 1
+    assert writer.blocks == [2 * LARGE, LARGE + 1]
+    assert carrier.unfinished()
+
+
+@pytest.mark.parametrize("ended", ["caught up", "late", "draining", "put aside"])
+def test_what_was_gathered_goes_where_nothing_more_is_there(behind, carrier, writer, source, batch, ended):
+    writer.let.set()
+    carrier.write([batch(5)])
+    carrier.serve(idle=False, between=True)
+    assert writer.blocks == []
+
+    if ended == "caught up":
+        source.behind = False
+    elif ended == "late":
+        carrier._gathering.since -= GATHER_SECONDS
+    elif ended == "draining":
+        source.drain()
+    else:
+        carrier._aside.append(batch(1))
+    carrier.serve(idle=False, between=True)
+    assert source.in_hand.totals[Outcome.WRITTEN] == 5 + (ended == "put aside")
+    assert not carrier.unfinished()
+
+
+def test_what_was_gathered_of_a_partition_that_goes_is_left_to_its_next_owner(behind, carrier, writer, source, batch):
+    writer.let.set()
+    carrier.write([batch(5)])
+    carrier.revoke(30)
+    source.in_hand.end("t", 0)
+    source.behind = False
+    carrier.serve(idle=False, between=True)
+    assert writer.blocks == []
     assert not carrier.unfinished()
 
 
