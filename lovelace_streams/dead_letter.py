@@ -7,6 +7,7 @@ A letter waits for three things: until every item of its message has an outcome 
 
 from collections import deque
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, cast
 
 import bytewax.operators as op
@@ -38,6 +39,7 @@ FINAL = FORBIDDEN | {KafkaError.POLICY_VIOLATION, KafkaError.INVALID_CONFIG, Kaf
 """Answers to making a topic that waiting does not change; all others come while brokers start."""
 MESSAGE_MAX = 1_000_000_000
 """librdkafka's own bound of `message.max.bytes`."""
+_Headers = tuple[tuple[str, bytes], ...]
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,11 @@ class Letter(msgspec.Struct):
         return len(self.failures)
 
     @property
+    def size(self) -> int:
+        """The bytes of its value."""
+        return len(self.record.value or b"")
+
+    @property
     def complete(self) -> bool:
         """Whether every other item of the message has come to its end."""
         return self.record.succeeded + self.record.skipped + self.items >= self.record.items
@@ -88,9 +95,14 @@ class PostOffice:
         self._arrived: list[DeadLetter] = []
         self._reached: set[str] = set()
         self._letters: dict[tuple[int, int], Letter] = {}
+        """Those of messages of which other items may still be on their way."""
         self._to_send: list[Letter] = []
         self._under_way: dict[int, Letter] = {}
-        self._settled: deque[Settled] = deque(maxlen=1000)
+        self._owed = 0
+        """Bytes of the values that are to be sent or under way."""
+        self._judged: frozenset[int] = frozenset()
+        """The assignments that were current when it was judged last."""
+        self._settled: deque[Envelope[Any]] = deque(maxlen=1000)
         self._counted: list[str] = []
         self._producer: Producer | None = None
         self._sending = tracing.OFF
@@ -102,9 +114,11 @@ class PostOffice:
     def take(self, letters: list[DeadLetter]) -> list[Settled]:
         """Take what failed; give what has been acknowledged meanwhile."""
         self._arrived += letters
-        settled = list(self._settled)
+        if not self._settled:
+            return []
+        settled = Settled(Outcome.DEAD_LETTERED, list(self._settled))
         self._settled.clear()
-        return settled
+        return [settled]
 
     # -- what the source serves -----------------------------------------------------------------------------------
 
@@ -137,8 +151,7 @@ class PostOffice:
 
     def full(self) -> bool:
         """Whether the broker owes us acknowledgements of a thousand letters, or of 64 MiB."""
-        waiting = [*self._to_send, *self._under_way.values()]
-        return len(waiting) > ROW or sum(len(letter.record.value or b"") for letter in waiting) > HELD_BYTES
+        return len(self._to_send) + len(self._under_way) > ROW or self._owed > HELD_BYTES
 
     def close(self) -> None:
         """A last chance for what is under way."""
@@ -153,9 +166,12 @@ class PostOffice:
         passed = self._passed(arrived)
         for step in passed:
             self._fail_fast.passed(step)
-        self._fail_fast.drop(lambda letter: not self._source.is_current(letter.record))
+        current = self._source.in_hand.current
+        if self._judged != current.keys():
+            self._judged = frozenset(current)
+            self._fail_fast.drop(lambda letter: letter.record.assignment not in current)
         for letter in arrived:
-            if not self._source.is_current(letter.record):
+            if letter.record.assignment not in current:
                 continue
             if letter.step in passed or letter.record.origin is not None:
                 self._collect(letter)  # a replay was refused before: that says nothing of the deployment
@@ -195,9 +211,14 @@ class PostOffice:
         )
 
     def _collect(self, failed: DeadLetter) -> None:
-        key = (failed.record.assignment, failed.record.offset)
-        letter = self._letters.setdefault(key, Letter(failed.record, {}, failed))
-        items = failed.record.origin.items if failed.record.origin and failed.count > 1 else None
+        record = failed.record
+        if record.origin is None and failed.count == record.items:  # nothing else of its message: as most letters
+            failures = dict.fromkeys(range(failed.item, failed.item + failed.count), failed.reason)
+            self._close(Letter(record, failures, failed))
+            return
+        key = (record.assignment, record.offset)
+        letter = self._letters.setdefault(key, Letter(record, {}, failed))
+        items = record.origin.items if record.origin and failed.count > 1 else None
         for item in items or range(failed.item, failed.item + failed.count):
             letter.failures[item] = failed.reason
 
@@ -207,7 +228,11 @@ class PostOffice:
                 del self._letters[key]
             elif letter.complete:
                 del self._letters[key]
-                self._to_send.append(letter)
+                self._close(letter)
+
+    def _close(self, letter: Letter) -> None:
+        self._to_send.append(letter)
+        self._owed += letter.size
 
     # -- send ------------------------------------------------------------------------------------------------------
 
@@ -217,6 +242,7 @@ class PostOffice:
             self._sending = tracing.step("dead_letter", waiting[0].record, letters=len(waiting))
         for at, letter in enumerate(waiting):
             if not self._source.is_current(letter.record):
+                self._owed -= letter.size
                 continue
             try:
                 self._produce(letter, letter.record.value)
@@ -256,11 +282,11 @@ class PostOffice:
 
     def _settle(self, letter: Letter) -> None:
         """The broker has it: its items are settled, here and at once, whether or not any step runs again."""
-        failures: dict[int, str] = {item: str(reason) for item, reason in letter.failures.items()}
+        self._owed -= letter.size
+        failures: dict[int, str] = {item: reason.value for item, reason in letter.failures.items()}
         if self._source.in_hand.fail(letter.record, failures):
             self._counted += failures.values()
-        envelope: Envelope[Any] = Envelope(letter.record, letter.first.item, None, letter.items)
-        self._settled.append(Settled(Outcome.DEAD_LETTERED, [envelope]))
+        self._settled.append(Envelope(letter.record, letter.first.item, None, letter.items))
 
     # -- the topic -------------------------------------------------------------------------------------------------
 
@@ -347,33 +373,51 @@ def _wrong_deployment(tripped: tuple[str, ...]) -> DeploymentFault:
 
 def letter_headers(letter: Letter, source: KafkaSource, *, truncated: bool = False) -> list[tuple[str, bytes | None]]:
     """The original headers, Kafka Connect's names, and ours (docs/operators/dead_letter.md); no value, no key."""
-    record = letter.record
+    record, first = letter.record, letter.first
     origin = record.origin
     if origin is not None:
         at = f"{origin.topic_id}/{origin.topic}/{origin.partition}/{origin.offset}"
         timestamp = origin.timestamp
     else:
-        at = f"{source.topic_id(record.topic)}/{record.topic}/{record.partition}/{record.offset}"
+        at = f"{_topic_id(record, source)}/{record.topic}/{record.partition}/{record.offset}"
         timestamp = record.timestamp
-    first = letter.first
-    headers = [each for each in record.headers if each[0] not in NAMES]
-    headers += [
-        ("__connect.errors.topic", record.topic.encode()),
-        ("__connect.errors.partition", b"%d" % record.partition),
+    place, cause, why = _said(record.topic, record.partition, first.step, first.reason, first.detail)
+    headers = [
+        *[each for each in record.headers if each[0] not in NAMES],
+        *place,
         ("__connect.errors.offset", b"%d" % record.offset),
-        ("__connect.errors.stage", first.step.encode()),
-        ("__connect.errors.exception.class.name", b"lovelace_streams.errors.RecordFault." + first.reason.encode()),
+        *cause,
         ("lovelace-origin", at.encode()),
         ("lovelace-origin-timestamp", b"%d" % timestamp),
         ("lovelace-failed-items", _names(letter.failures).encode()),
-        ("lovelace-reason", first.reason.encode()),
-        ("lovelace-detail", first.detail[:1000].encode()),
-        ("lovelace-step", first.step.encode()),
+        *why,
         ("lovelace-replays", b"%d" % _replays(record)),
     ]
     if truncated:
         headers.append(("lovelace-truncated", b"%d" % len(record.value or b"")))
     return headers
+
+
+def _topic_id(record: Record, source: KafkaSource) -> str:
+    held = source.in_hand.current.get(record.assignment)
+    return held.topic_id if held is not None else source.topic_id(record.topic)
+
+
+@lru_cache(maxsize=256)
+def _said(topic: str, partition: int, step: str, reason: Reason, detail: str) -> tuple[_Headers, _Headers, _Headers]:
+    """What is the same for many letters: making it anew for each was two thirds of its headers."""
+    return (
+        (("__connect.errors.topic", topic.encode()), ("__connect.errors.partition", b"%d" % partition)),
+        (
+            ("__connect.errors.stage", step.encode()),
+            ("__connect.errors.exception.class.name", b"lovelace_streams.errors.RecordFault." + reason.encode()),
+        ),
+        (
+            ("lovelace-reason", reason.encode()),
+            ("lovelace-detail", detail[:1000].encode()),
+            ("lovelace-step", step.encode()),
+        ),
+    )
 
 
 NAMES = frozenset(

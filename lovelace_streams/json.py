@@ -82,8 +82,19 @@ class JsonDecoder:
         What ends a message whole (it does not decode, holds no items, or another number than its header says) counts
         as many items as the header says, one without a header. Of a replay only the items that it names are taken.
         """
+        self._decode(self._read, record, oks, errs, skipped, step)
+
+    def _decode(
+        self,
+        read: Callable[[Any], RawItem | list[RawItem] | SkipReason],
+        record: Record,
+        oks: list[Envelope[RawItem]],
+        errs: list[DeadLetter],
+        skipped: list[tuple[SkipReason, Envelope[Any]]],
+        step: str,
+    ) -> None:
         try:
-            found = self._read(record.value)
+            found = read(record.value)
         except RecordFault as fault:
             fail_whole(record, errs, step, fault)
             return
@@ -114,8 +125,11 @@ class JsonDecoder:
                 root = decode(value)
                 target, locate = locations[root.__class__]
                 node = root if locate is None else locate(root)
-            except (RecordFault, *_REFUSALS):
-                self.decode(record, oks, errs, skipped, step)
+            except RecordFault as fault:
+                fail_whole(record, errs, step, fault)
+                continue
+            except _REFUSALS:
+                self._decode(self._untyped, record, oks, errs, skipped, step)
                 continue
             if (
                 node is not None
@@ -184,12 +198,14 @@ class JsonDecoder:
                 target, locate = self._locations[root.__class__]
                 found = self._items(target, root, root if locate is None else locate(root), value)
             except _REFUSALS:
-                if self._is_anothers(value):
-                    return self._otherwise
-            else:
-                if found is not None:
-                    return found
+                return self._untyped(value)
+            if found is not None:
+                return found
         return self._read_plainly(value)
+
+    def _untyped(self, value: bytes) -> RawItem | list[RawItem] | SkipReason:
+        """What a message holds that decoding by type refused; raises `RecordFault`."""
+        return self._otherwise if self._is_anothers(value) else self._read_plainly(value)
 
     def _is_anothers(self, value: bytes) -> bool:
         """Whether a message names an event that is none of ours, as far as that shows without reading all of it."""

@@ -95,9 +95,18 @@ def parse(text: bytes | str) -> Any:
     Raises `RecordFault`: not_utf8, not_json (NaN and Infinity are not JSON either), too_deep.
     """
     try:
-        return _PLAIN.decode(text if isinstance(text, str) else text.decode())
+        text = text if isinstance(text, str) else text.decode()
     except UnicodeDecodeError as error:
         raise RecordFault(Reason.NOT_UTF8, f"byte {error.start}") from None
+    try:
+        return _quick(text)
+    except msgspec.DecodeError as error:
+        if "\\" not in text and str(error) == _TRUNCATED:
+            raise RecordFault(Reason.NOT_JSON) from None
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return _PLAIN.decode(text)
     except ValueError:
         raise RecordFault(Reason.NOT_JSON) from None
     except RecursionError:
@@ -122,6 +131,11 @@ def _no_constant(name: str) -> Any:
 
 
 _PLAIN = json.JSONDecoder(parse_float=_fraction, parse_int=_integer, parse_constant=_no_constant)
+_quick = msgspec.json.Decoder(float_hook=_fraction).decode
+"""Takes half the time (2.5 of 5.1 µs for a member) and reads the same values, but refuses some: lone surrogates, the
+longest integers. What it refuses is read again by the other, which says whether it is JSON."""
+_TRUNCATED = "Input data was truncated"
+"""msgspec's words where a text ends too early: then it is no JSON, unless in half of an escaped pair of surrogates."""
 
 
 def loosen(value: Any) -> Any:
@@ -144,7 +158,7 @@ def _wrong(expected: str, value: Any) -> Misfit:
 
 def _int(value: Any) -> int:
     if isinstance(value, str):
-        if not _INTEGER.fullmatch(value):
+        if not (value.isascii() and value.isdigit()) and not _INTEGER.fullmatch(value):
             raise _wrong("int", value)
         if len(value) >= _DIGITS_MAX:
             raise Misfit(Reason.OUT_OF_RANGE, "int of 64 bits", "a longer one")

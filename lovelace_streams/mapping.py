@@ -68,11 +68,12 @@ class Place(msgspec.Struct, frozen=True):
 def find(value: Any, parts: tuple[str, ...], base: str = "$") -> Any:
     """Follow names down plain values; UNSET where there is nothing or a parent is null; raises `RecordFault`."""
     for depth, part in enumerate(parts):
-        if value is None:
-            return UNSET
-        if not isinstance(value, Mapping):
-            at = ".".join((base, *parts[:depth]))
-            raise RecordFault(Reason.WRONG_TYPE, f"expected object, got {got(value)} at {at}")
+        if value.__class__ is not dict:  # asking for a Mapping costs as much as all the rest
+            if value is None:
+                return UNSET
+            if not isinstance(value, Mapping):
+                at = ".".join((base, *parts[:depth]))
+                raise RecordFault(Reason.WRONG_TYPE, f"expected object, got {got(value)} at {at}")
         value = value.get(part, UNSET)
         if value is UNSET:
             return UNSET
@@ -94,6 +95,10 @@ class Field:
         self.places = tuple(map(Place.of, source.paths)) if isinstance(source, From) else ()
         self.kind = self._kind()
         self.limits = limits(column.meta, self.kind.expected)
+        self._declared = bool(column.before or column.after or column.meta)
+        """Whether more is declared than a type."""
+        self._paths: dict[str, tuple[str, ...]] = {}
+        """Where an item lies → the paths for messages; of as many places as there are targets."""
 
     def _kind(self) -> Kind:
         column, kafka = self.column, self.kafka
@@ -114,21 +119,31 @@ class Field:
             return self._absent(path)
         if raw is None:
             return self._null(path)
-        return self.finish(raw, path)
+        if self._declared:
+            return self.finish(raw, path)
+        try:
+            return self.kind.coerce(raw)
+        except Misfit as misfit:
+            raise misfit.at(path) from None
 
     def _raw(self, item: Any, root: Any, record: Record, base: str) -> tuple[Any, str]:
         if self.kafka is not None:
             return self._from_kafka(record), f"Kafka's {self.kafka}"
         null = None
-        for place in self.places:
+        paths = self._paths.get(base) or self._paths_below(base)
+        for place, path in zip(self.places, paths, strict=True):
             found = find(root, place.parts) if place.root else find(item, place.parts, base)
             if found is not UNSET and found is not None:
-                return found, place.below(base)
+                return found, path
             if found is None and null is None:
-                null = place.below(base)
+                null = path
         if null is not None:
             return None, null
-        return UNSET, " or ".join(place.below(base) for place in self.places)
+        return UNSET, " or ".join(paths)
+
+    def _paths_below(self, base: str) -> tuple[str, ...]:
+        made = self._paths[base] = tuple(place.below(base) for place in self.places)
+        return made
 
     def _from_kafka(self, record: Record) -> Any:
         if self.kafka == "key":

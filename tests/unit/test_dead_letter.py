@@ -3,11 +3,13 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lovelace_streams.dead_letter import NAMES_MAX, Letter, _names, letter_headers
+from lovelace_streams.dead_letter import NAMES_MAX, Letter, PostOffice, _names, letter_headers
 from lovelace_streams.headers import parse_origin
-from lovelace_streams.records import DeadLetter, Origin, Reason, Record
+from lovelace_streams.records import DeadLetter, Origin, Outcome, Reason, Record
+from lovelace_streams.resilience import HELD_BYTES
 from lovelace_streams.settings import KafkaSettings
 from lovelace_streams.source import KafkaSource
+from lovelace_streams.testing.broker import Broker, MemoryProducer
 
 SECRET = b"a value that is nobody's business"
 
@@ -101,3 +103,38 @@ def test_a_topic_may_have_slashes_in_no_place_and_headers_that_are_not_ours_are_
     assert parse_origin(b"T/raw/0", b"5", b"") is None
     assert parse_origin(b"\xff/raw/0/1", b"5", b"") is None
     assert parse_origin(b"T/raw/x/1", b"5", b"") is None
+
+
+def test_nothing_more_is_read_while_a_thousand_letters_or_too_many_bytes_of_them_are_owed() -> None:
+    """What is owed is counted as it comes and goes: acknowledged, or not ours to send any more."""
+    for size, letters in ((1, 1001), (HELD_BYTES // 10, 11)):
+        held = source()
+        office = PostOffice(held)
+        office._producer, office._topic = MemoryProducer(broker := Broker(lambda: None)), "raw.dlq"
+        office.take([refused(held, size) for _ in range(letters)])
+        office.serve(idle=True, between=False)
+        assert not office.full(), "what is not judged yet is bounded by its window"
+
+        office._judge(idle=True)
+        assert office.full()
+        office.serve(idle=True, between=True)
+        assert not office.full()
+        assert len(broker.logs["raw.dlq", 0]) == held.in_hand.totals[Outcome.DEAD_LETTERED] == letters
+        [settled] = office.take([])
+        assert sum(envelope.count for envelope in settled.envelopes) == min(letters, 1000)
+
+        office.take([refused(held, size) for _ in range(letters)])
+        office._judge(idle=True)
+        held.in_hand.end("raw", 2)
+        office.serve(idle=True, between=True)
+        assert not office.full()
+        assert not office.unfinished()
+        assert len(broker.logs["raw.dlq", 0]) == letters, "the next owner meets them again"
+
+
+def refused(held: KafkaSource, size: int) -> DeadLetter:
+    [assignment] = held.in_hand.current.values()
+    at = assignment.next
+    record = Record("raw", 2, at, at, assignment.number, None, bytes(size), [], 5, items=1)
+    held.in_hand.read(record)
+    return DeadLetter(record, 0, 1, "upsert", Reason.CHECK, f"rule {at % 7}", "23514")
