@@ -4,8 +4,10 @@
 
 *job*: one worker as in production, with dead letters, the ledger (a real progress service) and commits on; from the
 first read to the job's completion as the service dates it. ClickHouse is chDB, the engine within the worker's process.
-*insert*: the same rows by the client's same call, in blocks as large, columns and versions prebuilt, and nothing else.
-*write*: the same rows handed to the writer, which checks them and builds columns and versions.
+*insert*: the same rows by the client's own `insert`, in blocks as large, columns and versions prebuilt, and no more.
+*send*: the same rows as the writer sends them, the bytes prebuilt: the engine alone.
+*write*: the same rows handed to the writer, which checks them and builds the bytes.
+All three after a first block that does not count, as what is imported and set up by it is paid once.
 
 Only one process may have chDB's folder open, so tables are made and counted, and blocks inserted, in processes of
 their own.
@@ -60,6 +62,7 @@ SETTINGS = {"defaults": {"POLL_SIZE": "2000"}, "best": {"POLL_SIZE": "10000", "B
 BLOCK = {name: int(told["POLL_SIZE"]) for name, told in SETTINGS.items()}
 """How many rows an insert holds with these settings: those of the engine alone are as large."""
 PAIRS = [(f"job, {kind}, {name}", f"insert {size}") for name, size in BLOCK.items() for kind in ("JSON", "Avro")]
+PAIRS += [(f"job, {kind}, {name}", f"send {size}") for name, size in BLOCK.items() for kind in ("JSON", "Avro")]
 PAIRS += [(f"write {size}", f"insert {size}") for size in BLOCK.values()]
 
 
@@ -81,6 +84,7 @@ class Bench:
         for name, size in BLOCK.items():
             made[f"job, JSON, {name}"] = lambda name=name: self.job("JSON", name)
             made[f"insert {size}"] = lambda size=size: self.insert(size)
+            made[f"send {size}"] = lambda size=size: self.insert(size, send)
             made[f"write {size}"] = lambda size=size: self.insert(size, write)
             made[f"job, Avro, {name}"] = lambda name=name: self.job("Avro", name)
         return {what: measure for what, measure in made.items() if self.only in what}
@@ -177,7 +181,34 @@ def count_rows() -> int:
 
 
 def insert(rows: int, size: int) -> dict[str, Any]:
-    """What the writer hands to the client, built before; and then nothing but the client's call."""
+    """What the client's own `insert` is given, built before; and then nothing but that call."""
+    writer = _writer()
+    writer.open()
+    shape = writer._shaped()  # noqa: SLF001 - to build what it builds
+    blocks = []
+    for block in _blocks(rows, size):
+        taken = [
+            writer._column(shape, name, [entry.row for entry in block], None)  # noqa: SLF001
+            for name in shape.names
+        ]
+        blocks.append([*map(list, taken), shape.versions(block)])
+    client, names, types = _client(), list(shape.columns), list(shape.columns.values())
+    return timed(
+        rows,
+        blocks,
+        lambda columns: client.insert(
+            TABLE,
+            columns,
+            column_names=names,
+            column_type_names=types,
+            column_oriented=True,
+            settings={"async_insert": 0},
+        ),
+    )
+
+
+def send(rows: int, size: int) -> dict[str, Any]:
+    """What the writer hands to the client, built before; and then nothing but that call."""
     writer = _writer()
     writer.open()
     blocks = [writer._encode(block) for block in _blocks(rows, size)]  # noqa: SLF001 - to leave it out
@@ -193,6 +224,7 @@ def write(rows: int, size: int) -> dict[str, Any]:
 
 def timed(rows: int, blocks: Sequence[Any], write: Callable[[Any], Any]) -> dict[str, Any]:
     """Block after block, with the collector as quiet as in a worker."""
+    write(blocks[0])
     Outside().started()
     began, cpu = time.perf_counter(), time.process_time()
     for block in blocks:

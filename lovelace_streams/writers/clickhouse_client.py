@@ -8,6 +8,7 @@ and `compress`, which are the client's, and chDB's `database`.
 """
 
 import socket
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -39,6 +40,20 @@ class Connection:
     def status(self) -> int:
         """The last HTTP status; 0 where there is none."""
         return self.sockets.status if self.sockets is not None else 0
+
+    def insert(self, table: str, columns: Sequence[str], native: bytes, settings: dict[str, Any]) -> None:
+        """One block into a table, by its quoted name; raises what the client raises."""
+        if self.sockets is None:
+            self.client.raw_insert(table, columns, native, settings, "Native")
+            return
+        from clickhouse_connect.driver.binding import quote_identifier
+        from clickhouse_connect.driver.compression import get_compressor
+
+        # the statement is in the body, as a proxy may take no long address: so the client is told of no table
+        statement = f"INSERT INTO {table} ({', '.join(map(quote_identifier, columns))}) FORMAT Native\n".encode()
+        compressor: Any = get_compressor(self.client.write_compression)
+        body = compressor.compress_block(statement + native) + (compressor.flush() or b"")
+        self.client.raw_insert("", None, bytes(body), settings, "Native", self.client.write_compression)
 
     def abort(self) -> None:
         """Shut the sockets under a call; the engine in the process can't be shut, its call is left alone."""

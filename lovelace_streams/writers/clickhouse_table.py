@@ -12,6 +12,7 @@ from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.records import Reason
 from lovelace_streams.rows import Column, Row, Table
 from lovelace_streams.writers import Entry
+from lovelace_streams.writers.clickhouse_native import Pack, halves, pack
 from lovelace_streams.writers.clickhouse_types import (
     OUT_OF_RANGE,
     Take,
@@ -47,6 +48,10 @@ class Shape(msgspec.Struct, frozen=True):
     """How all values of a column are checked at once, of the columns for which there is such a way."""
     versions: Callable[[Sequence[Entry]], list[int]]
     """The one integer of each row by which the table tells which row of a key is the last; raises `Unfit`."""
+    packs: dict[str, Pack]
+    """How values that were checked are sent, of `names`."""
+    packed_versions: Callable[[Sequence[Entry]], bytes]
+    """The versions as they are sent; raises `Unfit`."""
     constraints: frozenset[str]
     """Names of the table's CHECKs: of an error text only such a name is taken."""
     names: tuple[str, ...]
@@ -98,11 +103,14 @@ class _Inspection:
         self._key(real, columns)
         names = [column.name for column in self.table.columns]
         takers = {row: self._takers(row, names, columns, version) for row in self.rows}
+        versions, packed_versions = self._versions(columns[version])
         return Shape(
             columns={name: columns[name]["type"] for name in (*names, version)},
             takers=takers,
             wholes=self._wholes(columns),
-            versions=self._versions(columns[version]),
+            versions=versions,
+            packs={name: pack(columns[name]["type"]) for name in names},
+            packed_versions=packed_versions,
             names=tuple(names),
             constraints=frozenset(_CONSTRAINT.findall(real["create_table_query"])),
             durable="fsync_after_insert = 1" in real["engine_full"],
@@ -178,18 +186,20 @@ class _Inspection:
         }
         return {name: way for name, way in found.items() if way is not None}
 
-    def _versions(self, column: dict[str, Any]) -> Callable[[Sequence[Entry]], list[int]]:
-        """(version, order) as one integer; the order alone where the row declares none."""
+    def _versions(
+        self, column: dict[str, Any]
+    ) -> tuple[Callable[[Sequence[Entry]], list[int]], Callable[[Sequence[Entry]], bytes]]:
+        """(version, order) as one integer, and as bytes; the order alone where the row declares none."""
+        shown = column["type"]
+        way = pack(shown)
         declared = self.table.version
         if declared is None:
-            if column["type"] not in ("UInt64", "UInt128", "UInt256"):
-                raise self._fault(
-                    f"the version column {column['name']} is {column['type']}: it has to be UInt64 or longer"
-                )
-            return lambda entries: [entry.order for entry in entries]
-        if column["type"] not in ("UInt128", "UInt256"):
+            if shown not in ("UInt64", "UInt128", "UInt256"):
+                raise self._fault(f"the version column {column['name']} is {shown}: it has to be UInt64 or longer")
+            return orders, lambda entries: way(orders(entries))
+        if shown not in ("UInt128", "UInt256"):
             raise self._fault(
-                f"the version column {column['name']} is {column['type']}: it has to be UInt128,"
+                f"the version column {column['name']} is {shown}: it has to be UInt128,"
                 f" to hold {declared} and the place in the topic"
             )
         kind = scalar(next(c.type for c in self.table.columns if c.name == declared))
@@ -198,13 +208,23 @@ class _Inspection:
             raise self._fault(f"the version {declared} is {getattr(kind, '__name__', kind)}: not int, datetime or date")
         value_of = attrgetter(declared)
 
-        def versions(entries: Sequence[Entry]) -> list[int]:
+        def biased(entries: Sequence[Entry]) -> list[int]:
             values = numbers([value_of(entry.row) for entry in entries])
             if not -BIAS <= min(values) <= max(values) < BIAS:
                 raise Unfit(Reason.OUT_OF_RANGE, OUT_OF_RANGE, declared)
-            return [value + BIAS << ORDER_BITS | entry.order for value, entry in zip(values, entries, strict=True)]
+            return [value + BIAS for value in values]
 
-        return versions
+        def versions(entries: Sequence[Entry]) -> list[int]:
+            return [high << ORDER_BITS | low for high, low in zip(biased(entries), orders(entries), strict=True)]
+
+        if shown == "UInt128":
+            return versions, lambda entries: halves(orders(entries), biased(entries))
+        return versions, lambda entries: way(versions(entries))
+
+
+def orders(entries: Sequence[Entry]) -> list[int]:
+    """Their places in their partitions."""
+    return [entry.order for entry in entries]
 
 
 NUMBERS: dict[Any, Callable[[list[Any]], list[int]]] = {

@@ -1,15 +1,19 @@
 """A column that is checked at once is sent as if each value of it had been checked by itself, or says that it can't."""
 
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta, timezone
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
 import pytest
+from clickhouse_connect.datatypes.registry import get_from_name
+from clickhouse_connect.driver.insert import InsertContext
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lovelace_streams.rows import UNSET
+from lovelace_streams.writers.clickhouse_native import pack
 from lovelace_streams.writers.clickhouse_types import DOUBTS, INTEGERS, Unfit, parse, taker, whole
 
 
@@ -122,3 +126,18 @@ def test_a_column_of_good_values_is_taken_at_once(kind: Any, shown: str, data: s
     way, take = whole(kind, parse(shown)), taker(kind, parse(shown))
     assert way is not None
     assert same(way(values), [take(value) for value in values])
+
+
+@pytest.mark.parametrize(("kind", "shown"), PAIRS, ids=str)
+@settings(max_examples=40)
+@given(st.data())
+def test_a_column_is_packed_as_the_client_does_it(kind: Any, shown: str, data: st.DataObject) -> None:
+    take = taker(kind, parse(shown))
+    values = []
+    for value in data.draw(st.lists(VALUES, min_size=1, max_size=4) | ALIKE):
+        with suppress(Unfit):
+            values.append(take(value))
+    if values:
+        body = bytearray()
+        get_from_name(shown).write_column(values, body, InsertContext("", [], []))
+        assert pack(shown)(values) == body

@@ -88,6 +88,19 @@ def test_every_type_goes_there_and_back_over_http(server: Server, table) -> None
     writer.close()
 
 
+def test_what_was_made_ahead_is_made_again_where_the_table_was_opened_anew(server: Server, table) -> None:
+    writer = opened(server)
+    made = writer.encode([reading(1), reading(300)])
+    assert (writer.write(made), rows(table)) == ([W, W], [(1,), (300,)])
+
+    table.command("drop table readings sync")
+    table.command(clickhouse_ddl.create_table(Reading).rstrip(";").replace("`sensor` Int64", "`sensor` Int8"))
+    writer.open()
+    assert writer.write(made) == [W, Refusal(Reason.OUT_OF_RANGE, "321", "sensor")]  # the server would wrap it
+    assert rows(table) == [(1,)]
+    writer.close()
+
+
 def test_a_thousand_rows_are_one_part_and_one_bad_one_costs_none_of_the_others(server: Server, table) -> None:
     table.command("alter table readings add constraint no_bad check value is null or value != 'bad'")
     writer = opened(server)
