@@ -44,6 +44,7 @@ class PostgresSettings(msgspec.Struct, frozen=True):
 
     dsn: str
     pool: int = 1
+    """Connections that share the rows of one writer by their keys."""
     write_seconds: float = 30.0
     """The client's own deadline for one block (law 5)."""
     block_rows: int = 2000
@@ -109,7 +110,7 @@ class Settings(BaseSettings):
     dead_letter_topic: str | None = None
     schema_registry_url: SecretStr | None = None
     postgres_dsn: SecretStr = SecretStr("postgresql://postgres@127.0.0.1:5432/postgres")
-    postgres_pool: int = 1
+    postgres_pool: int = Field(default=1, ge=1, le=64)
     postgres_write_seconds: float = 30.0
     postgres_block_rows: int = Field(default=2000, ge=1, le=1_000_000)
     postgres_prepare: bool = False

@@ -38,6 +38,7 @@ from lovelace_streams.writers import (
 from lovelace_streams.writers.postgres_block import Alike, OneTable, Segment, Tables
 from lovelace_streams.writers.postgres_copy import Bet, copy_in
 from lovelace_streams.writers.postgres_evolve import evolution_of, evolve
+from lovelace_streams.writers.postgres_lanes import DEALT, Dealt, Lanes, Part, places_of, rows_of_call
 from lovelace_streams.writers.postgres_sql import Plan, Unfit
 from lovelace_streams.writers.postgres_table import Order, Shape, inspect
 
@@ -148,7 +149,7 @@ REHEARSAL = Frame((b"savepoint attempt",), b"release savepoint attempt", b"rollb
 
 
 class PostgresWriter:
-    """Upserts rows of its tables over one connection, as `lovelace_streams.writers.Writer` says.
+    """Upserts rows of its tables over one connection (or `pool`), as `lovelace_streams.writers.Writer` says.
 
     Row classes of several tables may be given: an item's rows then go to all of them in one transaction, the tables
     that others refer to first (else in the order given), and an item of which one row is refused leaves nothing.
@@ -164,8 +165,11 @@ class PostgresWriter:
         self.tables = Tables(rows)
         self.settings = settings
         self.deadline = settings.write_seconds + 1  # the server's own statement_timeout comes first, if it can
-        self.capabilities = Capabilities(block_rows=settings.block_rows)
         self.one_by_one = one_by_one
+        one = msgspec.structs.replace(settings, pool=1, evolution="none")
+        self._others = [] if one_by_one else [PostgresWriter(one, *rows) for _ in range(1, settings.pool)]
+        self._lanes: Lanes | None = None
+        self.capabilities = Capabilities(block_rows=rows_of_call(settings.block_rows, 1 + len(self._others)))
         self.evolves = settings.evolution == "add"
         """Whether `open` adds columns; a check turns it off."""
         self._connection: psycopg.Connection[Any] | None = None
@@ -201,6 +205,10 @@ class PostgresWriter:
             for each in self.tables.declared:
                 self._explain(connection, each)
             self._check_durable(connection)
+        for other in self._others:
+            other.open()
+        if self._others:
+            self._lanes = Lanes([each.write_alone for each in (self, *self._others)])
 
     def _evolve(self, connection: psycopg.Connection[Any]) -> None:
         """Add the columns that the tables lack; whatever else differs is refused by the inspection that follows."""
@@ -273,7 +281,9 @@ class PostgresWriter:
         return DeploymentFault(f"{sides} at {self.settings.name}: refused with SQLSTATE {code}; {WAY_OUT}", code)
 
     def abort(self) -> None:
-        """Shut the socket under a `write` in another thread."""
+        """Shut the sockets under a `write` in another thread."""
+        for other in self._others:
+            other.abort()
         connection = self._connection
         if connection is None:
             return
@@ -283,7 +293,12 @@ class PostgresWriter:
                 duplicate.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Let go of the connections."""
+        lanes, self._lanes = self._lanes, None
+        if lanes is not None:
+            lanes.close()
+        for other in self._others:
+            other.close()
         connection, self._connection = self._connection, None
         if connection is not None:
             with suppress(psycopg.Error):
@@ -291,8 +306,12 @@ class PostgresWriter:
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
-    def encode(self, block: Sequence[Entry]) -> Encoded:
+    def encode(self, block: Sequence[Entry]) -> Sequence[Entry]:
         """Do ahead what needs no connection; another thread may be in `write` meanwhile. See `Encodes`."""
+        return self._dealt(block) or self.encode_alone(block)
+
+    def encode_alone(self, block: Sequence[Entry]) -> Encoded:
+        """The same, for `write_alone`."""
         encoded = Encoded(block)
         if not self.one_by_one:
             with suppress(Unfit, DestinationFault, TypeError):  # `write` meets it again, and says whose fault it is
@@ -301,8 +320,40 @@ class PostgresWriter:
                     _ = encoded.alike.lines
         return encoded
 
+    def _dealt(self, block: Sequence[Entry]) -> Dealt | None:
+        """The rows by the connections that write them; None where one connection writes all."""
+        if self._lanes is None or len(block) < DEALT:
+            return None
+        try:
+            keys = self.tables.apart(block)
+        except (DestinationFault, TypeError):
+            return None
+        if keys is None:
+            return None
+        writers = [self, *self._others]
+        dealt = places_of(keys, len(writers), self.settings.block_rows)
+        return Dealt(
+            block,
+            keys,
+            self._lanes,
+            [
+                [Part(places, writer.encode_alone([block[place] for place in places])) for places in lane]
+                for writer, lane in zip(writers, dealt, strict=True)
+            ],
+        )
+
     def write(self, block: Sequence[Entry]) -> list[Result]:
         """Write a block durably; see `Writer.write`."""
+        dealt = block if isinstance(block, Dealt) and block.lanes is self._lanes else self._dealt(block)
+        if dealt is not None:
+            with suppress(DeploymentFault):  # said by a lane, of its own rows: with all of them it may be the record's
+                results = dealt.lanes.write(dealt)
+                self._keep_one(block, results)
+                return results
+        return self.write_alone(block)
+
+    def write_alone(self, block: Sequence[Entry]) -> list[Result]:
+        """The same, over one connection whatever the settings say."""
         self._tried = self.tables.touched(block) or self._tried
         if self.one_by_one:
             return self._isolated(block)
@@ -323,9 +374,9 @@ class PostgresWriter:
         ends = self._at_once(rows)
         if ends is None or isinstance(ends, Refused):
             return self._isolated(block, ends)
-        if End.WRITTEN in ends:
-            self._keep([block[ends.index(End.WRITTEN)]])
-        return cast("list[Result]", ends)
+        results = cast("list[Result]", ends)
+        self._keep_one(block, results)
+        return results
 
     def _isolated(self, block: Sequence[Entry], first: Refused | None = None) -> list[Result]:
         """The block item by item, as far as it takes; `first` is what trying it whole came to."""
@@ -337,6 +388,10 @@ class PostgresWriter:
                 if self._last.keys() >= self._tried:
                     break  # one of each table will do
         return self._results(items, outcomes)
+
+    def _keep_one(self, block: Sequence[Entry], results: Sequence[Result]) -> None:
+        if End.WRITTEN in results:
+            self._keep([block[results.index(End.WRITTEN)]])
 
     def _keep(self, item: Sequence[Entry]) -> None:
         """Remember an item that was written: a probe tries it again."""

@@ -173,6 +173,12 @@ class OneTable:
         plan = self.plan(kind, frozenset(absent))
         return Alike(self, plan, columns) if plan.single else None
 
+    def apart(self, entries: Sequence[Entry]) -> list[Hashable] | None:
+        """The rows' keys, where rows of different keys may be written in any order. Raises `DestinationFault`."""
+        if self.shape.order is not Order.FREE or not self._plain or any([entry.joined for entry in entries]):  # noqa: C419
+            return None
+        return [self.identity(entry.row) for entry in entries]
+
     def plan(self, kind: type[Row], absent: frozenset[str] = NOTHING, *, only_new: bool = False) -> Plan:
         """How rows of a class that lack these columns are written."""
         plan = self._plans.get((kind, absent, only_new))
@@ -306,6 +312,10 @@ class Tables:
     def alike(self, entries: Sequence[Entry]) -> Alike | None:
         """These rows as one, where one statement may write them; None where there is more to think of."""
         return self.declared[0].alike(entries) if len(self.declared) == 1 and entries else None
+
+    def apart(self, entries: Sequence[Entry]) -> list[Hashable] | None:
+        """The rows' keys, where rows of different keys may be written in any order. Raises `DestinationFault`."""
+        return self.declared[0].apart(entries) if len(self.declared) == 1 else None
 
     def identities(self, entries: Sequence[Entry]) -> Sequence[Hashable]:
         """The table and key of each row."""

@@ -14,7 +14,7 @@ from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.records import Reason
 from lovelace_streams.rows import UNSET, Row
 from lovelace_streams.settings import ClickHouseSettings, PostgresSettings
-from lovelace_streams.writers import End, Entry, Refusal, check_capabilities, clickhouse_ddl, order_of
+from lovelace_streams.writers import End, Entry, Refusal, check_capabilities, clickhouse_ddl, order_of, postgres
 from lovelace_streams.writers.clickhouse import ClickHouseWriter
 from lovelace_streams.writers.memory import MemoryWriter
 from lovelace_streams.writers.postgres import PostgresWriter
@@ -80,8 +80,9 @@ def note(offset, number, text, **more):
 class PostgresCase:
     keeps_absent = True
 
-    def __init__(self, dsn, **options):
+    def __init__(self, dsn, settings=None, **options):
         self.dsn, self.options = dsn, options
+        self.settings = settings or PostgresSettings(dsn)
 
     def make(self, *rows, check=None):
         with psycopg.connect(self.dsn, autocommit=True) as connection:
@@ -90,7 +91,7 @@ class PostgresCase:
             )
             if check:
                 connection.execute("alter table notes add constraint adult check (text <> 'bad')")
-        return PostgresWriter(PostgresSettings(self.dsn), *rows, **self.options)
+        return PostgresWriter(self.settings, *rows, **self.options)
 
     def table(self, writer):
         columns = [column.name for column in writer.rows[0].__table__.columns]
@@ -145,15 +146,22 @@ class ClickHouseCase:
         return {row[: len(table.key)]: dict(zip(names, row, strict=True)) for row in rows.result_rows}
 
 
-@pytest.fixture(params=["memory", "postgres", "postgres one by one", "clickhouse", "clickhouse one by one"])
-def case(request):
-    kind, _, one_by_one = request.param.partition(" ")
+@pytest.fixture(
+    params=["memory", "postgres", "postgres one by one", "postgres pool", "clickhouse", "clickhouse one by one"]
+)
+def case(request, monkeypatch):
+    kind, _, how = request.param.partition(" ")
+    one_by_one = how == "one by one"
     if kind == "memory":
         yield MemoryCase()
+    elif how == "pool":
+        monkeypatch.setattr(postgres, "DEALT", 1)
+        dsn = request.getfixturevalue("database")
+        yield PostgresCase(dsn, PostgresSettings(dsn, pool=3, block_rows=2))
     elif kind == "postgres":
-        yield PostgresCase(request.getfixturevalue("database"), one_by_one=bool(one_by_one))
+        yield PostgresCase(request.getfixturevalue("database"), one_by_one=one_by_one)
     else:
-        made = ClickHouseCase(request.getfixturevalue("clickhouse"), one_by_one=bool(one_by_one))
+        made = ClickHouseCase(request.getfixturevalue("clickhouse"), one_by_one=one_by_one)
         yield made
         made.client.close()  # a process opens another folder of the engine only when none is open
 

@@ -5,6 +5,7 @@ import time
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
+from random import Random
 from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID
@@ -20,6 +21,7 @@ from lovelace_streams.rows import UNSET, Row
 from lovelace_streams.settings import PostgresSettings
 from lovelace_streams.writers import End, Entry, Refusal, postgres
 from lovelace_streams.writers.postgres import PostgresWriter
+from lovelace_streams.writers.postgres_lanes import Dealt
 from lovelace_streams.writers.postgres_table import Order
 
 SECRET = "secret-value"
@@ -638,3 +640,57 @@ def test_where_the_server_does_not_sweep_rows_are_found_all_the_same(run, things
 
     assert [n for n, result in enumerate(results) if isinstance(result, Refusal)] == [60]
     assert not writer._sweeps
+
+
+# -- several connections ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "ddl",
+    [
+        "create table things (id bigint primary key, text text check (text <> 'bad'))",
+        "create table things (id bigint primary key, text text unique check (text <> 'bad'))",
+    ],
+    ids=["shared out", "by one connection"],
+)
+def test_several_connections_end_as_one_by_one(run, things, database, ddl):
+    chance = Random(7)
+    block = [
+        Entry(Thing(id=chance.randrange(300), text=chance.choice(["bad", "x" * chance.randrange(9)]) + f" {n}"))
+        if chance.random() < 0.95
+        else Entry(Thing(id=chance.randrange(300), text="bad"))
+        for n in range(900)
+    ]
+    expected = things(ddl, one_by_one=True).write(block), run("select * from things order by id").fetchall()
+    run("truncate things")
+
+    writer = PostgresWriter(PostgresSettings(database, pool=3, block_rows=40), Thing)
+    try:
+        writer.open()
+        encoded = writer.encode(block)
+        assert writer.write(encoded) == expected[0]
+        assert run("select * from things order by id").fetchall() == expected[1]
+        assert isinstance(encoded, Dealt) == ("unique" not in ddl)
+    finally:
+        writer.close()
+
+
+def test_what_was_shared_out_for_connections_that_are_gone_is_shared_out_anew(run, database):
+    run("create table things (id bigint primary key, text text)")
+    writer = PostgresWriter(PostgresSettings(database, pool=2, block_rows=60), Thing)
+    try:
+        writer.open()
+        block = writer.encode(entries(*map(str, range(200))))
+        [pids] = run(
+            "select array_agg(pid) from pg_stat_activity where application_name = 'lovelace_streams'"
+        ).fetchall()
+        run("select pg_terminate_backend(%s)", [pids[0][-1]])
+        with pytest.raises(DestinationFault):
+            writer.write(block)
+
+        writer.open()
+        assert writer.write(block) == [End.WRITTEN] * 200
+        assert run("select count(*) from things").fetchall() == [(200,)]
+        assert writer.probe() is True
+    finally:
+        writer.close()
