@@ -29,10 +29,10 @@ def cut(envelopes: Sequence[Envelope[Any]], policy: BatchPolicy) -> Iterator[Bat
         rows += len(payload) if payload.__class__ is tuple else 1
         size += len(record.value or b"") // (record.items or 1)
         if rows >= most_rows or size >= most_bytes:
-            yield Batch(batch, "rows" if rows >= most_rows else "bytes")
+            yield Batch(batch, "rows" if rows >= most_rows else "bytes", size)
             batch, rows, size = [], 0, 0
     if batch:
-        yield Batch(batch, "window")
+        yield Batch(batch, "window", size)
 
 
 @operator

@@ -228,6 +228,9 @@ class Member:
                 # The default back-off, 1 s, leaves the fetcher asleep whenever the queue was full: 250k against
                 # 1.2M messages/s on one core, 432-byte messages, librdkafka 2.x.
                 "fetch.queue.backoff.ms": 5,
+                # By default up to 64 MiB wait for each partition: too much for a worker that has many of them.
+                "queued.max.messages.kbytes": 16_384,
+                "fetch.max.bytes": 4_194_304,  # librdkafka raises it to the largest message
                 "partition.assignment.strategy": "cooperative-sticky",
                 "topic.metadata.refresh.interval.ms": 30_000,  # how soon partitions that were added are found
                 "bootstrap.servers": self._settings.brokers,

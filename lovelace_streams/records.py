@@ -119,6 +119,8 @@ class Batch(msgspec.Struct, Generic[P], gc=False):
 
     envelopes: list[Envelope[P]]
     reason: str
+    size: int
+    """Bytes of the messages' values, shared out evenly among a message's items."""
 
 
 class Settled(msgspec.Struct, gc=False):

@@ -92,16 +92,16 @@ class Gathering:
     """Consecutive batches as blocks of up to so many items and `BLOCK_BYTES`.
 
     >>> from lovelace_streams.records import Record
-    >>> batch = Batch([Envelope(Record("t", 0, 0, 0, 1, None, b"", [], -1, items=1), 0, None)] * 2, "rows")
+    >>> batch = Batch([Envelope(Record("t", 0, 0, 0, 1, None, b"", [], -1, items=1), 0, None)] * 2, "rows", 0)
     >>> gathering = Gathering(5)
-    >>> [len(block.envelopes) for block in gathering.add([batch, batch, batch])], gathering.take(), gathering.take()
-    ([4], [Batch(...)], [])
+    >>> full, rest = gathering.add([batch, batch, batch]), gathering.take()
+    >>> [len(block.envelopes) for block in full], [len(block.envelopes) for block in rest], gathering.take()
+    ([4], [2], [])
     """
 
     def __init__(self, rows: int) -> None:
         self._rows = rows
         self._block: Batch[Any] | None = None
-        self._room = 0
         self.since = 0.0
         """When what waits began to wait."""
 
@@ -112,19 +112,18 @@ class Gathering:
         """The blocks that are full now; the last one waits for more."""
         full: list[Batch[Any]] = []
         for batch in batches:
-            size = sum([len(e.record.value or b"") // (e.record.items or 1) for e in batch.envelopes])
-            self._room -= size
-            if self._block is not None and (
-                len(self._block.envelopes) + len(batch.envelopes) > self._rows or self._room < 0
+            block = self._block
+            if block is not None and (
+                len(block.envelopes) + len(batch.envelopes) > self._rows or block.size + batch.size > BLOCK_BYTES
             ):
                 full += self.take()
             if self._block is None:  # a list of the block's own: it grows, and the batch stays as it is
-                self._block = Batch(list(batch.envelopes), batch.reason)
-                self._room = BLOCK_BYTES - size
+                self._block = Batch(list(batch.envelopes), batch.reason, batch.size)
                 self.since = time.monotonic()
             else:
                 self._block.envelopes.extend(batch.envelopes)
                 self._block.reason = batch.reason
+                self._block.size += batch.size
             if len(self._block.envelopes) >= self._rows:
                 full += self.take()
         return full

@@ -76,7 +76,7 @@ def batch(source) -> Callable[[int], Batch[Row]]:
             record = Record("t", 0, offset, offset, assignment.number, None, b"", [], timestamp=-1, items=1)
             source.in_hand.read(record)
             envelopes.append(Envelope(record, 0, Thing(id=offset)))
-        return Batch(envelopes, "window")
+        return Batch(envelopes, "window", 0)
 
     return make
 
