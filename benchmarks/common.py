@@ -44,6 +44,13 @@ from lovelace_streams.settings import Settings
 from lovelace_streams.submit import Outgoing, open_job
 
 HOME = Path(".lovelace/bench")
+SETTINGS = {
+    "batch 100": {"BATCH_SIZE": "100", "POSTGRES_BLOCK_ROWS": "100", "POSTGRES_POOL": "8"},
+    "best": {},
+}
+"""A hundred rows, committed each; and what is quickest, which is what a worker does that is told nothing."""
+BLOCK = {"batch 100": 100, "best": 2000}
+"""How many rows the writer's transactions hold with these settings: those of the database alone are as large."""
 PARTITIONS = 3
 GUILD = 81384788765712384
 TABLE = discord.Member.__table__

@@ -12,14 +12,16 @@ version, so each is updated. Runs alternate, so that whatever else the machine d
 """
 
 import json
-import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from benchmarks import database
 from benchmarks.common import (
+    BLOCK,
     GUILD,
+    SETTINGS,
     TABLE,
     Servers,
     alternate,
@@ -35,13 +37,6 @@ from benchmarks.common import (
     work,
 )
 
-SETTINGS = {
-    "batch 100": {"BATCH_SIZE": "100", "POSTGRES_BLOCK_ROWS": "1"},
-    "best": {},
-}
-"""A hundred rows, committed each; and what is quickest, which is what a worker does that is told nothing."""
-BLOCK = {"batch 100": 100, "best": 2000}
-"""How many rows the writer's transactions hold with these settings: those of the database alone are as large."""
 PAIRS = [
     (f"job, {name}, {rows} rows", f"database, {how} {size}, {rows} rows")
     for name, size in BLOCK.items()
@@ -58,19 +53,16 @@ class Bench:
         self.rows = rows
         self.messages = list(messages(rows))
         self.lines = database.lines(rows)
-        self.connections = int(os.environ.get("POSTGRES_POOL", "1"))
 
     def measurements(self) -> dict[str, Callable[[], dict[str, Any]]]:
         """By name, in the order of a run."""
         made: dict[str, Callable[[], dict[str, Any]]] = {}
         for name, size in BLOCK.items():
-            made[f"job, {name}, new rows"] = lambda name=name: self.job(name)
-            made[f"database, copy {size}, new rows"] = lambda size=size: self.database(size, database.copy)
-            made[f"database, merge {size}, new rows"] = lambda size=size: self.database(size, database.merge)
-            made[f"job, {name}, existing rows"] = lambda name=name: self.job(name, existing=True)
-            made[f"database, merge {size}, existing rows"] = lambda size=size: self.database(
-                size, database.merge, existing=True
-            )
+            made[f"job, {name}, new rows"] = partial(self.job, name)
+            made[f"database, copy {size}, new rows"] = partial(self.database, name, database.copy)
+            made[f"database, merge {size}, new rows"] = partial(self.database, name, database.merge)
+            made[f"job, {name}, existing rows"] = partial(self.job, name, existing=True)
+            made[f"database, merge {size}, existing rows"] = partial(self.database, name, database.merge, existing=True)
         return made
 
     def job(self, name: str, *, existing: bool = False) -> dict[str, Any]:
@@ -82,11 +74,12 @@ class Bench:
         self.check()
         return result
 
-    def database(self, size: int, how: database.Write, *, existing: bool = False) -> dict[str, Any]:
-        """The same rows as blocks, and nothing else."""
-        blocks = database.cut(self.lines, size)
+    def database(self, name: str, how: database.Write, *, existing: bool = False) -> dict[str, Any]:
+        """The same rows as blocks, on as many connections, and nothing else."""
+        blocks = database.cut(self.lines, BLOCK[name])
+        connections = int(SETTINGS[name].get("POSTGRES_POOL", "1"))
         self.prepare(existing=existing)
-        result = database.write(self.servers, blocks, how, self.rows, self.connections)
+        result = database.write(self.servers, blocks, how, self.rows, connections)
         self.check()
         return result
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from benchmarks.common import SETTINGS as OUR_SETTINGS
 from benchmarks.common import say
 from benchmarks.peers.records import avro, flat, nested
 from lovelace_streams.errors import DeploymentFault
@@ -114,13 +115,9 @@ def contenders(home: Path, *, bad: bool = False, only: str | None = None) -> lis
 def ours() -> list[Contender]:
     """This project's worker, as in production."""
     command = (sys.executable, "-m", "bytewax.run", "benchmarks.members_flow")
-    settings = {
-        "batch 100": {"BATCH_SIZE": "100", "POSTGRES_BLOCK_ROWS": "1"},  # each committed
-        "best": {},  # the defaults
-    }
     return [
         Contender("lovelace_streams", name, command, setting, makes_dead_letters=True)
-        for name, setting in settings.items()
+        for name, setting in OUR_SETTINGS.items()
     ]
 
 
