@@ -40,7 +40,8 @@ Attempt = Callable[[Sequence[T]], Sequence[R] | Refused]
 Sieve = Callable[[Sequence[T], Refused], Mapping[int, Refusal]]
 """Names items (by their index) that would be refused alone as well, whatever is written before them; may name none."""
 Sweep = Callable[[Sequence[T]], Sequence[R | Refused] | None]
-"""Writes items durably one after the other, each by itself, and says what became of each; None where it can't."""
+"""Writes items durably as if one after the other, each by itself, and says what became of each; of the first at least,
+and of as many as it came to. None where it can't."""
 
 
 def isolate(
@@ -50,12 +51,12 @@ def isolate(
     sieves: int = 8,
     refused: Refused | None = None,
     sweep: Sweep[T, R] | None = None,
-    swept: int = 64,
+    swept: int = 512,
 ) -> list[R | Refused]:
     """Write `items` in order; one result an item.
 
     `refused` is what attempting all of them came to, where that was done: of a single item it is no verdict.
-    `sweep` takes at most `swept` items at a time: runs that were refused are cut to that length instead of in halves.
+    `sweep` takes at most `swept` items at a time; runs that were refused are swept instead of cut in halves.
     `sieves` bounds how often a sieve is asked: each asking may take one rule's rows, halving takes what is left.
     """
     return _Isolation(items, attempt, sieve, sieves, sweep, swept).run(refused)
@@ -104,18 +105,20 @@ class _Isolation(Generic[T, R]):
         if len(rest) < len(run):
             if rest:
                 self._write(rest)
-        elif self.sweep is not None and len(run) > self.swept:
-            for at in range(0, len(run), self.swept):
-                self._write(run[at : at + self.swept])
-        elif not self._swept(run):
-            self._halve(run)
+        elif rest := self._left_by_sweeping(run):
+            self._halve(rest)
 
-    def _swept(self, run: list[int]) -> bool:
-        """Whether the run was written one by one."""
-        outcomes = self.sweep([self.items[index] for index in run]) if self.sweep is not None else None
-        if outcomes is not None:
-            self.results.update(zip(run, outcomes, strict=True))
-        return outcomes is not None
+    def _left_by_sweeping(self, run: list[int]) -> list[int]:
+        """What sweeping did not come to, because it can't."""
+        at, length = 0, self.swept
+        while self.sweep is not None and at < len(run):
+            outcomes = self.sweep([self.items[index] for index in run[at : at + length]])
+            if outcomes is None:
+                break
+            self.results.update(zip(run[at:], outcomes, strict=False))
+            at += len(outcomes)
+            length = min(self.swept, 2 * len(outcomes))  # hardly more than it will come to
+        return run[at:]
 
     def _halve(self, run: list[int]) -> None:
         middle = len(run) // 2

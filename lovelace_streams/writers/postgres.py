@@ -35,7 +35,7 @@ from lovelace_streams.writers import (
     postgres_sweep,
     superseded,
 )
-from lovelace_streams.writers.postgres_block import Alike, OneTable, Segment, Tables
+from lovelace_streams.writers.postgres_block import Alike, OneTable, Segment, Staged, Tables
 from lovelace_streams.writers.postgres_copy import Bet, copy_in
 from lovelace_streams.writers.postgres_evolve import evolution_of, evolve
 from lovelace_streams.writers.postgres_lanes import DEALT, Dealt, Lanes, Part, places_of, rows_of_call
@@ -124,6 +124,8 @@ COPY_ROWS = 8
 """Fewer rows than this are merged: a bet that is lost costs more than it can win."""
 SIFTED_BLOCKS = 16
 """For so many blocks after one that held rows which break a rule, the rule is asked before anything is tried."""
+SWEPT_ROWS = 4096
+"""For so many rows after one that only sweeping found to be refused, blocks are swept without being tried whole."""
 
 
 class Encoded(list[Entry]):
@@ -177,6 +179,9 @@ class PostgresWriter:
         self._suppresses = False
         self._copies = False
         self._sweeps = True
+        self._refused_lately: Refused | None = None
+        """What sweeping found in one of the last blocks: the next ones are swept at once."""
+        self._sweep_left = 0
         self._bet = Bet()
         self._sift = 0
         self._last: dict[OneTable, Sequence[Entry]] = {}
@@ -419,6 +424,7 @@ class PostgresWriter:
         if self.one_by_one:
             outcomes = [isolate([item], self._attempt)[0] for item in items]
         else:
+            first = first or self._likely(len(items))
             outcomes = isolate(
                 items, self._attempt, self._sieve, refused=first, sweep=self._sweep, swept=postgres_sweep.ROWS
             )
@@ -715,31 +721,44 @@ class PostgresWriter:
         return named
 
     def _sweep(self, items: Sequence[Sequence[Entry]]) -> list[list[End] | Refused] | None:
-        """Rows of one plan, one by one within the server; None where they are not, or the server does not do it."""
+        """Rows of one plan, as if one by one, within the server; None where they are not, or it does not do it."""
         entries = [entry for item in items for entry in item]
         if not self._sweeps or len(entries) > len(items) or len(self.tables.touched(entries)) > 1:
             return None
-        [*plans] = set(self.tables.of(entries[0]).plans_of(entries))
+        table = self.tables.of(entries[0])
+        [*plans] = set(table.plans_of(entries))
         if len(plans) > 1:
             return None
         try:
             columns = plans[0].encode([entry.row for entry in entries])
-            outcomes = self._swept(plans[0].sweep(RECORDS, sorted(AGAIN)), columns)
-        except Unfit:
+            runs = Staged(table, range(len(entries)), entries, self._fresh).runs()
+            outcomes = self._swept(plans[0].sweep(RECORDS, sorted(AGAIN)), [*columns, postgres_sweep.ends(runs)])
+        except (Unfit, TypeError):  # a value that can't be sent, or a key of the wrong kind
             return None
         except psycopg.Error as error:
             self._refused(self._connected(), error)  # of the destination: raises
             self._sweeps = self._sweeps and error.sqlstate not in NOT_SWEPT
             return None
-        suppresses = self.tables.of(entries[0]).shape.suppresses
-        return [self._of_swept(outcome, suppresses=suppresses) for outcome in outcomes]
+        suppresses = table.shape.suppresses
+        results = [self._of_swept(outcome, suppresses=suppresses) for outcome in outcomes]
+        refused = next((result for result in results if isinstance(result, Refused)), None)
+        if refused is not None:
+            self._refused_lately, self._sweep_left = refused, SWEPT_ROWS
+        return results
+
+    def _likely(self, items: int) -> Refused | None:
+        """What trying these whole would probably come to."""
+        if self._sweep_left <= 0 or not self._sweeps:
+            return None
+        self._sweep_left -= items
+        return self._refused_lately
 
     def _swept(self, script: bytes, columns: list[str]) -> list[postgres_sweep.Outcome]:
         connection = self._connected()
         with _one_trip(connection):
             for statement in self._frame.begin:
                 connection.execute(statement, prepare=False)
-            connection.execute(postgres_sweep.carry(len(columns)), columns, prepare=False)
+            connection.execute(postgres_sweep.carry(len(columns) - 1), columns, prepare=False)
             connection.execute(script, prepare=False)
             answer = connection.execute(postgres_sweep.ANSWER, prepare=False)
             connection.execute(self._frame.keep, prepare=False)

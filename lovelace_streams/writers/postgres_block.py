@@ -229,6 +229,14 @@ class Staged:
             return self._rounds(chosen)
         return self._runs(chosen)
 
+    def runs(self) -> list[int]:
+        """How many consecutive rows may share a statement, in the order given; all are of one plan."""
+        if self.order is Order.STRANGE:
+            return [1] * len(self.entries)
+        if self.order is Order.FREE:
+            self.joins, self.parents = [True] * len(self.entries), [[]] * len(self.entries)
+        return [len(segment.places) for segment in self._runs(range(len(self.entries)))]
+
     def _segment(self, plan: Plan, chosen: Sequence[int]) -> Segment:
         return Segment(self.table, plan, [self.places[n] for n in chosen], [self.keys[n] for n in chosen])
 

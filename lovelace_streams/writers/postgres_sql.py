@@ -5,6 +5,7 @@ left out, so that it keeps what is stored) and on whether it may overwrite.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from enum import Enum
 from operator import attrgetter
 from typing import Any
@@ -38,7 +39,7 @@ class Plan:
         }
         self.never_null = tuple(c.name for c in self.columns if not c.nullable and c.name in shape.not_null)
         certain_columns = {c.name for c in self.columns if certain(c.type, shape.types[c.name])}
-        names = _Names(
+        names = self._names = _Names(
             table,
             shape,
             [column.name for column in self.columns],
@@ -46,17 +47,10 @@ class Plan:
             harmless=certain_columns & {*self.never_null, *(set(shape.types) - set(shape.not_null))},
             only_new=only_new,
         )
-        returning = bool(table.version) or only_new or shape.suppresses
-        if only_new and table.version is None:
-            statements = [names.insert(overwrite=False, returning=True)]
-        elif self.single:
-            statements = [names.insert(overwrite=True, returning=returning)]
-        else:
-            statements = [names.update(), names.insert_missing()]
-        self._returning = returning or not self.single
         self._sweep: bytes | None = None
         # rendered once: composing costs a millisecond, as much as the block's own way
-        self.statements = [statement.as_bytes() for statement in statements]
+        returning = bool(table.version) or only_new or shape.suppresses or not self.single
+        self.statements = names.writes(single=self.single, returning=returning)
         self.copy = names.copy().as_bytes()
         self.asked = names.asked
         self._unasked = [name for name in names.columns if name not in self.asked]
@@ -75,12 +69,14 @@ class Plan:
     def sweep(self, record: Sequence[str], again: Sequence[str]) -> bytes:
         """The script that writes such rows one by one (`postgres_sweep`), for the codes that it is asked with first."""
         if self._sweep is None:
-            places = [self.names.index(name) for name in self.newer_columns] if self.newer is not None else []
+            alone = copy(self._names)
+            alone.alone = True
+            newer = alone.newer()
             self._sweep = script(
-                statements=self.statements,
-                newer=self.newer,
-                newer_places=places,
-                returning=self._returning,
+                statements=self._names.writes(single=self.single, returning=False),
+                alone=alone.writes(single=self.single, returning=False),
+                newer=newer.as_bytes() if newer is not None else None,
+                newer_places=[self.names.index(name) for name in self.newer_columns] if newer is not None else [],
                 types=self._array_types,
                 record=record,
                 again=again,
@@ -168,6 +164,8 @@ class _Names:
         self.columns = columns
         self.harmless = harmless
         self.only_new = only_new
+        self.alone = False
+        """Whether one row is staged, each parameter its value, rather than rows, each a column."""
         self.t = self._free("t")
         self.s = self._free("s")
         self.n = self._free("n")
@@ -190,6 +188,12 @@ class _Names:
     def source(self, columns: Sequence[str] | None = None) -> sql.Composed:
         """`unnest(%s::bigint[], …) with ordinality as s(id, …, n)`."""
         columns = self.columns if columns is None else columns
+        if self.alone:  # half as dear as rows of which there is one
+            types = [self.shape.types[column] for column in columns]
+            values = [sql.SQL("%s::{}").format(trusted("text" if real.array else real.spelled)) for real in types]
+            return sql.SQL("(select {}, 1) as {} ({}, {})").format(
+                sql.SQL(", ").join(values), self.s, self.list(columns), self.n
+            )
         arrays = [
             sql.SQL("%s::{}").format(trusted("text[]" if real.array else f"{real.spelled}[]"))
             for real in (self.shape.types[column] for column in columns)
@@ -215,6 +219,21 @@ class _Names:
     def changed(self) -> Sequence[str]:
         """What an update sets; a row that is all key still counts as written, so the key is set to itself."""
         return [column for column in self.columns if column not in self.table.key] or self.table.key
+
+    def writes(self, *, single: bool, returning: bool) -> Sequence[bytes]:
+        """The statement, or pair, that writes what is staged; `returning` tells of one which rows those are."""
+        if self.only_new and self.table.version is None:
+            statements = [self.insert(overwrite=False, returning=returning)]
+        elif single:
+            statements = [self.insert(overwrite=True, returning=returning)]
+        else:
+            # an INSERT alone would miss absent NOT NULL columns before it saw a conflict; who came first in between is
+            # overwritten by the second as the version says
+            statements = [
+                self.update(returning=returning),
+                self.insert(overwrite=True, returning=returning, missing=True),
+            ]
+        return [statement.as_bytes() for statement in statements]
 
     def insert(self, *, overwrite: bool, returning: bool, missing: bool = False) -> sql.Composed:
         parts: list[sql.Composable] = [
@@ -250,19 +269,16 @@ class _Names:
         incoming = sql.SQL("excluded.{}").format(sql.Identifier(self.table.version))
         return sql.SQL("{} where {}").format(action, self.not_older(incoming))
 
-    def update(self) -> sql.Composed:
-        """The first of a partial row's pair: an INSERT would miss absent NOT NULL columns before it saw a conflict."""
+    def update(self, *, returning: bool) -> sql.Composed:
+        """The first of a partial row's pair."""
         values = [sql.SQL("{} = {}").format(sql.Identifier(column), self.staged(column)) for column in self.changed()]
         condition = self.same_key()
         if self.table.version is not None:
             condition = sql.SQL("{} and {}").format(condition, self.not_older(self.staged(self.table.version)))
-        return sql.SQL("update {} as {} set {} from {} where {} returning {}.{}").format(
-            identifier(self.table), self.t, sql.SQL(", ").join(values), self.source(), condition, self.s, self.n
+        update = sql.SQL("update {} as {} set {} from {} where {}").format(
+            identifier(self.table), self.t, sql.SQL(", ").join(values), self.source(), condition
         )
-
-    def insert_missing(self) -> sql.Composed:
-        """The second: new keys alone. Who came first in between is overwritten as the version says."""
-        return self.insert(overwrite=True, returning=True, missing=True)
+        return sql.SQL("{} returning {}.{}").format(update, self.s, self.n) if returning else update
 
     def newer(self) -> sql.Composed | None:
         """Which staged rows are held off by what is stored, rather than by a trigger."""

@@ -20,7 +20,7 @@ from lovelace_streams.records import Reason
 from lovelace_streams.rows import UNSET, Row
 from lovelace_streams.settings import PostgresSettings
 from lovelace_streams.writers import End, Entry, Refusal, postgres
-from lovelace_streams.writers.postgres import PostgresWriter
+from lovelace_streams.writers.postgres import SWEPT_ROWS, PostgresWriter
 from lovelace_streams.writers.postgres_lanes import Dealt
 from lovelace_streams.writers.postgres_table import Order
 
@@ -606,7 +606,7 @@ def test_a_rule_is_judged_as_the_column_sees_the_value(run, things, column, rule
 
 
 def test_what_a_trigger_refuses_is_swept_not_halved(run, things, monkeypatch):
-    """Sixty-four rows at a time within the server: three writes for a hundred bad rows in two hundred."""
+    """Within the server: a hundred bad rows in two hundred cost one write, and the next block none before that."""
     writer = things(
         "create table things (id bigint primary key, text text); create function no() returns trigger language plpgsql"
         " as $$ begin if new.text = 'bad' then raise 'no' using constraint = 'c'; end if;"
@@ -620,8 +620,13 @@ def test_what_a_trigger_refuses_is_swept_not_halved(run, things, monkeypatch):
 
     kinds = {0: End.WRITTEN, 1: End.SUPPRESSED}
     assert results == [kinds.get(n % 4, Refusal(Reason.REFUSED, "P0001", "c")) for n in range(200)]
-    assert attempts == [200, 64, 64, 64, 8]
+    assert attempts == [200]
     assert run("select count(*) from things").fetchone() == (50,)
+
+    results = writer.write([Entry(Thing(id=n, text="ok")) for n in range(200, 200 + SWEPT_ROWS)])
+    assert results == [End.WRITTEN] * SWEPT_ROWS
+    assert writer.write([Entry(Thing(id=n, text="ok")) for n in range(2)]) == [End.WRITTEN] * 2
+    assert attempts == [200, 2]
 
 
 def test_where_the_server_does_not_sweep_rows_are_found_all_the_same(run, things, database):

@@ -127,3 +127,20 @@ def test_a_sieve_that_never_ends_is_bounded_and_halving_takes_over():
 
     isolate(range(20), table.attempt, sieve, sieves=3)
     assert len(named) == 3
+
+
+def test_sweeping_goes_on_where_it_left_off_and_halving_takes_what_it_can_not():
+    """It came to twenty items, then to ten, then it can't any more."""
+    table = Table({3, 25, 77})
+    swept = []
+
+    def sweep(run):
+        swept.append(len(run))
+        done = run[: 20 // len(swept)]
+        return [NO if item in table.bad else item * 10 for item in done] if len(swept) < 3 else None
+
+    results = isolate(range(100), table.attempt, sweep=sweep, swept=64)
+
+    assert results == [NO if item in table.bad else item * 10 for item in range(100)]
+    assert swept[:3] == [64, 40, 20]
+    assert table.written == [item for item in range(30, 100) if item != 77]
