@@ -150,10 +150,10 @@ class JsonDecoder:
         """A function from a message to its Struct, that raises `DecodeError` for all else; None if all is plain.
 
         The event's name is the tag of a union, which decodes in one pass; a field of its own, found in a pass before,
-        where a row reads that field too or where some targets are not decoded by type.
+        where a row reads that field as anything but text.
         """
-        targets = self._targets
-        if not any(target.typed for target in targets.values()):
+        targets = {name: target for name, target in self._targets.items() if target.typed}
+        if not targets:
             return None
         if self._events is None:
             (target,) = targets.values()
@@ -162,10 +162,10 @@ class JsonDecoder:
         event = msgspec.defstruct("Event", [("name", str | None, None)], rename={"name": field}, gc=False)
         head: Callable[[bytes], Any] = msgspec.json.Decoder(event).decode
         self._head = head
-        if all(target.typed and not target.reads(field) for target in targets.values()):
+        if all(target.takes_tag(field) for target in targets.values()):
             types = [self._message_type(target, tag_field=field, tag=name) for name, target in targets.items()]
             return msgspec.json.Decoder(Union[tuple(types)]).decode  # noqa: UP007
-        decoders = {n: msgspec.json.Decoder(self._message_type(t)).decode for n, t in targets.items() if t.typed}
+        decoders = {n: msgspec.json.Decoder(self._message_type(t)).decode for n, t in targets.items()}
 
         def by_head(value: bytes) -> Any:
             decode = decoders.get(head(value).name)

@@ -93,6 +93,9 @@ class Field:
         source = column.source
         self.kafka = source.field if isinstance(source, FromKafka) else None
         self.places = tuple(map(Place.of, source.paths)) if isinstance(source, From) else ()
+        alike = column.default is None if column.nullable else required or column.default is NODEFAULT
+        self.blank: Any = None if alike else UNSET
+        """What stands for an absent value in the generated mapping: None where absent and null come to the same."""
         self.kind = self._kind()
         self.limits = limits(column.meta, self.kind.expected)
         self._declared = bool(column.before or column.after or column.meta)
@@ -300,6 +303,8 @@ class _Node:
         self.children: dict[str, _Node] = {}
         self.leaf = False
         self.hint: Any = None
+        self.blank: Any = None
+        """What stands for nothing: UNSET, or None where no reader tells it from null."""
 
     def at(self, parts: tuple[str, ...]) -> "_Node":
         node = self
@@ -309,25 +314,38 @@ class _Node:
             node = node.children.setdefault(part, _Node())
         return node
 
-    def read(self, hint: Any) -> None:
+    def read(self, hint: Any, blank: Any) -> None:
         if self.children:
             raise _Mixed
         self.hint = hint if not self.leaf or self.hint == hint else None  # read in two ways: raw, for both
+        self.blank = UNSET if UNSET in (blank, self.blank) or self.hint is None else None
         self.leaf = True
 
-    def struct(self, name: str, item: "_Node | None" = None, **options: Any) -> type[msgspec.Struct]:
-        """A Struct type that decodes just this; the `item` node below it may also be a list, whose items stay raw."""
+    def struct(
+        self, name: str, item: "_Node | None" = None, *, tag_field: str = "", tag: str = "", **options: Any
+    ) -> type[msgspec.Struct]:
+        """A Struct type that decodes just this; the `item` node below it may also be a list, whose items stay raw.
+
+        A field that is the tag is an attribute of the class.
+        """
         fields: list[tuple[str, Any, Any]] = []
+        if tag_field:
+            told = self.children.get(tag_field)
+            value = tag if told is None or told.hint is not None else Raw(msgspec.json.encode(tag))
+            options |= {"tag_field": tag_field, "tag": tag, "namespace": {attribute(tag_field): value}}
         for key, node in self.children.items():
+            if key == tag_field:
+                continue
             if node.leaf:
-                fields.append((attribute(key), Raw if node.hint is None else Optional[node.hint], UNSET))  # noqa: UP045
+                hint = Raw if node.hint is None else Optional[node.hint]  # noqa: UP045
+                fields.append((attribute(key), hint, node.blank))
                 continue
             inner = node.struct(f"{name}_{attribute(key)}", item)
             if node is item:
                 fields.append((attribute(key), Union[inner, list[Raw], None], UNSET))  # noqa: UP007
             else:
                 fields.append((attribute(key), Optional[inner], inner()))  # noqa: UP045
-        renamed = {attribute(key): key for key in self.children}
+        renamed = {attribute(key): key for key in self.children if key != tag_field}
         return msgspec.defstruct(name, fields, gc=False, frozen=True, rename=renamed, **options)
 
 
@@ -383,20 +401,22 @@ class Target:
             for field in self.fields:
                 for place in field.places:
                     hint = None if field.column.before else field.kind.hint
-                    (message if place.root else below).at(place.parts).read(hint)
+                    (message if place.root else below).at(place.parts).read(hint, field.blank)
             if message.leaf or below.leaf:
                 return
             for field in self.fields:  # as the message has it, so that both Structs read a place in one way
                 for place in field.places:
                     if not place.root:
-                        item.at(place.parts).read(below.at(place.parts).hint)
+                        node = below.at(place.parts)
+                        item.at(place.parts).read(node.hint, node.blank)
         except _Mixed:
             return
         self._message, self._item = message, item
 
-    def reads(self, name: str) -> bool:
-        """Whether this name at the top of the message is read."""
-        return self._message is not None and name in self._message.children
+    def takes_tag(self, name: str) -> bool:
+        """Whether this name at the top of the message may be the tag of a union: what is read of it is a text."""
+        node = self._message.children.get(name) if self._message is not None else None
+        return node is None or (node.leaf and node.hint in (str, None))
 
     def message_type(self, **options: Any) -> type[msgspec.Struct]:
         """The Struct of a whole message; `options` are msgspec's (the tag)."""
@@ -444,7 +464,12 @@ def plain(raw: Raw) -> Any:
 
 @lru_cache(maxsize=4096)
 def stamp(timestamp: int) -> datetime:
-    """Kafka's milliseconds as an instant; many messages share one, and making it costs more than finding it."""
+    """Kafka's milliseconds as an instant; many messages share one, and making it costs more than finding it.
+
+    Raises `Slow` where there are none.
+    """
+    if timestamp < 0:
+        raise Slow
     return EPOCH + timedelta(0, 0, 0, timestamp)
 
 
@@ -474,13 +499,15 @@ def _generate(target: Target, message: _Node, item: _Node) -> Generated:
 
     for field in target.fields:
         v = f"v_{field.column.name}"
-        reads = []
+        reads, blank = [], field.blank
         for place in field.places:
             tree = message if place.root else item
             leaf = f"{parent(place, tree, place.parts[:-1])}.{attribute(place.parts[-1])}"
-            reads.append((leaf, tree.at(place.parts).hint is None))
+            node = tree.at(place.parts)
+            reads.append((leaf, node.hint is None))
+            blank = blank if node.blank is None else UNSET
         lines += _read(field, v, reads)
-        lines += _finish(field, v, names, raw=not reads or any(raw for _, raw in reads))
+        lines += _finish(field, v, names, raw=not reads or any(raw for _, raw in reads), blank=blank)
     version = row_class.__table__.version
     if version is not None and next(f for f in target.fields if f.column.name == version).column.type is datetime:
         lines.append(f"if v_{version} > latest: raise SLOW")
@@ -501,8 +528,9 @@ def _generate(target: Target, message: _Node, item: _Node) -> Generated:
 def _read(field: Field, v: str, reads: list[tuple[str, bool]]) -> list[str]:
     """Lines that give `v` the first value among the reads, else None if one is null, else UNSET."""
     if field.kafka == "timestamp":
-        made = f"{v} = stamp(record.timestamp)" if field.column.type is datetime else f"{v} = record.timestamp"
-        return ["if record.timestamp < 0: raise SLOW", made]
+        if field.column.type is datetime:
+            return [f"{v} = stamp(record.timestamp)"]
+        return ["if record.timestamp < 0: raise SLOW", f"{v} = record.timestamp"]
     if field.kafka == "key":
         return [f"{v} = key_{field.column.name}(record)"]
     if field.kafka is not None:
@@ -520,8 +548,8 @@ def _read(field: Field, v: str, reads: list[tuple[str, bool]]) -> list[str]:
     return lines + [f"{'    ' * depth}if null{depth} and {v} is UNSET: {v} = None" for depth in closing]
 
 
-def _finish(field: Field, v: str, names: dict[str, Any], *, raw: bool) -> list[str]:
-    """Lines that make the column's value of `v`: absent, null, or a value."""
+def _finish(field: Field, v: str, names: dict[str, Any], *, raw: bool, blank: Any) -> list[str]:
+    """Lines that make the column's value of `v`: absent (never UNSET where `blank` is None), null, or a value."""
     column = field.column
     n = column.name
     null = "pass" if column.nullable else "raise SLOW"
@@ -536,15 +564,20 @@ def _finish(field: Field, v: str, names: dict[str, Any], *, raw: bool) -> list[s
     if field.kafka in ("timestamp", "topic", "partition", "offset") and not (column.after or column.meta):
         return []
     convert = _convert(field, v, names, raw=raw)
-    if absent == null:
-        if null == "raise SLOW":
-            return [f"if {v} is None or {v} is UNSET: raise SLOW", *convert]
-        return [f"if {v} is not None and {v} is not UNSET:", *_indented(convert)] if convert else []
-    return [
-        f"if {v} is UNSET: {absent}",
-        f"elif {v} is None: {null}",
-        *(["else:", *_indented(convert)] if convert else []),
-    ]
+    if blank is None:
+        absent = null
+    missing = f"{v} is None" if blank is None else f"{v} is None or {v} is UNSET"
+    of_text = convert[:1] == [f"if {v}.__class__ is str:"] and all(line.startswith(" ") for line in convert[1:])
+    if absent != null:
+        tests = [f"if {v} is UNSET: {absent}", f"elif {v} is None: {null}"]
+        if of_text:
+            return [*convert, f"el{tests[0]}", tests[1]]
+        return [*tests, *(["else:", *_indented(convert)] if convert else [])]
+    if null == "raise SLOW":
+        return [*convert, f"elif {missing}: {null}"] if of_text else [f"if {missing}: {null}", *convert]
+    if of_text or not convert:
+        return convert
+    return [f"if not ({missing}):" if blank is UNSET else f"if {v} is not None:", *_indented(convert)]
 
 
 def _convert(field: Field, v: str, names: dict[str, Any], *, raw: bool) -> list[str]:
@@ -561,8 +594,10 @@ def _convert(field: Field, v: str, names: dict[str, Any], *, raw: bool) -> list[
         after.extend((f"{v} = after_{n}_{position}({v})", f"if {v} is None: raise SLOW"))
     if column.after:
         names[f"coerce_{n}"] = kind.coerce
-        fits = f"{v}.__class__ is str and {v}.isprintable()" if column.type is str else "False"
-        after.append(f"if not ({fits}): {v} = coerce_{n}({v})")
+        if column.type is str:  # which None is not, either
+            after[-1] = f"if not ({v}.__class__ is str and {v}.isprintable()): {v} = coerce_{n}({v})"
+        else:
+            after.append(f"{v} = coerce_{n}({v})")
     if column.meta:
         names[f"limits_{n}"] = field.limits
         after.append(f"{v} = limits_{n}({v})")

@@ -1,7 +1,7 @@
 """Messages to items: what a message holds, what ends it whole, and how its items are counted."""
 
 import json
-from datetime import datetime
+from datetime import date, datetime
 from typing import Annotated, Any
 
 import msgspec
@@ -12,7 +12,7 @@ from lovelace_streams.errors import RecordFault
 from lovelace_streams.json import DEPTH_MAX, Events, Items, JsonDecoder, nesting
 from lovelace_streams.mapping import RawItem, normalizer
 from lovelace_streams.records import ITEMS_MAX, DeadLetter, Envelope, Origin, Record, SkipReason
-from lovelace_streams.rows import From, FromKafka, Row, Skip
+from lovelace_streams.rows import Before, From, FromKafka, Row, Skip
 
 NOW = 1_700_000_000_000
 
@@ -264,6 +264,30 @@ def test_rows_may_read_the_name_of_the_event() -> None:
     assert normalizer(Seen).normalize(decoded.oks[0], NOW) == Seen(id=1, event="B")
     assert decoded.oks[0].payload.item is not None
     assert Decoded(decoder, {"t": "C"}).skipped[0][0] == "unknown_event"
+
+
+@pytest.mark.parametrize(
+    ("kind", "told", "is_typed"),
+    [
+        (Annotated[str, str.lower], "2020-01-01", True),
+        (Annotated[str | None, Before(str.upper)], "2020-01-01", True),
+        (date, date(2020, 1, 1), True),
+        (bool, None, False),
+    ],
+)
+def test_rows_may_read_the_name_of_the_event_as_anything(kind: Any, told: Any, is_typed: bool) -> None:
+    class Seen(Row, table="seen", primary_key=("id",)):
+        id: int
+        event: Annotated[kind, From("$.t")]
+
+    decoder = JsonDecoder(Events("t", {"2020-01-01": Items("d", Seen), "B": Items("d", Seen)}, Skip("unknown_event")))
+    [envelope] = Decoded(decoder, {"t": "2020-01-01", "d": {"id": 1}}).oks
+    assert (envelope.payload.item is not None) == is_typed
+    if told is None:
+        with pytest.raises(RecordFault, match="expected bool, got str"):
+            normalizer(Seen).normalize(envelope, NOW)
+    else:
+        assert normalizer(Seen).normalize(envelope, NOW) == Seen(id=1, event=told)
 
 
 def test_a_large_message() -> None:
