@@ -321,7 +321,7 @@ class PostgresWriter:
         if not self.one_by_one:
             with suppress(Unfit, DestinationFault, TypeError):  # `write` meets it again, and says whose fault it is
                 encoded.alike = self.tables.alike(block)
-                if encoded.alike is not None and self._bet.likely and not self._sift:
+                if encoded.alike is not None and self._bet.likely:
                     _ = encoded.alike.lines
         return encoded
 
@@ -533,7 +533,7 @@ class PostgresWriter:
         if len(rows) < COPY_ROWS or not self._copies or self._frame is REHEARSAL or not self._bet.on():
             return False
         try:
-            copy_in(connection, self._frame.begin, rows.plan.copy, rows.lines, self._frame.keep)
+            copy_in(connection, self._frame.begin, rows.plan.copy, rows.text(), self._frame.keep)
         except psycopg.Error as error:
             refused = self._refused(connection, error)
             if refused.refusal.code == "23505":

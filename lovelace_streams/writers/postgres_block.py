@@ -52,15 +52,23 @@ class Alike:
     the COPY and, should that be refused, the merge.
     """
 
-    def __init__(self, table: "OneTable", plan: Plan, columns: Mapping[str, Sequence[Any]]) -> None:
+    def __init__(
+        self,
+        table: "OneTable",
+        plan: Plan,
+        columns: Mapping[str, Sequence[Any]],
+        keys: Sequence[Any] | None = None,
+    ) -> None:
         self.table = table
         self.shape = table.shape
         self.plan = plan
-        self.keys = table.keys_of(columns)
+        self.keys = table.keys_of(columns) if keys is None else keys
         self._columns = columns
         self._spelled: dict[str, Spelled] | None = None
-        self._lines: bytes | None = None
+        self._lines: list[str] | None = None
         self._order: Sequence[int] | None = None
+        self._chosen: tuple[Alike, Sequence[bool]] | None = None
+        """Where these are some of others: of which, and which."""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -74,15 +82,23 @@ class Alike:
     def spelled(self) -> dict[str, Spelled]:
         """Every column as texts. Raises `Unfit`."""
         if self._spelled is None:
-            self._spelled = self.plan.spell(self._columns)
+            if self._chosen is not None:
+                others, chosen = self._chosen
+                self._spelled = {name: column.only(chosen) for name, column in others.spelled.items()}
+            else:
+                self._spelled = self.plan.spell(self._columns)
         return self._spelled
 
     @property
-    def lines(self) -> bytes:
+    def lines(self) -> list[str]:
         """The lines of a COPY, in the order of their keys. Raises `Unfit`."""
         if self._lines is None:
-            self._lines = lines([column.ordered(self.order) for column in self.spelled.values()]).encode()
+            self._lines = lines([column.ordered(self.order) for column in self.spelled.values()])
         return self._lines
+
+    def text(self) -> bytes:
+        """What a COPY reads. Raises `Unfit`."""
+        return ("\n".join(self.lines) + "\n").encode()
 
     @property
     def order(self) -> Sequence[int]:
@@ -99,11 +115,11 @@ class Alike:
         return [column.literal() for column in columns.values()]
 
     def only(self, chosen: Sequence[bool]) -> "Alike":
-        """Some of the rows."""
-        columns = {name: list(compress(values, chosen)) for name, values in self._columns.items()}
-        some = Alike(self.table, self.plan, columns)
-        if self._spelled is not None:
-            some._spelled = {name: column.only(chosen) for name, column in self._spelled.items()}
+        """Some of the rows; nothing is worked out anew that the others know."""
+        some = Alike(self.table, self.plan, self._columns, list(compress(self.keys, chosen)))
+        some._chosen = self, chosen
+        if self._lines is not None:
+            some._lines = list(compress(self._lines, map(chosen.__getitem__, self.order)))
         return some
 
     def segment(self) -> tuple[Segment, list[str]] | None:

@@ -67,9 +67,9 @@ class Spelled(msgspec.Struct, gc=False):
 _ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
 
 
-def lines(columns: Sequence[Spelled]) -> str:
+def lines(columns: Sequence[Spelled]) -> list[str]:
     """What COPY reads: a line a row."""
-    return "\n".join(map("\t".join, zip(*[column.fields() for column in columns], strict=True))) + "\n"
+    return list(map("\t".join, zip(*[column.fields() for column in columns], strict=True)))
 
 
 Speller = Callable[[Sequence[Any]], Spelled]
