@@ -52,6 +52,7 @@ from lovelace_streams.settings import ClickHouseSettings
 from lovelace_streams.submit import Outgoing
 from lovelace_streams.writers import Entry, order_of
 from lovelace_streams.writers.clickhouse import ClickHouseWriter
+from lovelace_streams.writers.clickhouse_table import columns_of
 
 FOLDER = HOME.absolute() / "clickhouse"
 DSN = f"chdb://{FOLDER}"
@@ -187,9 +188,10 @@ def insert(rows: int, size: int) -> dict[str, Any]:
     shape = writer._shaped()  # noqa: SLF001 - to build what it builds
     blocks = []
     for block in _blocks(rows, size):
+        of = [entry.row for entry in block]
         taken = [
-            writer._column(shape, name, [entry.row for entry in block], None)  # noqa: SLF001
-            for name in shape.names
+            writer._column(shape, name, of, values, None)  # noqa: SLF001
+            for name, values in zip(shape.names, columns_of(of, shape.names), strict=True)
         ]
         blocks.append([*map(list, taken), shape.versions(block)])
     client, names, types = _client(), list(shape.columns), list(shape.columns.values())

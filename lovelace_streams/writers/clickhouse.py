@@ -20,7 +20,7 @@ from lovelace_streams.writers import Capabilities, End, Entry, Refusal, Result, 
 from lovelace_streams.writers.clickhouse_client import Connection, connect
 from lovelace_streams.writers.clickhouse_native import block as native_block
 from lovelace_streams.writers.clickhouse_native import packed
-from lovelace_streams.writers.clickhouse_table import Shape, inspect, qualified
+from lovelace_streams.writers.clickhouse_table import Shape, columns_of, inspect, qualified
 from lovelace_streams.writers.clickhouse_types import DOUBTS, TYPE_MISMATCH, Unfit
 
 log = structlog.get_logger(__name__)
@@ -413,16 +413,19 @@ class ClickHouseWriter:
         """A column at a time, the version last; raises `Unfit` with the column that has a bad value."""
         shape = self._shaped()
         rows = [entry.row for entry in entries]
-        made = [packed(name, shape.packs[name], self._column(shape, name, rows, None)) for name in shape.names]
-        made.append(shape.packed_versions(entries))
+        columns = zip(shape.names, columns_of(rows, shape.names), strict=True)
+        taken = {name: self._column(shape, name, rows, values, None) for name, values in columns}
+        made = [packed(name, shape.packs[name], values) for name, values in taken.items()]
+        made.append(shape.packed_versions(entries, taken))
         return Body(shape, native_block(shape.columns, len(rows), made))
 
-    def _column(self, shape: Shape, name: str, rows: Sequence[Row], bad: dict[int, Refusal] | None) -> Sequence[Any]:
+    def _column(
+        self, shape: Shape, name: str, rows: Sequence[Row], values: list[Any], bad: dict[int, Refusal] | None
+    ) -> Sequence[Any]:
         """All values of a column at once, or each by itself where that says no (and always, one by one).
 
         Raises `Unfit`, or notes in `bad` by their place those rows that have a bad value, where it is given.
         """
-        values = list(map(attrgetter(name), rows))
         whole = shape.wholes.get(name)
         if whole is not None and not self.one_by_one:
             with suppress(*DOUBTS):
@@ -442,8 +445,8 @@ class ClickHouseWriter:
         shape = self._shaped()
         rows = [entry.row for entry in entries]
         bad: dict[int, Refusal] = {}
-        for name in shape.names:
-            self._column(shape, name, rows, bad)
+        for name, values in zip(shape.names, columns_of(rows, shape.names), strict=True):
+            self._column(shape, name, rows, values, bad)
         for place, entry in enumerate(entries):
             if place not in bad:
                 try:
