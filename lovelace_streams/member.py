@@ -6,7 +6,7 @@ still the one that the assignment began with (`topics`).
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import cast
 
 import structlog
@@ -40,6 +40,7 @@ REVOKE_SECONDS = 5.0
 """How long giving up a partition may wait for what is in flight; past it the connection is shut (H1, S10)."""
 
 
+FETCH_BYTES = 4 * 1024 * 1024
 LIST = 200
 """Messages of one call. They are let go once they are records, while what they hold is still in the cache: in lists of
 1,000 making a record costs half as much again."""
@@ -230,7 +231,7 @@ class Member:
                 "fetch.queue.backoff.ms": 5,
                 # By default up to 64 MiB wait for each partition: too much for a worker that has many of them.
                 "queued.max.messages.kbytes": 16_384,
-                "fetch.max.bytes": 4_194_304,  # librdkafka raises it to the largest message
+                "fetch.max.bytes": _fetch_bytes(self._settings.extra),
                 "partition.assignment.strategy": "cooperative-sticky",
                 "topic.metadata.refresh.interval.ms": 30_000,  # how soon partitions that were added are found
                 "bootstrap.servers": self._settings.brokers,
@@ -493,6 +494,16 @@ def _runs(messages: Iterable[Message]) -> Iterator[list[Message]]:
 def _position(assignment: Assignment) -> TopicPartition:
     """The topic's id goes along: a commit with another id is not a position (H12)."""
     return TopicPartition(assignment.topic, assignment.partition, assignment.position, metadata=assignment.topic_id)
+
+
+def _fetch_bytes(told: Mapping[str, str]) -> int:
+    """Of one answer; librdkafka refuses a bound that is less than the largest message that it was told.
+
+    >>> _fetch_bytes({}), _fetch_bytes({"message.max.bytes": "10000000"})
+    (4194304, 10000000)
+    """
+    largest = told.get("message.max.bytes", "")
+    return max(FETCH_BYTES, int(largest) if largest.isdecimal() else 0)
 
 
 def _expired(pipeline: str | None, topic: str, partition: int, wanted: int, low: int, high: int) -> DeploymentFault:

@@ -30,7 +30,7 @@ T = TypeVar("T")
 """What a call of the writer answers."""
 
 GATHER_SECONDS = 0.25
-"""How long rows may wait for a block to fill while the source is behind: they are late anyway."""
+"""How long rows may wait for a block to fill while the source is behind, and no other step waits for somebody."""
 ASIDE_SECONDS = 5.0
 """How long a block that was put aside waits for a neighbour before it is tried again."""
 NEIGHBOURS = 10
@@ -100,7 +100,7 @@ class Gathering:
     """
 
     def __init__(self, rows: int) -> None:
-        self._rows = rows
+        self.rows = rows
         self._block: Batch[Any] | None = None
         self.since = 0.0
         """When what waits began to wait."""
@@ -114,7 +114,7 @@ class Gathering:
         for batch in batches:
             block = self._block
             if block is not None and (
-                len(block.envelopes) + len(batch.envelopes) > self._rows or block.size + batch.size > BLOCK_BYTES
+                len(block.envelopes) + len(batch.envelopes) > self.rows or block.size + batch.size > BLOCK_BYTES
             ):
                 full += self.take()
             if self._block is None:  # a list of the block's own: it grows, and the batch stays as it is
@@ -124,7 +124,7 @@ class Gathering:
                 self._block.envelopes.extend(batch.envelopes)
                 self._block.reason = batch.reason
                 self._block.size += batch.size
-            if len(self._block.envelopes) >= self._rows:
+            if len(self._block.envelopes) >= self.rows:
                 full += self.take()
         return full
 
@@ -352,6 +352,7 @@ class Carrier:
         if not self._open:
             check_capabilities(self.writer)
             self._timed(self.writer.open)
+            self._gathering.rows = self.writer.capabilities.block_rows  # which the real table may decide
             self._open = True
 
     def _probe(self, others: Sequence[Entry]) -> bool | None:

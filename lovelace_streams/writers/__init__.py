@@ -102,6 +102,7 @@ class Writer(Protocol):
     """The row classes; the first one of a table defines it, the others of it have some of its columns."""
 
     capabilities: Capabilities
+    """`block_rows` may change when it is opened, with the real table."""
 
     deadline: float
     """Seconds that one call may take before it is cut off: the client's own, whatever the server does (law 5)."""

@@ -8,6 +8,7 @@ import re
 import socket
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from itertools import compress
 from typing import Any, Literal, cast
@@ -38,7 +39,7 @@ from lovelace_streams.writers import (
 from lovelace_streams.writers.postgres_block import Alike, OneTable, Segment, Staged, Tables
 from lovelace_streams.writers.postgres_copy import Bet, copy_in
 from lovelace_streams.writers.postgres_evolve import evolution_of, evolve
-from lovelace_streams.writers.postgres_lanes import DEALT, Dealt, Lanes, Part, places_of, rows_of_call
+from lovelace_streams.writers.postgres_lanes import CALL, DEALT, Dealt, Lanes, Part, places_of
 from lovelace_streams.writers.postgres_sql import Plan, Unfit
 from lovelace_streams.writers.postgres_table import Order, Shape, inspect
 
@@ -171,7 +172,7 @@ class PostgresWriter:
         one = msgspec.structs.replace(settings, pool=1, evolution="none")
         self._others = [] if one_by_one else [PostgresWriter(one, *rows) for _ in range(1, settings.pool)]
         self._lanes: Lanes | None = None
-        self.capabilities = Capabilities(block_rows=rows_of_call(settings.block_rows, 1 + len(self._others)))
+        self.capabilities = Capabilities(block_rows=settings.block_rows)
         self.evolves = settings.evolution == "add"
         """Whether `open` adds columns; a check turns it off."""
         self._connection: psycopg.Connection[Any] | None = None
@@ -197,6 +198,13 @@ class PostgresWriter:
     def open(self) -> None:
         """Connect and compare the rows with the real table. Raises `DestinationFault` or `DeploymentFault`."""
         self.close()
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> None:
         connection = self._connect()
         self._connection = connection
         with self._faults():
@@ -210,10 +218,16 @@ class PostgresWriter:
             for each in self.tables.declared:
                 self._explain(connection, each)
             self._check_durable(connection)
-        for other in self._others:
-            other.open()
         if self._others:
+            self._open_lanes()
+
+    def _open_lanes(self) -> None:
+        """Connect as often as was asked for, all at once."""
+        with ThreadPoolExecutor(len(self._others)) as threads:
+            list(threads.map(lambda other: other.open(), self._others))
+        if self.tables.apart:
             self._lanes = Lanes([each.write_alone for each in (self, *self._others)])
+            self.capabilities = Capabilities(block_rows=max(self.settings.block_rows, CALL))
 
     def _evolve(self, connection: psycopg.Connection[Any]) -> None:
         """Add the columns that the tables lack; whatever else differs is refused by the inspection that follows."""
@@ -330,13 +344,13 @@ class PostgresWriter:
         if self._lanes is None or len(block) < DEALT:
             return None
         try:
-            keys = self.tables.apart(block)
+            keys = self.tables.keys_apart(block)
         except (DestinationFault, TypeError):
             return None
         if keys is None:
             return None
         writers = [self, *self._others]
-        dealt = places_of(keys, len(writers), self.settings.block_rows)
+        dealt = places_of(keys, len(writers), max(self.settings.block_rows, DEALT))
         return Dealt(
             block,
             keys,
@@ -444,7 +458,10 @@ class PostgresWriter:
         Asked of each table by itself, with the row that was last written to it, or one of the first others: another
         table that takes rows says nothing of this one.
         """
-        return self._probe(self._tried, items_of(others))
+        try:
+            return self._probe(self._tried, items_of(others))
+        except DestinationFault:
+            return False
 
     def _probe(self, tables: Iterable[OneTable], items: Sequence[Sequence[Entry]] = ()) -> bool | None:
         for table in tables:
@@ -459,13 +476,13 @@ class PostgresWriter:
     def _accepts(self, item: Sequence[Entry]) -> bool:
         try:
             return not isinstance(self._attempt([item], commit=False), Refused)
-        except (DestinationFault, DeploymentFault):
+        except DeploymentFault:
             return False
 
     def _judge(self, items: Sequence[Sequence[Entry]], outcomes: Sequence[list[End] | Refused]) -> None:
         """A code that may be the deployment's is the record's where a neighbour (or a probe) was accepted.
 
-        A neighbour is a row of the same table. Raises `DeploymentFault`.
+        A neighbour is a row of the same table. Raises `DeploymentFault`, or the `DestinationFault` that a probe met.
         """
         suspects = [
             (item, outcome.refusal.code)

@@ -12,10 +12,12 @@ tables, an item's rows go table by table, and the tables stand to each other in 
 """
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from datetime import date, datetime
 from enum import Enum
 from itertools import compress
 from operator import attrgetter
 from typing import Any
+from uuid import UUID
 
 import msgspec
 from msgspec import UnsetType
@@ -25,12 +27,14 @@ from lovelace_streams.rows import UNSET, Column, Row
 from lovelace_streams.writers import Entry
 from lovelace_streams.writers.postgres_sql import Plan, Unfit, identity_of, plain_identity
 from lovelace_streams.writers.postgres_table import Link, Order, Shape
-from lovelace_streams.writers.postgres_types import Spelled, exact_key, lines
+from lovelace_streams.writers.postgres_types import Spelled, exact_key, lines, scalar
 
 Fresh = Callable[[Plan, Sequence[Entry]], list[bool]]
 """Whether the keys of these rows are new to their table."""
 
 NOTHING: frozenset[str] = frozenset()
+ONE_SPELLING: frozenset[Any] = frozenset({int, str, UUID, date, datetime})
+"""Types whose values are equal here exactly where they are equal in the database; of a float NaN is not."""
 
 
 class Segment:
@@ -189,10 +193,24 @@ class OneTable:
         plan = self.plan(kind, frozenset(absent))
         return Alike(self, plan, columns) if plan.single else None
 
-    def apart(self, entries: Sequence[Entry]) -> list[Hashable] | None:
-        """The rows' keys, where rows of different keys may be written in any order. Raises `DestinationFault`."""
-        if self.shape.order is not Order.FREE or not self._plain or any([entry.joined for entry in entries]):  # noqa: C419
+    @property
+    def apart(self) -> bool:
+        """Whether rows of different keys may be written beside each other, in transactions of their own.
+
+        A policy or a domain may call a function that looks at rows which another transaction has not committed yet.
+        """
+        shape = self.shape
+        seen = shape.looks or not all(real.exact for real in shape.types.values())
+        return shape.order is Order.FREE and self._plain and not seen
+
+    def keys_apart(self, entries: Sequence[Entry]) -> list[Hashable] | None:
+        """The rows' keys, where they are equal here if and only if they are equal there. Raises `DestinationFault`."""
+        if not self.apart or any([entry.joined for entry in entries]):  # noqa: C419 - twice as quick
             return None
+        columns = {column.name: scalar(column.type) for column in self.table.columns}
+        for name in self.table.key:
+            if {type(getattr(entry.row, name)) for entry in entries} != {columns[name]} & ONE_SPELLING:
+                return None
         return [self.identity(entry.row) for entry in entries]
 
     def plan(self, kind: type[Row], absent: frozenset[str] = NOTHING, *, only_new: bool = False) -> Plan:
@@ -337,9 +355,14 @@ class Tables:
         """These rows as one, where one statement may write them; None where there is more to think of."""
         return self.declared[0].alike(entries) if len(self.declared) == 1 and entries else None
 
-    def apart(self, entries: Sequence[Entry]) -> list[Hashable] | None:
-        """The rows' keys, where rows of different keys may be written in any order. Raises `DestinationFault`."""
-        return self.declared[0].apart(entries) if len(self.declared) == 1 else None
+    @property
+    def apart(self) -> bool:
+        """Whether rows of different keys may be written beside each other; see `OneTable.apart`."""
+        return len(self.declared) == 1 and self.declared[0].apart
+
+    def keys_apart(self, entries: Sequence[Entry]) -> list[Hashable] | None:
+        """The rows' keys, where that is so; None where one connection has to write them. Raises `DestinationFault`."""
+        return self.declared[0].keys_apart(entries) if len(self.declared) == 1 else None
 
     def identities(self, entries: Sequence[Entry]) -> Sequence[Hashable]:
         """The table and key of each row."""

@@ -2,7 +2,8 @@
 
 A block is dealt out by key. Each connection, a *lane*, writes its rows in transactions of at most `block_rows`, and the
 lanes do so beside each other: while one waits for its commit to reach the disk, the others work. Only for tables where
-nothing depends on the order of rows of different keys; everything else goes by one connection.
+nothing depends on the order of rows of different keys, or on what is not committed yet (`OneTable.apart`); everything
+else goes by one connection.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -12,9 +13,9 @@ from typing import NamedTuple
 from lovelace_streams.writers import Entry, Result, superseded
 
 DEALT = 100
-"""Fewer rows are not worth dealing out: handing them to another thread costs as much as writing them."""
+"""Fewer rows are not worth dealing out, nor a transaction: handing them over costs as much as writing them."""
 CALL = 2000
-"""Rows that a call carries where transactions are smaller: so many of them for each lane."""
+"""Rows that a call carries where transactions are smaller. Should all be one lane's, they have one deadline."""
 
 
 class Part(NamedTuple):
@@ -38,24 +39,15 @@ class Dealt(list[Entry]):
         self.parts = parts
 
 
-def rows_of_call(block_rows: int, lanes: int) -> int:
-    """How many rows a call should carry, so that each lane has a transaction's worth or several.
-
-    >>> rows_of_call(2000, 1), rows_of_call(2000, 3), rows_of_call(100, 4)
-    (2000, 6000, 2000)
-    """
-    return block_rows if lanes == 1 else block_rows * lanes * max(1, CALL // (block_rows * lanes))
-
-
 def places_of(keys: Iterable[Hashable], lanes: int, rows: int) -> list[list[list[int]]]:
     """Of each lane its transactions: the places of their rows, of at most so many, in the order given.
 
-    >>> places_of([0, 1, 2, 0, 2, 4], lanes=2, rows=2)
-    [[[0, 2], [3, 4], [5]], [[1]]]
+    >>> sorted([len(part) for part in lane] for lane in places_of([8] * 5, lanes=2, rows=2))
+    [[], [2, 2, 1]]
     """
     dealt: list[list[int]] = [[] for _ in range(lanes)]
     for place, key in enumerate(keys):
-        dealt[hash(key) % lanes].append(place)
+        dealt[hash((key,)) % lanes].append(place)  # an int is its own hash, and ids often go in steps
     return [[lane[at : at + rows] for at in range(0, len(lane), rows)] for lane in dealt]
 
 

@@ -699,3 +699,65 @@ def test_what_was_shared_out_for_connections_that_are_gone_is_shared_out_anew(ru
         assert writer.probe() is True
     finally:
         writer.close()
+
+
+@pytest.mark.parametrize("looking", ["policy", "domain", "trigger"])
+def test_what_looks_at_other_rows_is_written_by_one_connection(run, database, looking):
+    """An odd id refers to the even one before it: in a transaction of its own it would be refused for ever."""
+    run("create table things (id bigint primary key, text text)")
+    run(
+        "create function has(text) returns bool language sql security definer as"
+        " $$ select $1 is null or exists (select from things where id = $1::bigint) $$"
+    )
+    if looking == "policy":
+        run(f"create role looked_at login password '{SECRET}'")
+        run("grant all on things to looked_at; alter table things enable row level security")
+        run("create policy parents on things using (true) with check (has(text))")
+    elif looking == "domain":
+        run("create domain parent as text check (has(value)); alter table things alter text type parent")
+    else:
+        run(
+            "create function check_parent() returns trigger language plpgsql as"
+            " $$ begin if not has(new.text) then raise 'none'; end if; return new; end $$"
+        )
+        run("create trigger parents before insert on things for each row execute function check_parent()")
+    dsn = as_user(database, "looked_at", SECRET) if looking == "policy" else database
+    writer = PostgresWriter(PostgresSettings(dsn, pool=2), Thing)
+    try:
+        writer.open()
+        block = [Entry(Thing(id=n, text=str(n - 1) if n % 2 else None)) for n in range(200)]
+        assert writer.write(writer.encode(block)) == [End.WRITTEN] * 200
+        assert writer.capabilities.block_rows == 2000
+    finally:
+        writer.close()
+        if looking == "policy":
+            run("drop owned by looked_at; drop role looked_at")
+
+
+def test_a_key_that_is_none_is_refused_alone_whatever_the_number_of_connections(run, database):
+    run("create table things (id bigint primary key, text text)")
+    writer = PostgresWriter(PostgresSettings(database, pool=2), Thing)
+    try:
+        writer.open()
+        block = [Entry(Thing(id=["a"] if n == 7 else n)) for n in range(150)]
+        ends = writer.write(writer.encode(block))
+        assert [place for place, end in enumerate(ends) if end != End.WRITTEN] == [7]
+        assert ends[7].reason is Reason.BAD_VALUE
+    finally:
+        writer.close()
+
+
+def test_connections_that_were_opened_are_let_go_where_one_is_refused(run, database):
+    run("create table things (id bigint primary key, text text)")
+    run(f"create role few login connection limit 2 password '{SECRET}'; grant all on things to few")
+    writer = PostgresWriter(PostgresSettings(as_user(database, "few", SECRET), pool=4), Thing)
+    try:
+        with pytest.raises(DestinationFault):
+            writer.open()
+        settled = "select count(*) from pg_stat_activity where usename = 'few'"
+        deadline = time.monotonic() + 10
+        while run(settled).fetchone() != (0,):
+            assert time.monotonic() < deadline
+    finally:
+        writer.close()
+        run("drop owned by few; drop role few")
