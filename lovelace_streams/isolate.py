@@ -117,7 +117,8 @@ class _Isolation(Generic[T, R]):
                 break
             self.results.update(zip(run[at:], outcomes, strict=False))
             at += len(outcomes)
-            length = min(self.swept, 2 * len(outcomes))  # hardly more than it will come to
+            done = len(outcomes)  # what it will not come to is sent in vain
+            length = min(self.swept, 2 * done if done == length else done + done // 4)
         return run[at:]
 
     def _halve(self, run: list[int]) -> None:

@@ -22,7 +22,7 @@ from psycopg import sql
 ROWS = 512
 """What is sent at a time: making a script's plans takes the server as long as fifty rows."""
 PIECES = 64
-LONGEST = 64
+LONGEST = 32
 """Rows of one try, at most: half of them are written in vain where one is refused."""
 SECONDS = 1.0
 OUT = "lovelace.outcomes"
