@@ -58,13 +58,13 @@ FOLDER = HOME.absolute() / "clickhouse"
 DSN = f"chdb://{FOLDER}"
 FLOW = "benchmarks.messages_flow"
 TABLE = discord_messages.Message.__table__.name
-SETTINGS = {"defaults": {"POLL_SIZE": "2000"}, "best": {"POLL_SIZE": "10000", "BATCH_LINGER_MS": "200"}}
-"""What a worker is told: nothing, and windows worth a part."""
-BLOCK = {name: int(told["POLL_SIZE"]) for name, told in SETTINGS.items()}
-"""How many rows an insert holds with these settings: those of the engine alone are as large."""
-PAIRS = [(f"job, {kind}, {name}", f"insert {size}") for name, size in BLOCK.items() for kind in ("JSON", "Avro")]
-PAIRS += [(f"job, {kind}, {name}", f"send {size}") for name, size in BLOCK.items() for kind in ("JSON", "Avro")]
-PAIRS += [(f"write {size}", f"insert {size}") for size in BLOCK.values()]
+SETTINGS: dict[str, dict[str, str]] = {"defaults": {}, "best": {"POLL_SIZE": "10000", "BATCH_LINGER_MS": "200"}}
+"""What a worker is told: nothing, and fewer and larger windows."""
+BLOCK = ClickHouseSettings(DSN).block_rows
+"""How many rows an insert of a job holds, of several windows where it takes them, and so of the engine alone."""
+JOBS = [f"job, {kind}, {name}" for name in SETTINGS for kind in ("JSON", "Avro")]
+ALONE = f"insert {BLOCK}", f"send {BLOCK}"
+PAIRS = [(job, alone) for alone in ALONE for job in JOBS] + [(f"write {BLOCK}", ALONE[0])]
 
 
 class Bench:
@@ -82,12 +82,11 @@ class Bench:
     def measurements(self) -> dict[str, Callable[[], dict[str, Any]]]:
         """By name, in the order of a run."""
         made: dict[str, Callable[[], dict[str, Any]]] = {}
-        for name, size in BLOCK.items():
+        for name in SETTINGS:
             made[f"job, JSON, {name}"] = lambda name=name: self.job("JSON", name)
-            made[f"insert {size}"] = lambda size=size: self.insert(size)
-            made[f"send {size}"] = lambda size=size: self.insert(size, send)
-            made[f"write {size}"] = lambda size=size: self.insert(size, write)
             made[f"job, Avro, {name}"] = lambda name=name: self.job("Avro", name)
+        for how in (insert, send, write):
+            made[f"{how.__name__} {BLOCK}"] = lambda how=how: self.insert(BLOCK, how)
         return {what: measure for what, measure in made.items() if self.only in what}
 
     def job(self, kind: str, name: str) -> dict[str, Any]:
@@ -100,10 +99,10 @@ class Bench:
         self.check()
         return result
 
-    def insert(self, size: int, how: Callable[[int, int], dict[str, Any]] | None = None) -> dict[str, Any]:
+    def insert(self, size: int, how: Callable[[int, int], dict[str, Any]]) -> dict[str, Any]:
         """The same rows as blocks, and nothing else."""
         alone(make_table)
-        result: dict[str, Any] = alone(how or insert, self.rows, size)
+        result: dict[str, Any] = alone(how, self.rows, size)
         self.check()
         return result
 
