@@ -247,7 +247,7 @@ class PostOffice:
             try:
                 self._produce(letter, letter.record.value)
             except BufferError:  # the local queue is full: the rest goes with the next call
-                self._to_send = waiting[at:]
+                self._to_send += waiting[at:]
                 return
 
     def _produce(self, letter: Letter, value: bytes | None) -> None:

@@ -104,7 +104,8 @@ def test_the_gauges_move_on_while_the_destination_is_frozen(job: Job, postgres_s
 
 
 def see_it_frozen(job: Job, postgres_server, collector: Collector) -> None:
-    worker = start(job, POLL_SIZE="20", OTEL_EXPORTER_OTLP_ENDPOINT=collector.url, OTEL_BSP_SCHEDULE_DELAY="200")
+    settings = {"POLL_SIZE": "20", "POSTGRES_BLOCK_ROWS": "20"}  # so that something is left in the topic
+    worker = start(job, **settings, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url, OTEL_BSP_SCHEDULE_DELAY="200")
     eventually(lambda: bool(worker.events("assigned")))
     job.service.stop()
     postgres_server.freeze()
