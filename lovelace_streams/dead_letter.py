@@ -178,7 +178,7 @@ class PostOffice:
             elif tripped := self._hold(letter):
                 self._source.note(_wrong_deployment(tripped))
                 return
-        if idle or self._source.draining_since is not None:
+        if (idle or self._source.draining_since is not None) and not self._source.carrying:
             self._fail_fast.idle()
         for letter in self._fail_fast.take():
             self._collect(letter)
@@ -258,7 +258,10 @@ class PostOffice:
             if error is None:
                 self._settle(letter)
             elif error.code() == KafkaError.MSG_SIZE_TOO_LARGE and value is not None:
-                self._produce(letter, None)
+                try:
+                    self._produce(letter, None)
+                except BufferError:
+                    self._to_send.append(letter)
             else:
                 if error.code() in FORBIDDEN:
                     self._source.note(_forbidden(self._topic, error))

@@ -84,6 +84,7 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
         self.ledger_cover: Callable[[str], dict[int, Offsets]] | None = None
         """Topic id → partition → what the ledger has settled: where to start if nothing was committed (H12)."""
         self.services: list[Service] = []
+        self._carriers: list[Service] = []
         self._listeners: list[Callable[[list[JobState]], None]] = []
         self._watch: Watch | None = None
         self._member: Member | None = None
@@ -95,9 +96,19 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
 
     # -- what later steps ask and tell ---------------------------------------------------------------------------
 
-    def register(self, service: Service) -> None:
-        """Have something served in every `next_batch`, in the order registered."""
+    def register(self, service: Service, *, carries: bool = False) -> None:
+        """Have something served in every `next_batch`, in the order registered.
+
+        `carries`: it keeps items from one window to the next, of which any may still be refused.
+        """
         self.services.append(service)
+        if carries:
+            self._carriers.append(service)
+
+    @property
+    def carrying(self) -> bool:
+        """Whether items of earlier windows are still on their way: that nothing is read does not mean it is over."""
+        return any(service.unfinished() for service in self._carriers)
 
     @property
     def standings(self) -> list[Standing]:

@@ -60,7 +60,7 @@ def upsert(step_id: str, up: Stream[Batch[Any]], writer: Writer, source: KafkaSo
     rows again: they are idempotent (law 8). A wrong table stops the worker with exit code 78.
     """
     carrier = Carrier("upsert", writer, source)
-    source.register(carrier)
+    source.register(carrier, carries=True)
     ends = op.flat_map_batch("write", up, carrier.write)
     sides = op.branch("side", ends, _is_settled)
     return Written(settled=cast("Stream[Settled]", sides.trues), errs=cast("Stream[DeadLetter]", sides.falses))

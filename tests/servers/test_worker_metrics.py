@@ -86,7 +86,7 @@ def test_every_item_read_comes_to_one_end(job: Job) -> None:
 
 
 def told_at_the_end(job: Job) -> list[dict] | None:
-    """What the progress service was told of this topic's partitions, once they are told to be read to their ends."""
+    """What the progress service was told of this topic's partitions, once they are told to be through to their ends."""
     asked = httpx.get(
         f"{job.service.url}/partitions",
         params={"pipeline": job.topic},
@@ -94,8 +94,8 @@ def told_at_the_end(job: Job) -> list[dict] | None:
         trust_env=False,
     )
     told = [each for each in asked.json()["partitions"] if each["topic"] == job.topic]
-    at = [(each["position"], each["end"], each["lag"]) for each in told]
-    return told if at == [(end, end, 0) for end in ends(job.brokers, job.topic)] else None
+    at = [(each["position"], each["end"], each["lag"], each["pending"]) for each in told]
+    return told if at == [(end, end, 0, 0) for end in ends(job.brokers, job.topic)] else None
 
 
 def test_the_gauges_move_on_while_the_destination_is_frozen(job: Job, postgres_server) -> None:

@@ -60,6 +60,7 @@ def source():
 @pytest.fixture
 def carrier(writer, source):
     carrier = Carrier("upsert", writer, source)
+    source.register(carrier, carries=True)
     carrier.serve(idle=False, between=True)  # connects
     yield carrier
     writer.let.set()
@@ -218,6 +219,23 @@ def test_what_is_being_written_has_passed_the_steps_before(carrier, writer, sour
     office.take(letters)  # and nothing reached the writer after these
     office._judge(idle=False)
     assert source.fault is not None
+
+
+def test_held_letters_wait_for_what_is_still_being_written(carrier, writer, source, batch):
+    """That nothing more is there to read does not make a few refusals few: the block under way may be refused, too."""
+    office = PostOffice(source)
+    office._producer = Silent()
+    [refused] = batch(1).envelopes
+    office.take([DeadLetter(refused.record, 0, 1, "upsert", Reason.CHECK, "rule")])
+    carrier.write([batch(LARGE)])
+    office._judge(idle=True)
+    assert office._to_send == []
+
+    writer.let.set()
+    through(carrier)
+    carrier.serve(idle=True, between=True)
+    office._judge(idle=True)
+    assert [letter.record for letter in office._to_send] == [refused.record]
 
 
 def test_blocks_that_are_put_aside_wait_for_each_other(carrier, writer, batch):
