@@ -164,6 +164,8 @@ class JsonDecoder:
         self._head = head
         if all(target.takes_tag(field) for target in targets.values()):
             types = [self._message_type(target, tag_field=field, tag=name) for name, target in targets.items()]
+            if len(types) == 1:  # alone, a Struct is taken for what a message is that has no tag; in a union it is not
+                types.append(msgspec.defstruct("Another", [], tag_field=field, tag=f"not {next(iter(targets))}"))
             return msgspec.json.Decoder(Union[tuple(types)]).decode  # noqa: UP007
         decoders = {n: msgspec.json.Decoder(self._message_type(t)).decode for n, t in targets.items()}
 
@@ -251,7 +253,7 @@ class JsonDecoder:
         return SkipReason.UNKNOWN_EVENT if self._events is None else self._events.otherwise
 
 
-_REFUSALS = (msgspec.DecodeError, UnicodeDecodeError, AttributeError, RecursionError)
+_REFUSALS = (msgspec.DecodeError, UnicodeDecodeError, AttributeError, RecursionError, KeyError)
 """What decoding by type and locating the items raise, where the plain way says what it is."""
 
 

@@ -5,6 +5,7 @@ of lists of values, but only while the connection is held; it packs nullable col
 pandas is installed (as it is with chDB) imports it within the first insert: 0.7 s.
 """
 
+import struct
 import sys
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -52,7 +53,7 @@ def packed(name: str, way: Pack, values: Sequence[Any]) -> bytes:
 
     try:
         return way(values)
-    except (TypeError, ValueError, AttributeError, ArithmeticError, DataError):
+    except (TypeError, ValueError, AttributeError, ArithmeticError, struct.error, DataError):
         raise Unfit(Reason.BAD_VALUE, TYPE_MISMATCH, name) from None
 
 

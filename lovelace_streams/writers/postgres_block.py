@@ -265,7 +265,7 @@ class Staged:
 
     def runs(self) -> list[int]:
         """How many consecutive rows may share a statement, in the order given; all are of one plan."""
-        if self.order is Order.STRANGE:
+        if self.order is Order.STRANGE or len(self.entries) == 1:
             return [1] * len(self.entries)
         if self.order is Order.FREE:
             self.joins, self.parents = [True] * len(self.entries), [[]] * len(self.entries)

@@ -8,7 +8,8 @@ where most are bad each is tried alone.
 
 At most `PIECES` are written in one transaction: past 64 subtransactions other sessions are slowed down (Postgres keeps
 so many of a transaction's in shared memory, `PGPROC_MAX_CACHED_SUBXIDS`, src/include/storage/proc.h; it forgets those
-that were rolled back). Past that, or after `SECONDS`, the loop ends, and the next one goes on.
+that were rolled back). Past that, or after `SECONDS`, the loop ends, and the next one goes on; a first run that
+was refused and took so long is followed by its first row alone.
 
 `DO` takes no parameters and gives no rows: both travel in settings that end with the transaction.
 """
@@ -24,6 +25,8 @@ ROWS = 512
 PIECES = 64
 LONGEST = 32
 """Rows of one try, at most: half of them are written in vain where one is refused."""
+FIRST = 8
+"""Rows of a call's first try: where each takes long, all that follows has to fit the server's timeout."""
 SECONDS = 1.0
 OUT = "lovelace.outcomes"
 ENDS = "lovelace.ends"
@@ -98,7 +101,7 @@ declare
   lovelace_z int;
   lovelace_n int;
   base int := -{LONGEST};
-  size int := {LONGEST};
+  size int := {FIRST};
   single int := 0;
   tries int := 0;
   pieces int := 0;
@@ -113,6 +116,7 @@ begin
     if lovelace_i > base + {LONGEST} then
       base := lovelace_i - 1;
 {_each(_NEAR, types)}    end if;
+    if clock_timestamp() >= due then size := 1; end if;
     lovelace_j := least(lovelace_i + size - 1, ends[lovelace_i], base + {LONGEST});
     if lovelace_i <= single then lovelace_j := lovelace_i; end if;
     lovelace_a := lovelace_i - base;

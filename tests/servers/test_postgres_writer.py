@@ -19,7 +19,7 @@ from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.records import Reason
 from lovelace_streams.rows import UNSET, Row
 from lovelace_streams.settings import PostgresSettings
-from lovelace_streams.writers import End, Entry, Refusal, postgres
+from lovelace_streams.writers import End, Entry, Refusal, postgres, postgres_sweep
 from lovelace_streams.writers.postgres import SWEPT_ROWS, PostgresWriter
 from lovelace_streams.writers.postgres_lanes import Dealt
 from lovelace_streams.writers.postgres_table import Order
@@ -761,3 +761,27 @@ def test_connections_that_were_opened_are_let_go_where_one_is_refused(run, datab
     finally:
         writer.close()
         run("drop owned by few; drop role few")
+
+
+@pytest.mark.parametrize("count", [postgres_sweep.ROWS + 1, postgres_sweep.ROWS + 2])
+def test_what_a_sweep_leaves_over_is_swept_too(things, run, count):
+    """One row, or two, behind as many as are sent at a time."""
+    writer = things("create table things (id bigint primary key, text text unique)")
+    texts = ["same", "same", *map(str, range(count - 2))]
+    assert [isinstance(end, Refusal) for end in writer.write(entries(*texts))] == [False, True] + [False] * (count - 2)
+    assert run("select count(*) from things").fetchall() == [(count - 1,)]
+
+
+def test_a_sweep_of_slow_rows_ends_within_the_servers_timeout(things, run):
+    run(
+        "create function slow() returns trigger language plpgsql as"
+        " $$ begin perform pg_sleep(0.06); if new.text = 'bad' then raise 'no'; end if; return new; end $$"
+    )
+    writer = things(
+        "create table things (id bigint primary key, text text);"
+        " create trigger slow before insert or update on things for each row execute function slow()",
+        write_seconds=2,
+    )
+    ends = writer.write(entries(*["good"] * 29, "bad"))
+    assert [isinstance(end, Refusal) for end in ends] == [False] * 29 + [True]
+    assert run("select count(*) from things").fetchall() == [(29,)]

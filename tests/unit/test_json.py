@@ -333,3 +333,22 @@ def test_what_is_not_counted_is_not_too_deep(begin: bytes, end: bytes, padding: 
             value = json.dumps(add()).encode()[:-1]
             value += b',"a":%s,"b":%s}' % ((beside, inner) if padding % 2 else (inner, beside))
             assert Decoded(DISCORD, value).ends == [(0, 1, "too_deep" if depth + 1 > DEPTH_MAX else 1)]
+
+
+class Named(Row, table="named", primary_key="id"):
+    id: int
+    t: Annotated[str | None, From("$.t")]
+
+
+class Unnamed(Row, table="unnamed", primary_key="id"):
+    id: int
+
+
+@pytest.mark.parametrize("row", [Named, Unnamed])
+@pytest.mark.parametrize("events", [{"A"}, {"A", "B"}])
+def test_a_message_that_names_no_event_is_none_of_ours(row: type[Row], events: set[str]) -> None:
+    decoder = JsonDecoder(Events("t", {name: Items("d", row) for name in events}, otherwise=Skip("unknown_event")))
+    for named in ({}, {"t": None}, {"t": "not A"}, {"t": "C"}):
+        found = Decoded(decoder, {**named, "d": {"id": 1}})
+        assert [str(reason) for reason, _ in found.skipped] == ["unknown_event"], named
+    assert len(Decoded(decoder, {"t": "A", "d": {"id": 1}}).oks) == 1
