@@ -90,6 +90,8 @@ class Member:
         self._paused = False
         self.behind = False
         """Whether all of the last window, or more, had arrived when it was asked for."""
+        self._ended = float("-inf")
+        """When the last window was through."""
         self._empty_since: float | None = None
         self._committing = False
 
@@ -106,7 +108,10 @@ class Member:
     # -- reading -------------------------------------------------------------------------------------------------
 
     def read(self, count: int, seconds: float) -> list[Envelope[bytes]]:
-        """Gather at most so many messages for at most so long, as records in hand."""
+        """Gather at most so many messages, as records in hand, for at most so long after the last window.
+
+        What has arrived while that one was on its way has waited already.
+        """
         if self._unstarted:
             self._begin()
         self._resume()
@@ -116,7 +121,8 @@ class Member:
         window = self._records(stash)
         self._fill(window, count, began)
         self.behind = len(window) >= count
-        self._fill(window, count, began + seconds)
+        self._fill(window, count, max(began, self._ended + seconds))
+        self._ended = time.monotonic()
         if not held <= self._in_hand.current.keys():  # given up between two lists: nothing of it goes on its way
             window = [envelope for envelope in window if envelope.record.assignment in self._in_hand.current]
         self._empty_since = None if window else self._empty_since or began
