@@ -236,7 +236,7 @@ class Member:
                 # 1.2M messages/s on one core, 432-byte messages, librdkafka 2.x.
                 "fetch.queue.backoff.ms": 5,
                 # By default up to 64 MiB wait for each partition: too much for a worker that has many of them.
-                "queued.max.messages.kbytes": 16_384,
+                "queued.max.messages.kbytes": 8_192,
                 "fetch.max.bytes": _fetch_bytes(self._settings.extra),
                 "partition.assignment.strategy": "cooperative-sticky",
                 "topic.metadata.refresh.interval.ms": 30_000,  # how soon partitions that were added are found
