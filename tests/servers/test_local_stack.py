@@ -28,8 +28,9 @@ from lovelace_streams.settings import Settings
 ROOT = Path(__file__).parents[2]
 
 OWNER = """
-import sys, time
+import signal, sys, time
 from lovelace_streams.local import LocalStack
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
 with LocalStack(sys.argv[1], parts=sys.argv[2].split(",")) as stack:
     print(stack.env, flush=True)
     time.sleep(600)
