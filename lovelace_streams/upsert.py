@@ -254,6 +254,8 @@ class Carrier:
             self._landed(begun.flight, begun.since)
         except DestinationFault:
             self._open = False
+        except DeploymentFault:  # said of rows that may not be ours: those that are will meet it again
+            pass
 
     def _make_ahead(self) -> None:
         """Make the next block ready, once, while this one is being written."""

@@ -218,16 +218,16 @@ class PostgresWriter:
             for each in self.tables.declared:
                 self._explain(connection, each)
             self._check_durable(connection)
-        if self._others:
+        self.capabilities = Capabilities(block_rows=self.settings.block_rows)
+        if self._others and self.tables.apart:
             self._open_lanes()
 
     def _open_lanes(self) -> None:
         """Connect as often as was asked for, all at once."""
         with ThreadPoolExecutor(len(self._others)) as threads:
             list(threads.map(lambda other: other.open(), self._others))
-        if self.tables.apart:
-            self._lanes = Lanes([each.write_alone for each in (self, *self._others)])
-            self.capabilities = Capabilities(block_rows=max(self.settings.block_rows, CALL))
+        self._lanes = Lanes([each.write_alone for each in (self, *self._others)])
+        self.capabilities = Capabilities(block_rows=max(self.settings.block_rows, CALL))
 
     def _evolve(self, connection: psycopg.Connection[Any]) -> None:
         """Add the columns that the tables lack; whatever else differs is refused by the inspection that follows."""
