@@ -23,12 +23,6 @@ COLLECT_AFTER = 50_000, 20, 100
 """The collector's thresholds: so many new objects until it looks for cycles, and how often it looks at older ones."""
 
 
-SWITCH_SECONDS = 0.0002
-"""How long a thread may keep the interpreter while another one asks for it. The one that decodes and maps never lets go
-by itself: at Python's default of 5 ms each answer of the database or of the progress service waited so long for the
-thread that takes it, several times a block, and a worker was a third slower (`python -m benchmarks members`)."""
-
-
 class Outside:
     """The real thing; opens nothing until it is asked."""
 
@@ -45,9 +39,8 @@ class Outside:
         return AdminClient(config)
 
     def begin(self, drain: Callable[..., None]) -> None:
-        """A worker begins: show its log and metrics, share the interpreter, drain when the process is asked to end."""
+        """A worker begins: show its log and metrics, and drain when the process is asked to end."""
         observe()
-        sys.setswitchinterval(SWITCH_SECONDS)
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, drain)
             signal.signal(signal.SIGINT, drain)
