@@ -93,7 +93,6 @@ class PostOffice:
         self._source = source
         self._fail_fast: FailFast[DeadLetter] = FailFast(destination_steps, source.settings.accept_refusals)
         self._arrived: list[DeadLetter] = []
-        self._reached: set[str] = set()
         self._letters: dict[tuple[int, int], Letter] = {}
         """Those of messages of which other items may still be on their way."""
         self._to_send: list[Letter] = []

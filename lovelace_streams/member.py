@@ -38,9 +38,8 @@ QUIET_SECONDS = 10.0
 """After so long of polls without a record the topics count as silent, although an end is not known or not reached."""
 REVOKE_SECONDS = 5.0
 """How long giving up a partition may wait for what is in flight; past it the connection is shut (H1, S10)."""
-
-
 FETCH_BYTES = 4 * 1024 * 1024
+"""Of one answer of the broker, unless its messages may be larger."""
 LIST = 200
 """Messages of one call. They are let go once they are records, while what they hold is still in the cache: in lists of
 1,000 making a record costs half as much again."""
@@ -91,7 +90,7 @@ class Member:
         self.behind = False
         """Whether all of the last window, or more, had arrived when it was asked for."""
         self._ended = float("-inf")
-        """When the last window was through."""
+        """When reading the last window ended."""
         self._empty_since: float | None = None
         self._committing = False
 
@@ -139,6 +138,7 @@ class Member:
     def hold(self, seconds: float) -> None:
         """Poll without reading: the membership lives on, and what arrives all the same is kept for later."""
         self._pause()
+        self.behind = False
         arrived = self._consume(1, seconds)
         self._stash += arrived  # after the callbacks, which may have dropped some of it
 

@@ -79,8 +79,6 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
         self.draining_since: float | None = None
         self.reached = 0
         """Items that came to a writer, whatever it makes of them: they passed all steps before it."""
-        self.behind = False
-        """Whether more had arrived than the last window holds: the next one will be there at once."""
         self.ledger_cover: Callable[[str], dict[int, Offsets]] | None = None
         """Topic id → partition → what the ledger has settled: where to start if nothing was committed (H12)."""
         self.services: list[Service] = []
@@ -104,6 +102,11 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
         self.services.append(service)
         if carries:
             self._carriers.append(service)
+
+    @property
+    def behind(self) -> bool:
+        """Whether more had arrived than the last window holds: the next one will be there at once."""
+        return self._member is not None and self._member.behind
 
     @property
     def carrying(self) -> bool:
@@ -223,13 +226,11 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
             raise StopIteration
         if self.draining_since is not None:
             return self._drained(member)
-        self.behind = False
         if self._full():
             member.hold(POLL_SECONDS)
             self._idle = True  # nothing passes while nothing is read: letters that are held have to go
             return []
         window = member.read(self.settings.poll_size, self.settings.linger)
-        self.behind = member.behind
         self._idle = not window and member.silent()
         if window and not self._reading:
             self._reading = True

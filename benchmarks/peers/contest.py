@@ -12,7 +12,7 @@ bad, the end is when all good ones are there and all bad ones are dead letters; 
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 from uuid import uuid4
@@ -110,8 +110,12 @@ class Contest:
             with self.servers.connect() as connection:
                 [(since,)] = connection.execute("select date_trunc('second', clock_timestamp())").fetchall()
             fill(self.brokers, name, self.contents(contender), headers(name))
-            with self.running(contender, name) as program, self.servers.connect() as connection:
-                return Watch(self, program, connection, name, since).result() | {"rows_digest": self.digest()}
+            with (
+                self.running(contender, name) as program,
+                self.servers.connect() as connection,
+                closing(Watch(self, program, connection, name, since)) as watch,
+            ):
+                return watch.result() | {"rows_digest": self.digest()}
 
     @contextmanager
     def running(self, contender: Contender, topic: str) -> Iterator[Running]:
@@ -194,6 +198,11 @@ class Watch:
             "dead_letters": now.letters,
             "bad": self.load.bad_ones(),
         }
+
+    def close(self) -> None:
+        """Ask no more."""
+        if self.asking is not None:
+            self.asking.close()
 
     def wait(self, there: Callable[[], bool]) -> float | None:
         """When something is there; None where it does not come any more."""

@@ -343,11 +343,7 @@ class PostgresWriter:
         """The rows by the connections that write them; None where one connection writes all."""
         if self._lanes is None or len(block) < DEALT:
             return None
-        try:
-            keys = self.tables.keys_apart(block)
-        except (DestinationFault, TypeError):
-            return None
-        if keys is None:
+        if (keys := self.tables.declared[0].keys_apart(block)) is None:
             return None
         writers = [self, *self._others]
         dealt = places_of(keys, len(writers), max(self.settings.block_rows, DEALT))

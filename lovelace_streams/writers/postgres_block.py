@@ -146,6 +146,7 @@ class OneTable:
                 raise TypeError(f"{row.__name__} and {rows[0].__name__} differ in table, primary key or version")
         self.identity: Callable[[Row], Any] = attrgetter(*self.table.key)
         self._plain = True
+        self._key_types = {c.name: scalar(c.type) for c in self.table.columns if c.name in self.table.key}
         self._optional = {row: _optional(row) for row in rows}
         self._getters = {row: _getters(row) for row in rows}
         self._shape: Shape | None = None
@@ -201,17 +202,18 @@ class OneTable:
         """
         shape = self.shape
         seen = shape.looks or not all(real.exact for real in shape.types.values())
-        return shape.order is Order.FREE and self._plain and not seen
+        comparable = ONE_SPELLING.issuperset(self._key_types.values())
+        return shape.order is Order.FREE and self._plain and comparable and not seen
 
     def keys_apart(self, entries: Sequence[Entry]) -> list[Hashable] | None:
-        """The rows' keys, where they are equal here if and only if they are equal there. Raises `DestinationFault`."""
-        if not self.apart or any([entry.joined for entry in entries]):  # noqa: C419 - twice as quick
+        """The keys of rows of a table that is `apart`; None where one is of another type than declared."""
+        if any([entry.joined for entry in entries]):  # noqa: C419 - twice as quick
             return None
-        columns = {column.name: scalar(column.type) for column in self.table.columns}
-        for name in self.table.key:
-            if {type(getattr(entry.row, name)) for entry in entries} != {columns[name]} & ONE_SPELLING:
+        rows = [entry.row for entry in entries]
+        for name, kind in self._key_types.items():
+            if set(map(type, map(attrgetter(name), rows))) != {kind}:
                 return None
-        return [self.identity(entry.row) for entry in entries]
+        return list(map(self.identity, rows))
 
     def plan(self, kind: type[Row], absent: frozenset[str] = NOTHING, *, only_new: bool = False) -> Plan:
         """How rows of a class that lack these columns are written."""
@@ -359,10 +361,6 @@ class Tables:
     def apart(self) -> bool:
         """Whether rows of different keys may be written beside each other; see `OneTable.apart`."""
         return len(self.declared) == 1 and self.declared[0].apart
-
-    def keys_apart(self, entries: Sequence[Entry]) -> list[Hashable] | None:
-        """The rows' keys, where that is so; None where one connection has to write them. Raises `DestinationFault`."""
-        return self.declared[0].keys_apart(entries) if len(self.declared) == 1 else None
 
     def identities(self, entries: Sequence[Entry]) -> Sequence[Hashable]:
         """The table and key of each row."""

@@ -40,6 +40,12 @@ class Held(MemoryWriter):
         self.let.set()
 
 
+class Behind:
+    """A member of a group of which more has arrived than a window holds."""
+
+    behind = True
+
+
 class Silent:
     """A producer that nothing is sent by here."""
 
@@ -122,7 +128,7 @@ def test_a_silent_topic_leaves_nothing_behind(carrier, writer, source, batch):
 def behind(writer, source):
     """More arrives than a window holds; a block may be twice as large as the windows here."""
     writer.capabilities = Capabilities(block_rows=2 * LARGE)
-    source.behind = True
+    source._member = Behind()
 
 
 def test_while_the_source_is_behind_a_block_is_gathered_over_windows(behind, carrier, writer, batch):
@@ -148,7 +154,7 @@ def test_what_was_gathered_goes_where_nothing_more_is_there(behind, carrier, wri
     assert writer.blocks == []
 
     if ended == "caught up":
-        source.behind = False
+        source._member.behind = False
     elif ended == "late":
         carrier._gathering.since -= GATHER_SECONDS
     elif ended == "draining":
@@ -165,7 +171,7 @@ def test_what_was_gathered_of_a_partition_that_goes_is_left_to_its_next_owner(be
     carrier.write([batch(5)])
     carrier.revoke(30)
     source.in_hand.end("t", 0)
-    source.behind = False
+    source._member.behind = False
     carrier.serve(idle=False, between=True)
     assert writer.blocks == []
     assert not carrier.unfinished()
