@@ -1,6 +1,7 @@
 """What holds the package together and no type checker sees: who imports whom (law 9), what is exported and named."""
 
 import ast
+import importlib
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -29,6 +30,27 @@ EXPORTED = """
     PostgresSettings ProgressSettings Reason Record RecordFault Row Settings Settled Skip SkipReason Source
     aggregate_progress batch commit dead_letter decode kafka_source normalize progress upsert
 """
+
+PUBLIC = {
+    "lovelace_streams.records": "Batch DeadLetter Envelope JobState Origin Outcome Reason Record Settled SkipReason",
+    "lovelace_streams.errors": "DeploymentFault DestinationFault LovelaceError RecordFault",
+    "lovelace_streams.settings":
+        "BatchPolicy ClickHouseSettings KafkaSettings PostgresSettings ProgressSettings Settings",
+    "lovelace_streams.rows": "UNSET Before Column Epoch From FromKafka Lenient Pii Row Skip Table",
+    "lovelace_streams.testing": "Mapped MemoryWriter Message Result avro mapped run",
+    "lovelace_streams.api": "ApiSettings create_app",
+    "lovelace_streams.local": "LocalStack PartStatus down status up",
+    "lovelace_streams.cli": "app main",
+    "lovelace_streams.writers":
+        "Capabilities Encodes End Entry Evolution Evolves Refusal Result Writer check_capabilities items_of order_of",
+    "lovelace_streams.writers.postgres": "PostgresWriter",
+    "lovelace_streams.writers.clickhouse": "ClickHouseWriter",
+    "lovelace_streams.writers.memory": "MemoryWriter",
+    "lovelace_streams.avro":
+        "AvroDecoder Bare Confluent Framing JsonOrAvro NoSchema Registry Schema SingleObject load parse",
+    "lovelace_streams.submit": "Outgoing Source keyed_by open_job",
+}  # fmt: skip
+"""What users' code imports, beside the exported names: these paths go on working, every other path is internal."""
 
 
 def name_of(path: Path) -> str:
@@ -147,6 +169,13 @@ def test_every_operator_has_a_page_or_shares_one(module: str) -> None:
 def test_the_exported_names_are_an_interface() -> None:
     assert set(lovelace_streams.__all__) == set(EXPORTED.split())
     assert [name for name in EXPORTED.split() if not hasattr(lovelace_streams, name)] == []
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_public_paths_are_an_interface(module: str) -> None:
+    found = importlib.import_module(module)
+
+    assert [name for name in PUBLIC[module].split() if not hasattr(found, name)] == []
 
 
 def test_no_path_of_a_machine_is_written_down() -> None:
