@@ -7,7 +7,7 @@ A letter waits for three things: until every item of its message has an outcome 
 
 from collections import deque
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, cast
 
 import bytewax.operators as op
@@ -33,7 +33,6 @@ ROOM = 64 * 1024
 NAMES_MAX = 32 * 1024
 """The longest list of failed items in a header, in bytes; the progress service has all of them."""
 MORE = len(", …100000 more".encode())
-STEPS = ("decode", "normalize", "upsert")
 FORBIDDEN = {KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED}
 FINAL = FORBIDDEN | {KafkaError.POLICY_VIOLATION, KafkaError.INVALID_CONFIG, KafkaError.TOPIC_EXCEPTION}
 """Answers to making a topic that waiting does not change; all others come while brokers start."""
@@ -53,14 +52,19 @@ class Sent:
 def dead_letter(step_id: str, source: KafkaSource, *errs: Stream[DeadLetter]) -> Sent:
     """Send what failed to the dead-letter topic (`DEAD_LETTER_TOPIC`, default `<pipeline>.dlq`).
 
+    `errs` are those of every step, in the order in which a record meets the steps: an item that a later step refuses
+    has passed the earlier ones. A step of one's own needs to say nothing more about itself.
+
     Gives `Settled` (dead-lettered) for what the broker has acknowledged. A restart may send a letter again: letters are
     counted and replayed by their origin, so one that came twice is one. A thousand items in a row refused for one
     cause stop the worker with none of them dead-lettered.
     """
     office = PostOffice(source)
     source.register(office)
-    merged = op.merge("errs", *errs) if len(errs) > 1 else errs[0]
-    return Sent(settled=op.flat_map_batch("send", merged, office.take))
+    settled = [
+        op.flat_map_batch(f"send_{order}", each, partial(office.take, order=order)) for order, each in enumerate(errs)
+    ]
+    return Sent(settled=op.merge("settled", *settled) if len(settled) > 1 else settled[0])
 
 
 class Letter(msgspec.Struct):
@@ -91,6 +95,9 @@ class PostOffice:
 
     def __init__(self, source: KafkaSource, destination_steps: frozenset[str] = frozenset({"upsert"})) -> None:
         self._source = source
+        self._destination_steps = destination_steps
+        self._order: dict[str, int] = {}
+        """Step → where it stands in the flow, learned from the first letter that it sends."""
         self._fail_fast: FailFast[DeadLetter] = FailFast(destination_steps, source.settings.accept_refusals)
         self._arrived: list[DeadLetter] = []
         self._letters: dict[tuple[int, int], Letter] = {}
@@ -110,8 +117,13 @@ class PostOffice:
         self._reached_before = 0
         self._topic_gone = False
 
-    def take(self, letters: list[DeadLetter]) -> list[Settled]:
-        """Take what failed; give what has been acknowledged meanwhile."""
+    def take(self, letters: list[DeadLetter], order: int = 0) -> list[Settled]:
+        """Take what failed in the step that is the `order`-th of the flow; give what has been acknowledged meanwhile.
+
+        A name that two steps share stands where the first of them does: what that one refuses has passed neither.
+        """
+        for step in {letter.step for letter in letters}:
+            self._order[step] = min(order, self._order.get(step, order))
         self._arrived += letters
         if not self._settled:
             return []
@@ -187,15 +199,19 @@ class PostOffice:
         """Steps that an item of the last window passed: all if it was written, the earlier if a later refused it."""
         totals = self._source.in_hand.totals
         through = totals[Outcome.WRITTEN] + totals[Outcome.SUPERSEDED]
-        passed = set(STEPS) if through > self._passed_before else set()
+        steps = self._fail_fast.steps | {letter.step for letter in arrived}
+        passed = set(steps) if through > self._passed_before else set()
         self._passed_before = through
         if reached := self._source.reached:  # what is being written passed what lies before, and nothing more yet
-            passed -= {"decode", "normalize"}
-            passed |= {"decode", "normalize"} if reached > self._reached_before else set()
+            passed &= self._destination_steps
+            passed |= steps - self._destination_steps if reached > self._reached_before else set()
             self._reached_before = reached
-        for step in {letter.step for letter in arrived} & set(STEPS):
-            passed.update(STEPS[: STEPS.index(step)])
-        return passed
+        last = max((self._place(letter.step) for letter in arrived), default=0)
+        return passed | {step for step in steps if self._place(step) < last}
+
+    def _place(self, step: str) -> float:
+        """Where a step stands in the flow; one that only ever failed outside of a call is a destination's, the last."""
+        return self._order.get(step, float("inf"))
 
     def _hold(self, letter: DeadLetter) -> tuple[str, ...] | None:
         record = letter.record

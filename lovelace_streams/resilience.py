@@ -200,6 +200,11 @@ class FailFast(Generic[L]):
         """Letters that wait."""
         return sum(len(held.letters) for held in self._held.values())
 
+    @property
+    def steps(self) -> set[str]:
+        """Steps that refused something which is not forgiven yet."""
+        return {*self._held, *self._rows}
+
     def refused(
         self, letter: L, *, step: str, cause: tuple[str, ...], message: Hashable, job: str | None, items: int, size: int
     ) -> tuple[str, ...] | None:

@@ -132,9 +132,25 @@ def test_nothing_more_is_read_while_a_thousand_letters_or_too_many_bytes_of_them
         assert len(broker.logs["raw.dlq", 0]) == letters, "the next owner meets them again"
 
 
-def refused(held: KafkaSource, size: int) -> DeadLetter:
+def test_what_a_later_step_refuses_has_passed_the_earlier_ones() -> None:
+    """Whatever the steps are called: their order is that of the ports handed to `dead_letter`."""
+    held = source()
+    office = PostOffice(held)
+    office._producer, office._topic = MemoryProducer(broker := Broker(lambda: None)), "raw.dlq"
+
+    office.take([refused(held, 1, step="validate")], 0)
+    office.serve(idle=False, between=True)
+    assert ("raw.dlq", 0) not in broker.logs, "nothing has passed `validate` yet"
+    office.take([refused(held, 1, step="score")], 1)
+    office.serve(idle=False, between=True)
+
+    sent = [dict(message.headers())["lovelace-step"] for message in broker.logs["raw.dlq", 0]]
+    assert sent == [b"validate"]
+
+
+def refused(held: KafkaSource, size: int, step: str = "upsert") -> DeadLetter:
     [assignment] = held.in_hand.current.values()
     at = assignment.next
     record = Record("raw", 2, at, at, assignment.number, None, bytes(size), [], 5, items=1)
     held.in_hand.read(record)
-    return DeadLetter(record, 0, 1, "upsert", Reason.CHECK, f"rule {at % 7}", "23514")
+    return DeadLetter(record, 0, 1, step, Reason.CHECK, f"rule {at % 7}", "23514")
