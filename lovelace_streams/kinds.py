@@ -22,7 +22,6 @@ import msgspec
 
 from lovelace_streams.errors import RecordFault
 from lovelace_streams.records import Reason
-from lovelace_streams.rows import Column
 
 INT_MIN, INT_MAX = -(2**63), 2**63 - 1
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -535,8 +534,3 @@ def limits(metas: tuple[msgspec.Meta, ...], expected: str) -> Callable[[Any], An
         return value
 
     return check
-
-
-def kind_of_column(column: Column) -> Kind:
-    """The kind of a column's values as messages bring them."""
-    return kind_of(column.type, lenient=column.lenient, epoch=column.epoch)

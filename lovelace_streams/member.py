@@ -35,7 +35,7 @@ from lovelace_streams.topics import REQUEST_SECONDS, TopicIds
 log = structlog.get_logger(__name__)
 
 QUIET_SECONDS = 10.0
-"""After so long of polls without a record the topics count as silent, although an end is not known or not reached."""
+"""After so long of empty polls the topics count as silent, even if a partition's end is unknown or not reached."""
 REVOKE_SECONDS = 5.0
 """How long giving up a partition may wait for what is in flight; past it the connection is shut (H1, S10)."""
 FETCH_BYTES = 4 * 1024 * 1024
@@ -274,7 +274,7 @@ class Member:
         elif error.fatal() or error.code() in DEPLOYMENT_ERRORS:
             self._note(DeploymentFault(f"the broker {self._settings.brokers} refuses us: {name_of(error)}"))
         elif error.code() == KafkaError._INVALID_ARG:  # noqa: SLF001 - from a client's construction
-            self._note(DeploymentFault(f"the KAFKA_… settings can't be: {error.str()}"))
+            self._note(DeploymentFault(f"librdkafka rejects the KAFKA_… settings: {error.str()}"))
         log.warning("waiting for the broker", brokers=self._settings.brokers, error=name_of(error))
 
     def _knock(self, *, answered: bool) -> None:
@@ -284,7 +284,7 @@ class Member:
         elif self._door.shut(time.monotonic()):
             self._note(
                 DeploymentFault(
-                    f"the broker {self._settings.brokers} does not let us in: check KAFKA_SECURITY_PROTOCOL, "
+                    f"the broker {self._settings.brokers} rejects our login: check KAFKA_SECURITY_PROTOCOL, "
                     f"KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD"
                 )
             )

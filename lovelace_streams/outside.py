@@ -67,7 +67,7 @@ class Outside:
 def show_faults_in_one_line() -> None:
     """Let a fault that keeps `python -m bytewax.run` from building a flow end it as a worker's does.
 
-    What is raised there (settings that can't be, most of all) meets no code of ours on its way out.
+    What is raised there (invalid settings, most of all) meets no code of ours on its way out.
     """
     main = getattr(sys.modules.get("__main__"), "__spec__", None)
     if main is None or main.name != "bytewax.run":

@@ -261,7 +261,8 @@ class Reporter:
     def _deliver(self, reports: list[Report], *, short: bool = True) -> None:
         """Send until it is accepted, however long that takes; in halves where the service finds it too large.
 
-        Of what overlaps the ranges are sent; and ranges at once, while the last answer knew some of what it was told.
+        Reports that overlap covered offsets are sent again as ranges. While the service says that it knew some offsets
+        already, ranges are sent first.
         """
         answer = self._answer(reports, short=short and self._fresh)
         if answer is TOO_LARGE_TO_TAKE:

@@ -95,13 +95,13 @@ class ProgressSettings(msgspec.Struct, frozen=True):
         if self.url is None:
             raise DeploymentFault("no progress service: set PROGRESS_API_URL (lovelace api starts one)")
         if not self.url.startswith(("http://", "https://")):
-            raise DeploymentFault("PROGRESS_API_URL can't be: it begins with http:// or https://")
+            raise DeploymentFault("PROGRESS_API_URL is invalid: it must begin with http:// or https://")
         if not self.token:
             raise DeploymentFault(f"no token for the progress service {self.url}: set PROGRESS_API_TOKEN to its own")
 
 
 class Settings(BaseSettings):
-    """All of it, as the environment says (docs/settings.md). Raises `DeploymentFault` for a value that can't be."""
+    """All of it, as the environment says (docs/settings.md). Raises `DeploymentFault` for an invalid value."""
 
     model_config = SettingsConfigDict(env_file=(".lovelace/env", ".env"), extra="ignore", frozen=True)
 
@@ -147,7 +147,7 @@ class Settings(BaseSettings):
             super().__init__(**values)
         except ValidationError as error:
             wrong = ", ".join(f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
-            raise DeploymentFault(f"settings that can't be: {wrong}") from None
+            raise DeploymentFault(f"invalid settings: {wrong}") from None
 
     @property
     def kafka(self) -> KafkaSettings:

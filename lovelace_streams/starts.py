@@ -1,4 +1,4 @@
-"""Where a partition begins, said explicitly: committed, else what the ledger covers from the earliest on, else there.
+"""Choose a partition's start: the committed offset, else the end of the ledger's first range, else the earliest.
 
 The broker is asked and waited for; the ledger is another server and is asked in the background: partitions whose start
 it has to say are left for the next call, so that it costs neither the group's membership nor a rebalance.

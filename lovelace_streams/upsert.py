@@ -165,8 +165,8 @@ class Carrier:
     def write(self, batches: list[Batch[Any]]) -> list[Settled | DeadLetter]:
         """What became of the rows of these batches; batches that had to be given up are left out (and read again).
 
-        A block that may be harmful, with no neighbour to tell by, is put aside, so that a neighbour can be read; it
-        comes first again with the next one, or by and by where the topic is silent.
+        A block that may hold a harmful row is parked while there is no other row to test the destination with. It is
+        tried again before the next block, or after five seconds if nothing is read.
         """
         ends: list[Settled | DeadLetter] = []
         self._source.reached += sum(len(batch.envelopes) for batch in batches)
@@ -254,7 +254,7 @@ class Carrier:
             self._landed(begun.flight, begun.since)
         except DestinationFault:
             self._open = False
-        except DeploymentFault:  # said of rows that may not be ours: those that are will meet it again
+        except DeploymentFault:  # it may concern rows of an ended assignment; rows that are still ours raise it again
             pass
 
     def _make_ahead(self) -> None:

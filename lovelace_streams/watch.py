@@ -1,7 +1,7 @@
 """What a worker shows of itself once a second: how far behind it is, what it holds, and for how long.
 
-Counters are moved where things happen, once a list (`metrics`); what has to be looked up is looked up here, by the
-clock, so that it costs the same at any rate. It is a service of the source: the gauges move on while a step waits.
+The steps increment the counters, once per list (`metrics`). Gauges are computed here once a second, so their cost does
+not grow with throughput. It is a service of the source: the gauges move on while a step waits.
 """
 
 import time

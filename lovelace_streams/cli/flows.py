@@ -52,7 +52,9 @@ def ddl(
 @faults
 def check(
     flow: Flow,
-    sample: Annotated[int, typer.Option(min=0, help="Messages to try: so many of each end of each partition.")] = 200,
+    sample: Annotated[
+        int, typer.Option(min=0, help="How many messages to try, from the start and from the end of each partition.")
+    ] = 200,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Connect to all a flow needs, compare rows with real tables, try a sample of records; writes nothing.

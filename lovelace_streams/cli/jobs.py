@@ -76,7 +76,7 @@ def submit(
 @app.command()
 @faults
 def jobs(
-    status: Annotated[Status | None, typer.Option(help="Only jobs that stand so.")] = None,
+    status: Annotated[Status | None, typer.Option(help="Only jobs with this status.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 50,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:

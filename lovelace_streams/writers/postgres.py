@@ -124,7 +124,7 @@ NOT_SWEPT = frozenset({"42501", "42704", "0A000"})
 COPY_ROWS = 8
 """Fewer rows than this are merged: a bet that is lost costs more than it can win."""
 SIFTED_BLOCKS = 16
-"""For so many blocks after one that held rows which break a rule, the rule is asked before anything is tried."""
+"""After a block with rule violations, the next 16 blocks are checked against the rules before they are written."""
 SWEPT_ROWS = 4096
 """For so many rows after one that only sweeping found to be refused, blocks are swept without being tried whole."""
 
