@@ -20,12 +20,12 @@ import msgspec
 from benchmarks.common import alternate, arguments, speed, summary
 from lovelace_streams import Envelope, From, Items, JsonDecoder, Record, Row
 from lovelace_streams.avro import AvroDecoder
-from lovelace_streams.avro.columns import columns_are_known
-from lovelace_streams.avro.reading import reading
-from lovelace_streams.avro.schema import load
-from lovelace_streams.decode import sort
-from lovelace_streams.mapping import normalizer
-from lovelace_streams.normalize import sort as map_all
+from lovelace_streams.formats.avro.columns import columns_are_known
+from lovelace_streams.formats.avro.reading import reading
+from lovelace_streams.formats.avro.schema import load
+from lovelace_streams.operators.decode import sort
+from lovelace_streams.operators.normalize import sort as map_all
+from lovelace_streams.rows.normalizer import normalizer
 
 WINDOW = 500
 """Messages of a window: the default of POLL_SIZE."""

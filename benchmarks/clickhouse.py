@@ -46,13 +46,13 @@ from benchmarks.common import (
 from dataflows import discord_messages, discord_messages_sample
 from lovelace_streams import JsonDecoder, Record, Row
 from lovelace_streams.avro import Registry
-from lovelace_streams.mapping import normalizer
-from lovelace_streams.outside import Outside
+from lovelace_streams.rows.normalizer import normalizer
+from lovelace_streams.runtime.process import Outside
 from lovelace_streams.settings import ClickHouseSettings
 from lovelace_streams.submit import Outgoing
 from lovelace_streams.writers import Entry, order_of
 from lovelace_streams.writers.clickhouse import ClickHouseWriter
-from lovelace_streams.writers.clickhouse_table import columns_of
+from lovelace_streams.writers.clickhouse.catalog import columns_of
 
 FOLDER = HOME.absolute() / "clickhouse"
 DSN = f"chdb://{FOLDER}"

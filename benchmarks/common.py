@@ -35,13 +35,13 @@ from confluent_kafka import KafkaError, Message, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from dataflows import discord, discord_sample
-from lovelace_streams.clients import common_config
-from lovelace_streams.ddl import create_table
-from lovelace_streams.demo import Api, Worker
+from lovelace_streams.cli.demo import Api, Worker
+from lovelace_streams.kafka.client import common_config
 from lovelace_streams.local import LocalStack
 from lovelace_streams.local.processes import Part
 from lovelace_streams.settings import Settings
 from lovelace_streams.submit import Outgoing, open_job
+from lovelace_streams.writers.postgres.ddl import create_table
 
 HOME = Path(".lovelace/bench")
 SETTINGS = {

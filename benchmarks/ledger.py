@@ -26,9 +26,9 @@ import httpx
 from benchmarks.common import Servers, alternate, arguments, servers, speed, summary
 from lovelace_streams.api import ApiSettings
 from lovelace_streams.api.database import Queries
-from lovelace_streams.offsets import FailedItems, InHand, Range, joined
 from lovelace_streams.records import Envelope, Outcome, Record, Settled
-from lovelace_streams.reports import Report, request_of
+from lovelace_streams.reporting.requests import Report, request_of
+from lovelace_streams.runtime.offsets import FailedItems, InHand, Range, joined
 
 REPORT = 5000
 """Offsets of a report."""

@@ -15,9 +15,9 @@ import typer
 from prometheus_client import Counter
 from prometheus_client.metrics import MetricWrapperBase
 
-from lovelace_streams import metrics
 from lovelace_streams.api.gauges import GAUGES
 from lovelace_streams.cli import app
+from lovelace_streams.observability import metrics
 
 PAGE = Path(__file__).with_name("metrics.md")
 MADE = re.compile(r"(<!-- (\w+): made by docs/reference.py -->\n).*?(<!-- end -->)", re.DOTALL)

@@ -11,21 +11,21 @@ aggregate_progress     its answers → a topic: how far, how fast, until when   
 commit        6  the same for a flow without jobs               progress.py
 """
 
-from lovelace_streams.aggregate_progress import JobProgress, aggregate_progress
-from lovelace_streams.batch import batch
-from lovelace_streams.dead_letter import dead_letter
-from lovelace_streams.decode import decode
+from lovelace_streams.admin.submit import Outgoing, Source
 from lovelace_streams.errors import DeploymentFault, DestinationFault, LovelaceError, RecordFault
-from lovelace_streams.json import Events, Items, JsonDecoder
-from lovelace_streams.normalize import normalize
-from lovelace_streams.outside import show_faults_in_one_line
-from lovelace_streams.progress import commit, progress
+from lovelace_streams.formats.json import Events, Items, JsonDecoder
+from lovelace_streams.operators.aggregate_progress import JobProgress, aggregate_progress
+from lovelace_streams.operators.batch import batch
+from lovelace_streams.operators.dead_letter import dead_letter
+from lovelace_streams.operators.decode import decode
+from lovelace_streams.operators.normalize import normalize
+from lovelace_streams.operators.progress import commit, progress
+from lovelace_streams.operators.upsert import upsert
 from lovelace_streams.records import Batch, DeadLetter, Envelope, JobState, Outcome, Reason, Record, Settled, SkipReason
-from lovelace_streams.rows import UNSET, Before, Epoch, From, FromKafka, Lenient, Pii, Row, Skip
+from lovelace_streams.rows.declaration import UNSET, Before, Epoch, From, FromKafka, Lenient, Pii, Row, Skip
+from lovelace_streams.runtime.process import show_faults_in_one_line
 from lovelace_streams.settings import BatchPolicy, KafkaSettings, PostgresSettings, ProgressSettings, Settings
-from lovelace_streams.source import KafkaSource, kafka_source
-from lovelace_streams.submit import Outgoing, Source
-from lovelace_streams.upsert import upsert
+from lovelace_streams.sources.kafka import KafkaSource, kafka_source
 
 __all__ = [
     "UNSET",

@@ -9,7 +9,7 @@ import uvicorn
 
 from lovelace_streams.api import ApiSettings, create_app
 from lovelace_streams.errors import EXIT_DEPLOYMENT, DeploymentFault
-from lovelace_streams.logs import configure
+from lovelace_streams.observability.logs import configure
 from lovelace_streams.settings import Settings
 
 

@@ -9,14 +9,14 @@ import typer
 
 from lovelace_streams.cli.shared import Flow, bar, err, faults, show, time_option
 from lovelace_streams.errors import DeploymentFault
-from lovelace_streams.flows import journey
+from lovelace_streams.flows.discovery import journey
 from lovelace_streams.records import Reason as Reasons
-from lovelace_streams.source import KafkaSource
+from lovelace_streams.sources.kafka import KafkaSource
 
 if TYPE_CHECKING:
-    from lovelace_streams.journey import Journey
-    from lovelace_streams.letters import DeadLettered, Filter
-    from lovelace_streams.replay import Choice, Ledger
+    from lovelace_streams.dead_letters.reader import DeadLettered, Filter
+    from lovelace_streams.dead_letters.replay import Choice, Ledger
+    from lovelace_streams.flows.topology import Journey
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
 
@@ -51,7 +51,7 @@ def dlq_list(
     topic: Topic = None,
 ) -> None:
     """Count the failed items by reason, step and job; letters that came twice count once (by origin)."""
-    from lovelace_streams.letters import summary
+    from lovelace_streams.dead_letters.reader import summary
 
     wanted = _filter(reason, job, step, origin_topic, partition, offsets, since, until)
     letters, _ = _letters(journey(flow).source, topic)
@@ -109,7 +109,7 @@ def dlq_replay(
 
     A table says what goes and what stays, by reason; the last line is a JSON object. May be interrupted and repeated.
     """
-    from lovelace_streams.replay import Fate, Sending, choose, counted
+    from lovelace_streams.dead_letters.replay import Fate, Sending, choose, counted
 
     wanted = _filter(reason, job, step, origin_topic, partition, offsets, since, until)
     it = journey(flow)
@@ -152,7 +152,7 @@ def _known(
     it: "Journey", letters: Sequence["DeadLettered"], wanted: "Filter", replays: str
 ) -> tuple[dict[str, int], "Ledger | None"]:
     """What tells which letters need no replay: what was sent before, and the progress service where there is one."""
-    from lovelace_streams.replay import Ledger, sent_before
+    from lovelace_streams.dead_letters.replay import Ledger, sent_before
 
     sent = sent_before(it.source.settings, replays)
     if it.progress is None:
@@ -178,8 +178,8 @@ def _told(chosen: Sequence["Choice"], going: Sequence["Choice"], sent: int) -> d
 
 def _letters(source: KafkaSource, topic: str | None, *, with_values: bool = False) -> tuple[list["DeadLettered"], str]:
     """The letters and their topic; before the flow's first start the topic is not there, and that is well."""
-    from lovelace_streams.letters import read_letters
-    from lovelace_streams.peek import NoSuchTopic
+    from lovelace_streams.dead_letters.reader import read_letters
+    from lovelace_streams.kafka.topic_reader import NoSuchTopic
 
     name = topic or source.settings.dead_letter_topic or f"{source.pipeline}.dlq"
     try:
@@ -201,7 +201,7 @@ def _filter(
     since: str | None,
     until: str | None,
 ) -> "Filter":
-    from lovelace_streams.letters import Filter
+    from lovelace_streams.dead_letters.reader import Filter
 
     return Filter(
         reason=reason,

@@ -9,7 +9,7 @@ import typer
 
 from lovelace_streams.cli.shared import Flow, err, faults, out, show
 from lovelace_streams.errors import DeploymentFault
-from lovelace_streams.flows import journey
+from lovelace_streams.flows.discovery import journey
 from lovelace_streams.settings import Settings
 from lovelace_streams.writers import Evolves
 
@@ -61,7 +61,7 @@ def check(
 
     Exit code 0: all is well; 1: records would fail; 78: something can't be right; 75: something is away.
     """
-    from lovelace_streams.check import check
+    from lovelace_streams.admin.check import check
 
     report = check(journey(flow), sample)
     if as_json:
@@ -88,7 +88,7 @@ def init(
     table: Annotated[str, typer.Option(help="The table it writes; the row is taken from it where it exists.")],
 ) -> None:
     """Write a flow of your own for your own topic and table, without jobs: read it, run it, change it."""
-    from lovelace_streams.init import write_flow
+    from lovelace_streams.admin.scaffold import write_flow
 
     path = write_flow(Settings(), name, topic, table, Path("dataflows"))
     print(f"wrote {path}; run it:  python -m bytewax.run dataflows.{name}")

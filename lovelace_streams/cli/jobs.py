@@ -9,7 +9,7 @@ import typer
 
 from lovelace_streams.cli.shared import Flow, ask, bar, faults, show, source_of
 from lovelace_streams.errors import DeploymentFault
-from lovelace_streams.flows import journey
+from lovelace_streams.flows.discovery import journey
 from lovelace_streams.settings import Settings
 
 app = typer.Typer()
@@ -33,7 +33,7 @@ def submit(
 
     A submission that failed half-way is repeated as it is: a new attempt begins, counted from zero.
     """
-    from lovelace_streams.submit import check_topic, open_job, produce, read_file
+    from lovelace_streams.admin.submit import check_topic, open_job, produce, read_file
 
     settings, source = Settings(), source_of(flow)
     if not journey(flow).counts:

@@ -8,8 +8,8 @@ import typer
 
 from lovelace_streams.cli.shared import Flow, err, faults, show
 from lovelace_streams.errors import DeploymentFault
-from lovelace_streams.flows import journey
-from lovelace_streams.journey import Journey
+from lovelace_streams.flows.discovery import journey
+from lovelace_streams.flows.topology import Journey
 
 app = typer.Typer()
 
@@ -28,7 +28,7 @@ def rewind(
 
     A table says from where to where each partition goes; the last line is a JSON object.
     """
-    from lovelace_streams.rewind import Target, commit, plan
+    from lovelace_streams.admin.rewind import Target, commit, plan
 
     it = journey(flow)
     source, group = it.source, str(it.source.pipeline)

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from lovelace_streams.avro import Registry, Schema
+from lovelace_streams.admin.schemas import FOLDER, History, changes, histories, problems, register, topics, touched
 from lovelace_streams.cli.shared import err, faults, show
 from lovelace_streams.errors import DeploymentFault
-from lovelace_streams.flows import find_flow, flow_names, journey
-from lovelace_streams.journey import Journey
-from lovelace_streams.schemas import FOLDER, History, changes, histories, problems, register, topics, touched
+from lovelace_streams.flows.discovery import find_flow, flow_names, journey
+from lovelace_streams.flows.topology import Journey
+from lovelace_streams.formats.avro import Registry, Schema
 from lovelace_streams.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)

@@ -10,10 +10,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from lovelace_streams.admin.submit import Source
 from lovelace_streams.errors import EXIT_DEPLOYMENT, DeploymentFault, DestinationFault
-from lovelace_streams.flows import find_flow
+from lovelace_streams.flows.discovery import find_flow
 from lovelace_streams.settings import Settings
-from lovelace_streams.submit import Source
 
 out = Console()
 err = Console(stderr=True)
@@ -53,7 +53,7 @@ def source_of(name: str) -> Source:
 
 def time_option(name: str, text: str | None) -> int | None:
     """A point in time as an option says it, in milliseconds since 1970. Raises `DeploymentFault`."""
-    from lovelace_streams.instants import instant
+    from lovelace_streams.admin.times import instant
 
     try:
         return None if text is None else instant(text)

@@ -53,7 +53,7 @@ def demo(
     keep_logs: Annotated[bool, typer.Option(help="Say where the logs are also when all went well.")] = False,
 ) -> None:
     """The main job on the embedded stack: submit, work, count, signal; the last line is a JSON object."""
-    from lovelace_streams.demo import run
+    from lovelace_streams.cli.demo import run
 
     raise typer.Exit(run(members, keep_logs=keep_logs))
 

@@ -15,7 +15,7 @@ from typing import Any, cast
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from lovelace_streams.outside import Outside
+from lovelace_streams.runtime.process import Outside
 
 Headers = Sequence[tuple[str, bytes | None]]
 Place = tuple[str, int]

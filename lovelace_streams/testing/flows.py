@@ -15,18 +15,18 @@ import structlog
 from bytewax.dataflow import Dataflow
 from bytewax.testing import run_main
 
-from lovelace_streams.journey import journey_of
-from lovelace_streams.letters import DeadLettered, letter_of
-from lovelace_streams.offsets import InHand
-from lovelace_streams.progress import Reporter
+from lovelace_streams.dead_letters.reader import DeadLettered, letter_of
+from lovelace_streams.flows.topology import journey_of
+from lovelace_streams.operators.progress import Reporter
+from lovelace_streams.operators.upsert import Carrier
 from lovelace_streams.records import Outcome, Settled
+from lovelace_streams.reporting.status import Teller
+from lovelace_streams.runtime.offsets import InHand
 from lovelace_streams.settings import Settings
-from lovelace_streams.source import KafkaSource
-from lovelace_streams.telling import Teller
+from lovelace_streams.sources.kafka import KafkaSource
 from lovelace_streams.testing.broker import Broker, Place
 from lovelace_streams.testing.messages import Message
 from lovelace_streams.testing.schemas import AnySchema, MemoryRegistry, framings
-from lovelace_streams.upsert import Carrier
 from lovelace_streams.writers import Writer
 from lovelace_streams.writers.memory import MemoryWriter
 

@@ -5,12 +5,12 @@ from typing import Any, cast
 
 import msgspec
 
-from lovelace_streams.decode import Decoder, Skipped
-from lovelace_streams.json import Events, JsonDecoder
-from lovelace_streams.mapping import MapFunction, normalizer
-from lovelace_streams.normalize import sort
+from lovelace_streams.formats.json import Events, JsonDecoder
+from lovelace_streams.operators.decode import Decoder, Skipped
+from lovelace_streams.operators.normalize import sort
 from lovelace_streams.records import DeadLetter, Envelope, Record
-from lovelace_streams.rows import Row
+from lovelace_streams.rows.declaration import Row
+from lovelace_streams.rows.normalizer import MapFunction, normalizer
 from lovelace_streams.testing.messages import Message
 
 What = type[Row] | MapFunction | Events

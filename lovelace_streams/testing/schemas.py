@@ -9,7 +9,7 @@ from typing import Any
 import fastavro
 import msgspec
 
-from lovelace_streams.avro import Confluent, Registry, Schema, load
+from lovelace_streams.formats.avro import Confluent, Registry, Schema, load
 
 AnySchema = str | Path | Mapping[str, Any] | Schema
 

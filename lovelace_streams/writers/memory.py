@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lovelace_streams.records import Reason
-from lovelace_streams.rows import UNSET, Row, Table
+from lovelace_streams.rows.declaration import UNSET, Row, Table
 from lovelace_streams.writers import Capabilities, End, Entry, Refusal, Result, items_of, superseded
 
 Check = Callable[[dict[str, Any]], bool]

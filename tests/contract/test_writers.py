@@ -9,15 +9,17 @@ import clickhouse_connect
 import psycopg
 import pytest
 
-from lovelace_streams.ddl import create_table
 from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.records import Reason
 from lovelace_streams.rows import UNSET, Row
 from lovelace_streams.settings import ClickHouseSettings, PostgresSettings
-from lovelace_streams.writers import End, Entry, Refusal, check_capabilities, clickhouse_ddl, order_of, postgres
+from lovelace_streams.writers import End, Entry, Refusal, check_capabilities, order_of
 from lovelace_streams.writers.clickhouse import ClickHouseWriter
+from lovelace_streams.writers.clickhouse import ddl as clickhouse_ddl
 from lovelace_streams.writers.memory import MemoryWriter
 from lovelace_streams.writers.postgres import PostgresWriter
+from lovelace_streams.writers.postgres import writer as postgres
+from lovelace_streams.writers.postgres.ddl import create_table
 
 W, S = End.WRITTEN, End.SUPERSEDED
 

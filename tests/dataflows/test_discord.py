@@ -12,16 +12,16 @@ import pytest
 from dataflows.discord import EVENTS, SOURCE, Member, MemberLeft, messages
 from dataflows.discord import flow as dataflow
 from dataflows.discord_sample import bad_messages, dispatch, member, setup
-from lovelace_streams.batch import cut
-from lovelace_streams.ddl import create_table
 from lovelace_streams.errors import RecordFault
-from lovelace_streams.json import JsonDecoder
-from lovelace_streams.mapping import normalizer
+from lovelace_streams.formats.json import JsonDecoder
+from lovelace_streams.operators.batch import cut
 from lovelace_streams.records import Envelope, Record
+from lovelace_streams.rows.normalizer import normalizer
 from lovelace_streams.settings import BatchPolicy, PostgresSettings
 from lovelace_streams.testing import Message, run
 from lovelace_streams.writers import Entry, Refusal
 from lovelace_streams.writers.postgres import PostgresWriter
+from lovelace_streams.writers.postgres.ddl import create_table
 
 GUILD = 41771983423143937
 T0 = 1_700_000_000_000

@@ -12,10 +12,11 @@ import httpx
 import pytest
 
 from dataflows import discord_sample
-from lovelace_streams.ddl import create_table
-from lovelace_streams.letters import read_letters
+from lovelace_streams.admin.submit import produce
+from lovelace_streams.dead_letters.reader import read_letters
 from lovelace_streams.settings import KafkaSettings, ProgressSettings, Settings
-from lovelace_streams.submit import open_job, produce
+from lovelace_streams.submit import open_job
+from lovelace_streams.writers.postgres.ddl import create_table
 from tests.faults.harness import DEADLINE, ROOT, Fleet, eventually, query
 
 

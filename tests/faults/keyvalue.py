@@ -10,14 +10,14 @@ import bytewax.operators as op
 import msgspec
 from bytewax.dataflow import Dataflow
 
-from lovelace_streams.batch import batch
-from lovelace_streams.dead_letter import dead_letter
-from lovelace_streams.progress import progress
+from lovelace_streams.operators.batch import batch
+from lovelace_streams.operators.dead_letter import dead_letter
+from lovelace_streams.operators.progress import progress
+from lovelace_streams.operators.upsert import upsert
 from lovelace_streams.records import DeadLetter, Envelope, Reason
 from lovelace_streams.rows import Row
 from lovelace_streams.settings import Settings
-from lovelace_streams.source import KafkaSource, kafka_source
-from lovelace_streams.upsert import upsert
+from lovelace_streams.sources.kafka import KafkaSource, kafka_source
 from lovelace_streams.writers.postgres import PostgresWriter
 
 

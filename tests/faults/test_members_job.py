@@ -218,8 +218,8 @@ def test_expired_offsets_stop_with_the_way_out(job: Job) -> None:
 
 
 def test_messages_without_a_job_are_processed_and_counted_under_none(job: Job) -> None:
+    from lovelace_streams.admin.submit import produce
     from lovelace_streams.settings import KafkaSettings
-    from lovelace_streams.submit import produce
 
     job.open(1)
     job.fleet.start()

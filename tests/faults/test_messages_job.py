@@ -11,10 +11,11 @@ import pytest
 
 from dataflows import discord_messages_sample
 from dataflows.discord_messages import SOURCE
-from lovelace_streams.letters import read_letters
+from lovelace_streams.admin.submit import produce
+from lovelace_streams.dead_letters.reader import read_letters
 from lovelace_streams.settings import KafkaSettings, ProgressSettings, Settings
-from lovelace_streams.submit import open_job, produce
-from lovelace_streams.writers.clickhouse_ddl import create_table
+from lovelace_streams.submit import open_job
+from lovelace_streams.writers.clickhouse.ddl import create_table
 from tests.faults.conftest import FAILED as MEMBERS_FAILED
 from tests.faults.conftest import SKIPPED as MEMBERS_SKIPPED
 from tests.faults.conftest import Job, Service

@@ -7,8 +7,9 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewPartitions
 
+from lovelace_streams.admin.submit import produce
 from lovelace_streams.settings import KafkaSettings, ProgressSettings
-from lovelace_streams.submit import Outgoing, open_job, produce
+from lovelace_streams.submit import Outgoing, open_job
 from tests.faults.conftest import Service
 from tests.faults.harness import Fleet, Group, ends, eventually, query, read_all, send
 

@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lovelace_streams.avro import AvroDecoder, JsonOrAvro, decoder
-from lovelace_streams.json import Events, Items, JsonDecoder
-from lovelace_streams.mapping import normalizer
+from lovelace_streams.avro import AvroDecoder, JsonOrAvro
+from lovelace_streams.formats.avro import decoder
+from lovelace_streams.formats.json import Events, Items, JsonDecoder
 from lovelace_streams.records import Record
 from lovelace_streams.rows import Row, Skip
+from lovelace_streams.rows.normalizer import normalizer
 from tests.properties.avro_schemas import Data, schemas, write
 from tests.properties.test_avro_rows import COLUMNS, FITTING, NOW, ended, row_of, typed
 

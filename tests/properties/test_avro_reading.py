@@ -7,9 +7,9 @@ import fastavro
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lovelace_streams.avro.reading import Read, reading
-from lovelace_streams.avro.schema import parse
 from lovelace_streams.errors import RecordFault
+from lovelace_streams.formats.avro.reading import Read, reading
+from lovelace_streams.formats.avro.schema import parse
 from tests.properties.avro_schemas import Data, NoMatch, Oracle, Reader, schemas, write
 
 

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lovelace_streams.rows import UNSET
-from lovelace_streams.writers.clickhouse_native import pack
-from lovelace_streams.writers.clickhouse_types import DOUBTS, INTEGERS, Unfit, parse, taker, whole
+from lovelace_streams.writers.clickhouse.native import pack
+from lovelace_streams.writers.clickhouse.types import DOUBTS, INTEGERS, Unfit, parse, taker, whole
 
 
 class Colour(StrEnum):

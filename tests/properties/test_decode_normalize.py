@@ -8,13 +8,13 @@ from typing import Annotated, Any
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from lovelace_streams.decode import sort as decode_all
 from lovelace_streams.errors import RecordFault
-from lovelace_streams.json import Events, Items, JsonDecoder
-from lovelace_streams.mapping import RawItem, normalizer
-from lovelace_streams.normalize import sort as normalize_all
+from lovelace_streams.formats.json import Events, Items, JsonDecoder
+from lovelace_streams.operators.decode import sort as decode_all
+from lovelace_streams.operators.normalize import sort as normalize_all
 from lovelace_streams.records import DeadLetter, Envelope, Origin, Reason, Record, SkipReason
 from lovelace_streams.rows import From, FromKafka, Row, Skip
+from lovelace_streams.rows.normalizer import RawItem, normalizer
 
 NOW = 1_700_000_000_000
 

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from lovelace_streams.rows import UNSET, Row
 from lovelace_streams.settings import PostgresSettings
-from lovelace_streams.writers import End, Entry, Refusal, postgres
+from lovelace_streams.writers import End, Entry, Refusal
 from lovelace_streams.writers.postgres import PostgresWriter
+from lovelace_streams.writers.postgres import writer as postgres
 
 COLUMNS = "k, a, b, mail, parent, ref, note, amount, kind, v"
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from confluent_kafka.admin import AdminClient
 
+from lovelace_streams.admin.check import AWAY, DEPLOYMENT, FAILS, Report, check
 from lovelace_streams.avro import AvroDecoder
-from lovelace_streams.check import AWAY, DEPLOYMENT, FAILS, Report, check
-from lovelace_streams.ddl import create_table
-from lovelace_streams.journey import journey_of
+from lovelace_streams.flows.topology import journey_of
 from lovelace_streams.local.kafka import Kafka
 from lovelace_streams.settings import Settings
+from lovelace_streams.writers.postgres.ddl import create_table
 from tests.faults.conftest import Service
 from tests.faults.harness import Group, query, send
 from tests.servers import flows
@@ -161,7 +161,7 @@ def test_columns_that_a_worker_would_add_are_a_note_and_are_not_added(look: Look
 
 
 def test_a_missing_topic_and_a_broker_that_is_away(look: Look, table: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lovelace_streams.check.REQUEST_SECONDS", 2.0)
+    monkeypatch.setattr("lovelace_streams.admin.check.REQUEST_SECONDS", 2.0)
     look.topic, here = "nowhere", look.topic
     assert "no topic 'nowhere'" in said(look(), "deployment")
     look.topic = here

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dataflows import discord, discord_sample
-from lovelace_streams.ddl import create_table
+from lovelace_streams.writers.postgres.ddl import create_table
 from tests.faults.conftest import FAILED, SKIPPED, Job, Service
 from tests.faults.harness import ROOT, eventually, query, read_all, send
 from tests.servers.command import lovelace

@@ -16,10 +16,11 @@ from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.records import Reason
 from lovelace_streams.rows import Row
 from lovelace_streams.settings import ClickHouseSettings
-from lovelace_streams.writers import End, Entry, Refusal, clickhouse_ddl, order_of
+from lovelace_streams.writers import End, Entry, Refusal, order_of
 from lovelace_streams.writers.clickhouse import ClickHouseWriter
+from lovelace_streams.writers.clickhouse import ddl as clickhouse_ddl
 from tests.servers.clickhouse_server import Server
-from tests.unit.test_clickhouse_codes import CODES
+from tests.unit.writers.clickhouse.test_faults import CODES
 
 W = End.WRITTEN
 
@@ -303,7 +304,7 @@ def test_a_table_that_fits_in_its_own_way_is_taken(clickhouse: str) -> None:
 
 def test_a_server_that_is_away_for_an_hour_is_waited_for(server: Server, table) -> None:
     """An hour of a clock that the test turns: dead-lettered is nothing, and the first try after it writes the block."""
-    from lovelace_streams.resilience import Patience
+    from lovelace_streams.delivery.retry import Patience
 
     writer = opened(server)
     server.stop()

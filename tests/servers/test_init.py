@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from lovelace_streams.admin.scaffold import write_flow
 from lovelace_streams.errors import DeploymentFault, DestinationFault
-from lovelace_streams.init import write_flow
 from lovelace_streams.settings import Settings
 from tests.faults.harness import Group, Worker, eventually, query, send
 from tests.servers.command import lovelace

@@ -14,15 +14,18 @@ import msgspec
 import psycopg
 import pytest
 
-from lovelace_streams.ddl import create_table
 from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.records import Reason
 from lovelace_streams.rows import UNSET, Row
 from lovelace_streams.settings import PostgresSettings
-from lovelace_streams.writers import End, Entry, Refusal, postgres, postgres_sweep
-from lovelace_streams.writers.postgres import SWEPT_ROWS, PostgresWriter
-from lovelace_streams.writers.postgres_lanes import Dealt
-from lovelace_streams.writers.postgres_table import Order
+from lovelace_streams.writers import End, Entry, Refusal
+from lovelace_streams.writers.postgres import PostgresWriter
+from lovelace_streams.writers.postgres import subtransactions as postgres_sweep
+from lovelace_streams.writers.postgres import writer as postgres
+from lovelace_streams.writers.postgres.catalog import Order
+from lovelace_streams.writers.postgres.ddl import create_table
+from lovelace_streams.writers.postgres.parallel import Dealt
+from lovelace_streams.writers.postgres.writer import SWEPT_ROWS
 
 SECRET = "secret-value"
 

@@ -5,8 +5,8 @@ import threading
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from lovelace_streams.offsets import Offsets
-from lovelace_streams.starts import Covers, Start, Starts
+from lovelace_streams.kafka.start_offsets import Covers, Start, Starts
+from lovelace_streams.runtime.offsets import Offsets
 from tests.faults.harness import eventually, send
 
 ID = "the topic's id"

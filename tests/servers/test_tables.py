@@ -13,14 +13,14 @@ import psycopg
 import pytest
 from msgspec.structs import replace
 
-from lovelace_streams.ddl import create_table
 from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.records import Reason
 from lovelace_streams.rows import UNSET, Row
 from lovelace_streams.settings import PostgresSettings
 from lovelace_streams.writers import End, Entry, Evolution, Refusal, Result
 from lovelace_streams.writers.postgres import PostgresWriter
-from lovelace_streams.writers.postgres_block import Together
+from lovelace_streams.writers.postgres.ddl import create_table
+from lovelace_streams.writers.postgres.grouping import Together
 from tests.faults.harness import eventually
 from tests.servers.command import lovelace
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from lovelace_streams.ddl import create_table
-from lovelace_streams.letters import DeadLettered, read_letters
+from lovelace_streams.dead_letters.reader import DeadLettered, read_letters
 from lovelace_streams.settings import KafkaSettings
 from lovelace_streams.testing import run
+from lovelace_streams.writers.postgres.ddl import create_table
 from tests.faults.harness import Group, Worker, eventually, query, send
 
 FLOW = """

@@ -11,8 +11,8 @@ import yaml
 from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
-from lovelace_streams import metrics
 from lovelace_streams.api.gauges import GAUGES
+from lovelace_streams.observability import metrics
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 DASHBOARDS = {

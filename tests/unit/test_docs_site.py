@@ -111,7 +111,7 @@ def test_every_link_within_the_site_leads_somewhere(site: Path, pages: dict[str,
 def test_links_to_code_lead_to_the_code(pages: dict[str, Page]) -> None:
     upsert = pages["operators/upsert.html"]
 
-    assert "../source/lovelace_streams/upsert.py.html" in upsert.links
+    assert "../source/lovelace_streams/operators/upsert.py.html" in upsert.links
     assert "../decisions/0004-writers.html" in upsert.links
     assert "source/dataflows/discord.py.html" in pages["index.html"].links
 

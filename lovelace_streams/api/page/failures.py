@@ -15,7 +15,7 @@ from lovelace_streams.api.page.html import base, query
 from lovelace_streams.api.page.samples import Samples, samples_of
 from lovelace_streams.api.page.session import SAMPLES
 from lovelace_streams.api.page.visit import Page, Signed, TextQuery, keep
-from lovelace_streams.letters import Filter
+from lovelace_streams.dead_letters.reader import Filter
 from lovelace_streams.records import Reason
 
 WITHIN = {"hour": 3600.0, "day": 86400.0, "week": 7 * 86400.0, "any": None}

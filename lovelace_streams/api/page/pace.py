@@ -1,4 +1,4 @@
-"""How fast each job moves, from the states that the ledger's transactions notify; method: `lovelace_streams.rates`."""
+"""How fast each job moves, from the states that the ledger's transactions notify; the method is `reporting.rates`."""
 
 import time
 from collections import OrderedDict
@@ -7,7 +7,7 @@ from collections.abc import Callable
 import msgspec
 
 from lovelace_streams.api.models import JobState
-from lovelace_streams.rates import Rate
+from lovelace_streams.reporting.rates import Rate
 
 JOBS_MAX = 1000
 """The rates of so many jobs are kept, of those that changed last."""

@@ -13,15 +13,15 @@ import msgspec
 import structlog
 from msgspec import UNSET
 
-from lovelace_streams.decode import Decoder, Ports
+from lovelace_streams.dead_letters.reader import DeadLettered, Filter, letter_of
 from lovelace_streams.errors import DeploymentFault, DestinationFault, LovelaceError
-from lovelace_streams.flows import flow_names, journey
-from lovelace_streams.journey import Journey
-from lovelace_streams.letters import DeadLettered, Filter, letter_of
-from lovelace_streams.mapping import Place, RawItem, find
-from lovelace_streams.peek import messages
+from lovelace_streams.flows.discovery import flow_names, journey
+from lovelace_streams.flows.topology import Journey
+from lovelace_streams.kafka.topic_reader import messages
+from lovelace_streams.operators.decode import Decoder, Ports
 from lovelace_streams.records import Record
-from lovelace_streams.rows import From, Row
+from lovelace_streams.rows.declaration import From, Row
+from lovelace_streams.rows.normalizer import Place, RawItem, find
 from lovelace_streams.settings import KafkaSettings
 
 log = structlog.get_logger(__name__)

@@ -1,0 +1,1 @@
+"""What somebody who runs the system does by hand."""

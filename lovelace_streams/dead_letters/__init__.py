@@ -1,0 +1,1 @@
+"""Dead letters: made of what failed, held back, sent, read, replayed."""

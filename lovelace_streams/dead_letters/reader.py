@@ -1,0 +1,179 @@
+"""Dead letters as they lie in their topic: read, told apart by origin, counted by reason (for `lovelace dlq`)."""
+
+import base64
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any, cast
+
+import msgspec
+from confluent_kafka import Message
+
+from lovelace_streams.kafka.headers import headers_of, parse_origin
+from lovelace_streams.kafka.topic_reader import messages
+from lovelace_streams.records import ITEMS_MAX, Origin
+from lovelace_streams.settings import KafkaSettings, Settings
+
+FAILED = re.compile(r"(\d{1,6})-(\d{1,6}):(\w+)")
+"""One run of `lovelace-failed-items`; whatever else stands there (anybody may write to the topic) is not one."""
+
+NOWHERE = "?"
+"""Stands for the topic id of a letter without an origin: by its own place it is told apart all the same."""
+Place = tuple[int, int]
+"""Partition and offset in the dead-letter topic."""
+
+
+class DeadLettered(msgspec.Struct, frozen=True):
+    """One letter: where it came from, what of it failed and why."""
+
+    origin: str
+    timestamp: int
+    """Of the message when it was first read, in milliseconds since 1970."""
+    reason: str
+    detail: str
+    step: str
+    job: str
+    failed: str
+    """`first-last:reason, …`"""
+    replays: int
+    truncated: bool
+    key: bytes | None
+    value: bytes | None
+    at: int = -1
+    """When it was dead-lettered, in milliseconds since 1970."""
+    place: Place = (0, 0)
+    bytes: int = 0
+
+    def matches(self, reason: str | None, job: str | None) -> bool:
+        """Whether it has this reason (for any of its items) and job."""
+        return Filter(reason=reason, job=job).takes(self)
+
+    @property
+    def items(self) -> list[tuple[int, str]]:
+        """The failed items with their reasons; runs ascend, so that no header names more than a message may hold."""
+        items: list[tuple[int, str]] = []
+        for first, last, reason in FAILED.findall(self.failed):
+            if (items[-1][0] if items else -1) < int(first) and int(last) < ITEMS_MAX:
+                items += [(item, reason) for item in range(int(first), int(last) + 1)]
+        return items
+
+    @property
+    def source(self) -> Origin | None:
+        """Its origin in parts, with the items that it names; None where the headers are not ours."""
+        if self.origin.startswith(f"{NOWHERE}/"):
+            return None
+        return parse_origin(self.origin.encode(), str(self.timestamp).encode(), self.failed.encode())
+
+    def shown(self, *, with_value: bool) -> dict[str, Any]:
+        """As JSON; the value (base64 unless it is text) only where asked for."""
+        hidden = {"key", "value", "at", "place", "bytes"}
+        shown = {name: getattr(self, name) for name in self.__struct_fields__ if name not in hidden}
+        if with_value and self.value is not None:
+            try:
+                shown["value"] = self.value.decode()
+            except UnicodeDecodeError:
+                shown["value_base64"] = base64.b64encode(self.value).decode()
+        return shown
+
+
+class Filter(msgspec.Struct, frozen=True):
+    """Which letters are meant; what is None is not asked for.
+
+    >>> letter = DeadLettered("id/orders/2/41", 0, "null", "", "normalize", "june", "0-0:null", 0, False, None, None)
+    >>> Filter(job="june", offsets=(40, 50)).takes(letter), Filter(reason="check").takes(letter)
+    (True, False)
+    """
+
+    reason: str | None = None
+    """Of any of its items."""
+    job: str | None = None
+    step: str | None = None
+    topic: str | None = None
+    """Where its message was first read; so are the partition and the offsets (first and last)."""
+    partition: int | None = None
+    offsets: tuple[int, int] | None = None
+    since: int | None = None
+    """When it was dead-lettered: from this millisecond on."""
+    until: int | None = None
+    """Before this millisecond."""
+
+    def takes(self, letter: DeadLettered) -> bool:
+        """Whether it is one of them."""
+        return (
+            (self.reason is None or self.reason in {letter.reason, *(named for _, named in letter.items)})
+            and self.job in {None, letter.job}
+            and self.step in {None, letter.step}
+            and (self.since is None or letter.at >= self.since)
+            and (self.until is None or letter.at < self.until)
+            and self._takes_origin(letter)
+        )
+
+    def _takes_origin(self, letter: DeadLettered) -> bool:
+        if self.topic is None and self.partition is None and self.offsets is None:
+            return True
+        origin = letter.source
+        return (
+            origin is not None
+            and self.topic in {None, origin.topic}
+            and self.partition in {None, origin.partition}
+            and (self.offsets is None or self.offsets[0] <= origin.offset <= self.offsets[1])
+        )
+
+
+def read_letters(
+    settings: Settings | KafkaSettings, topic: str, *, with_values: bool = False
+) -> Iterator[DeadLettered]:
+    """All letters of a topic up to now, the last one of each origin; their values only where asked for.
+
+    Raises `NoSuchTopic`, and `DestinationFault` where the broker is away.
+    """
+    letters: dict[str, DeadLettered] = {}
+    for message in messages(settings if isinstance(settings, KafkaSettings) else settings.kafka, topic):
+        letter = letter_of(message, with_value=with_values)
+        before = letters.pop(letter.origin, None)  # the last one, in the last one's place
+        if before is not None and before.replays > letter.replays:  # its message was read again since (a rewind)
+            letter = msgspec.structs.replace(letter, replays=before.replays)
+        letters[letter.origin] = letter
+    return iter(letters.values())
+
+
+def letter_of(message: Message, *, with_value: bool) -> DeadLettered:
+    named = {name: value.decode("utf-8", "replace") for name, value in headers_of(message) if value is not None}
+    value = message.value()
+    return DeadLettered(
+        origin=named.get("lovelace-origin", f"{NOWHERE}/{message.topic()}/{message.partition()}/{message.offset()}"),
+        timestamp=_number(named.get("lovelace-origin-timestamp", ""), -1),
+        reason=named.get("lovelace-reason", ""),
+        detail=named.get("lovelace-detail", ""),
+        step=named.get("lovelace-step", named.get("__connect.errors.stage", "")),
+        job=named.get("lovelace-job-id", ""),
+        failed=named.get("lovelace-failed-items", ""),
+        replays=replays_of(named.get("lovelace-replays", "")),
+        truncated="lovelace-truncated" in named,
+        key=message.key(),
+        value=value if with_value else None,
+        at=message.timestamp()[1],
+        place=cast("Place", (message.partition(), message.offset())),
+        bytes=len(value or b""),
+    )
+
+
+def replays_of(text: str) -> int:
+    """What `lovelace-replays` says; 0 where it says nothing."""
+    return _number(text, 0)
+
+
+def _number(text: str, otherwise: int) -> int:
+    return int(text) if text.isdecimal() and len(text) < 20 else otherwise  # noqa: PLR2004 - more than 64 bits hold
+
+
+def summary(letters: Iterable[DeadLettered], reason: str | None = None) -> list[tuple[str, str, str, int, int]]:
+    """(reason, step, job, letters, items), the most frequent first, then by name; of one reason, if it is given."""
+    items: Counter[tuple[str, str, str]] = Counter()
+    count: Counter[tuple[str, str, str]] = Counter()
+    for letter in letters:
+        for named, number in Counter(named for _, named in letter.items).items():
+            if reason in {None, named}:
+                items[named, letter.step, letter.job] += number
+                count[named, letter.step, letter.job] += 1
+    return [(*key, count[key], number) for key, number in sorted(items.items(), key=lambda it: (-it[1], it[0]))]

@@ -1,0 +1,433 @@
+"""Dead letters → `<pipeline>.replay`: which of them go, why the others stay, and sending them (docs/dead-letters.md).
+
+Theory of this file. A replay is exact because nothing here has to be: the worker counts a replay by its origin's items,
+each once, and writes a row only where that can't take a newer one's place. So a replay may be interrupted and repeated.
+What goes is decided from three things that can be looked at: the newest letter of each origin, what the replay topic
+holds already, and what the progress service knows of the failed items. Nothing is remembered.
+
+Letters go newest first, message by message of each partition. A row without version is inserted only where its key is
+absent, so of several letters of one key the first to arrive is the one that stays.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from enum import StrEnum
+from typing import Any
+
+import httpx
+import msgspec
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+)
+
+from lovelace_streams.dead_letters.reader import DeadLettered, Filter, Place, replays_of
+from lovelace_streams.errors import DeploymentFault, DestinationFault
+from lovelace_streams.kafka.client import common_config
+from lovelace_streams.kafka.headers import Headers, headers_of
+from lovelace_streams.kafka.topic_reader import NoSuchTopic, Spans, messages, messages_within
+from lovelace_streams.runtime.offsets import FailedItems, failed_items
+from lovelace_streams.settings import KafkaSettings, ProgressSettings
+
+MAX_REPLAYS = 3
+CHUNK, CHUNK_BYTES = 1000, 64 * 1024 * 1024
+"""Letters that are read and sent together, and their bytes."""
+ASKED = 1000
+"""Messages that the progress service is asked about at once."""
+ROOM = 1024 * 1024
+"""What naming each failed item of a message may add to a letter's headers."""
+SECONDS = 15.0
+DELIVERY_SECONDS = 30.0
+OF_THE_LETTER = (
+    "lovelace-reason",
+    "lovelace-detail",
+    "lovelace-step",
+    "lovelace-truncated",
+    "lovelace-failed-items",
+    "lovelace-replays",
+)
+"""Headers that say what became of a message, not what it is; a replay says some of them anew."""
+
+FailedAt = tuple[str, int, int]
+"""Topic id, partition and offset that a message was first read at."""
+
+
+class Fate(StrEnum):
+    """What a replay makes of a letter: it goes, or why it stays."""
+
+    REPLAY = "replay"
+    FILTERED = "filtered"
+    NOT_OURS = "not_ours"  # no origin, no failed items, or another flow's topic: somebody else wrote it
+    VOID = "void"  # the progress service knows no failed item of it
+    RESOLVED = "resolved"  # a replay has written all of its items
+    REPLAYED = "replayed"  # the replay topic holds it, and it has not failed again
+    TRUNCATED = "truncated"  # its value was too large for the dead-letter topic
+    MAX_REPLAYS = "max_replays"
+    OVER_LIMIT = "over_limit"
+
+
+class Choice(msgspec.Struct, frozen=True):
+    """A letter, what becomes of it, and the items that are meant: those to replay, or all that it names."""
+
+    letter: DeadLettered
+    fate: Fate
+    items: Sequence[FailedItems]
+
+    def reasons(self) -> Iterator[tuple[str, int]]:
+        """Reason and number of items."""
+        for run in self.items:
+            yield run.reason, run.last + 1 - run.first
+
+    @property
+    def length(self) -> int:
+        """How many items."""
+        return sum(count for _, count in self.reasons())
+
+
+class Ledger:
+    """What the progress service knows of some messages' failed items: item → (reason, whether it is resolved)."""
+
+    def __init__(self, known: dict[FailedAt, dict[int, tuple[str, bool]]]) -> None:
+        self._known = known
+
+    def items(self, at: FailedAt) -> dict[int, tuple[str, bool]]:
+        """None for a message whose letter is void."""
+        return self._known.get(at, {})
+
+    @classmethod
+    def ask(cls, settings: ProgressSettings, pipeline: str, places: Iterable[FailedAt]) -> "Ledger":
+        """Raises `DestinationFault` where the service is away, `DeploymentFault` where it refuses."""
+        settings.check()
+        known: dict[FailedAt, dict[int, tuple[str, bool]]] = {}
+        wanted = list(dict.fromkeys(places))
+        headers = {"authorization": f"Bearer {settings.token}"}
+        with httpx.Client(headers=headers, timeout=settings.timeout, trust_env=False) as client:
+            for at in range(0, len(wanted), ASKED):
+                for failure in _find(client, settings, pipeline, wanted[at : at + ASKED]):
+                    items = known.setdefault((failure.topic_id, failure.partition, failure.offset), {})
+                    items.update(failure.items())
+        return cls(known)
+
+
+class Failure(msgspec.Struct):
+    """One row of the service's answer."""
+
+    topic_id: str
+    partition: int
+    offset: int
+    first: int
+    last: int
+    reason: str
+    resolved: list[tuple[int, int]]
+
+    def items(self) -> Iterator[tuple[int, tuple[str, bool]]]:
+        """Each item with its reason, and whether it is resolved."""
+        for item in range(self.first, self.last + 1):
+            yield item, (self.reason, any(first <= item <= last for first, last in self.resolved))
+
+
+def _find(client: httpx.Client, settings: ProgressSettings, pipeline: str, places: Sequence[FailedAt]) -> list[Failure]:
+    where = f"the progress service {settings.url}"
+    origins = [dict(zip(("topic_id", "partition", "offset"), place, strict=True)) for place in places]
+    try:
+        answer = client.post(
+            f"{str(settings.url).rstrip('/')}/failures/find", json={"pipeline": pipeline, "origins": origins}
+        )
+    except httpx.HTTPError as error:
+        raise DestinationFault("08006", f"{where}: {type(error).__name__}") from None
+    if answer.status_code >= 500:  # noqa: PLR2004 - HTTP's server errors
+        raise DestinationFault(str(answer.status_code), where)
+    try:
+        return msgspec.convert(answer.raise_for_status().json()["failures"], list[Failure])
+    except (httpx.HTTPStatusError, ValueError, KeyError, TypeError):
+        raise DeploymentFault(f"{where} answers {answer.status_code} when asked for failed items") from None
+
+
+def choose(
+    letters: Iterable[DeadLettered],
+    wanted: Filter,
+    *,
+    ledger: Ledger | None = None,
+    sent: dict[str, int] | None = None,
+    topics: Collection[str] = (),
+    max_replays: int = MAX_REPLAYS,
+    limit: int | None = None,
+) -> list[Choice]:
+    """What becomes of each letter (one an origin); those that go in the order in which they go.
+
+    Without a `ledger` nobody knows which are void or resolved, nor whose they are where several flows share a topic for
+    dead letters: then they have to be of one of these `topics`, or of the one asked for. `sent`: origin → how often it
+    was replayed, as the replay topic says.
+    """
+    known = None if ledger is not None or wanted.topic is not None or not topics else topics
+    chosen = [_choice(letter, wanted, ledger, sent or {}, known, max_replays) for letter in letters]
+    going = _newest_first([choice for choice in chosen if choice.fate is Fate.REPLAY])
+    stay = [choice for choice in chosen if choice.fate is not Fate.REPLAY]
+    if limit is not None:
+        stay += [msgspec.structs.replace(choice, fate=Fate.OVER_LIMIT) for choice in going[limit:]]
+    return going[:limit] + stay
+
+
+def _choice(
+    letter: DeadLettered,
+    wanted: Filter,
+    ledger: Ledger | None,
+    sent: dict[str, int],
+    topics: Collection[str] | None,
+    max_replays: int,
+) -> Choice:
+    named = failed_items(dict(letter.items))
+    if not wanted.takes(letter):
+        return Choice(letter, Fate.FILTERED, named)
+    origin = letter.source
+    if origin is None or not named or (topics is not None and origin.topic not in topics):
+        return Choice(letter, Fate.NOT_OURS, named)
+    if ledger is not None:
+        known = ledger.items((origin.topic_id, origin.partition, origin.offset))
+        if not known:
+            return Choice(letter, Fate.VOID, named)
+        # The ledger's word counts, not the letter's: the letter may be of another reading, or its list cut short.
+        named = failed_items({item: reason for item, (reason, resolved) in known.items() if not resolved})
+        if not named:
+            return Choice(letter, Fate.RESOLVED, failed_items(dict(letter.items)))
+    return Choice(letter, _fate(letter, sent.get(letter.origin, 0), max_replays), named)
+
+
+def _fate(letter: DeadLettered, sent: int, max_replays: int) -> Fate:
+    """Of a letter that has something to replay."""
+    if sent > letter.replays:
+        return Fate.REPLAYED
+    if letter.truncated:
+        return Fate.TRUNCATED
+    return Fate.MAX_REPLAYS if letter.replays >= max_replays else Fate.REPLAY
+
+
+def _newest_first(choices: Iterable[Choice]) -> list[Choice]:
+    """Within a partition by offset; one with newer messages before others (a topic may have been made again)."""
+    partitions: dict[tuple[str, int], list[tuple[int, Choice]]] = {}
+    for choice in choices:
+        origin = choice.letter.source
+        assert origin is not None
+        partitions.setdefault((origin.topic_id, origin.partition), []).append((origin.offset, choice))
+    ordered = sorted(partitions.values(), key=lambda those: -max(choice.letter.timestamp for _, choice in those))
+    return [choice for those in ordered for _, choice in sorted(those, key=lambda pair: -pair[0])]
+
+
+def counted(choices: Iterable[Choice]) -> list[tuple[str, str, int, int]]:
+    """(fate, reason, letters, items), in the order of fates, the most frequent reason first."""
+    items: Counter[tuple[str, str]] = Counter()
+    letters: Counter[tuple[str, str]] = Counter()
+    for choice in choices:
+        for reason, count in choice.reasons():
+            items[choice.fate, reason] += count
+        letters.update({(choice.fate, reason) for reason, _ in choice.reasons()} or {(choice.fate, "")})
+    order = list(Fate)
+    keys = sorted(letters, key=lambda key: (order.index(Fate(key[0])), -items[key], key[1]))
+    return [(*key, letters[key], items[key]) for key in keys]
+
+
+def sent_before(settings: KafkaSettings, topic: str) -> dict[str, int]:
+    """Origin → the highest `lovelace-replays` that the replay topic holds of it; empty where there is no such topic."""
+    sent: dict[str, int] = {}
+    try:
+        for message in messages(settings, topic):
+            named = {name: value.decode("utf-8", "replace") for name, value in headers_of(message) if value}
+            if origin := named.get("lovelace-origin"):
+                sent[origin] = max(sent.get(origin, 0), replays_of(named.get("lovelace-replays", "")))
+    except NoSuchTopic:
+        return {}
+    return sent
+
+
+# -- sending -----------------------------------------------------------------------------------------------------------
+
+
+class Sending:
+    """Sends the chosen letters of a dead-letter topic to a replay topic, newest first, and waits for every delivery."""
+
+    def __init__(self, settings: KafkaSettings, letters: str, replays: str, *, rate: float | None = None) -> None:
+        self.delivered = 0
+        self._settings = settings
+        self._letters = letters
+        self._replays = replays
+        self._pause = 1 / rate if rate else 0.0
+        self._due = 0.0
+        self._failed: Counter[str] = Counter()
+        self._producer = Producer(
+            common_config(settings)
+            | {
+                "enable.idempotence": True,
+                "acks": "all",
+                "message.max.bytes": 1_000_000_000,
+                "compression.type": "lz4",
+                "delivery.timeout.ms": int(DELIVERY_SECONDS * 1000),
+                "log_level": 0,
+            }
+        )
+
+    def run(self, choices: Sequence[Choice], on_delivered: Callable[[], None] = lambda: None) -> int:
+        """How many were delivered. Raises `DestinationFault` or `DeploymentFault` where one was not; run it again."""
+        make_topic(self._settings, self._replays, self._letters)
+        try:
+            for chunk in _chunks(choices):
+                self._send(chunk, on_delivered)
+                self._raise_failures(len(choices))
+        finally:
+            self._producer.flush(DELIVERY_SECONDS)
+        self._raise_failures(len(choices))
+        return self.delivered
+
+    def _send(self, chunk: Sequence[Choice], on_delivered: Callable[[], None]) -> None:
+        found = self._read(chunk)
+        for choice in chunk:
+            message = found.pop(choice.letter.place, None)
+            if message is None:  # the topic's retention, or somebody's purge, was faster
+                self._failed["gone from the dead-letter topic"] += 1
+                continue
+            self._wait()
+            self._produce(message, choice, on_delivered)
+
+    def _read(self, chunk: Sequence[Choice]) -> dict[Place, Message]:
+        places = {choice.letter.place for choice in chunk}
+        spans: Spans = {}
+        for partition, offset in places:
+            first, end = spans.get(partition, (offset, offset + 1))
+            spans[partition] = min(first, offset), max(end, offset + 1)
+        found = {}
+        for message in messages_within(self._settings, self._letters, spans):
+            at: Any = (message.partition(), message.offset())
+            if at in places:
+                found[at] = message
+        return found
+
+    def _wait(self) -> None:
+        """Keep to the rate, and go on hearing of deliveries meanwhile."""
+        self._due = max(self._due, time.monotonic() - self._pause)  # what was slow is not made up for at once
+        while (left := self._due - time.monotonic()) > 0:
+            self._producer.poll(min(left, 0.1))
+        self._due += self._pause
+
+    def _produce(self, message: Message, choice: Choice, on_delivered: Callable[[], None]) -> None:
+        def delivered(error: KafkaError | None, _message: Message) -> None:
+            if error is None:
+                self.delivered += 1
+                on_delivered()
+            else:
+                self._failed[error.name()] += 1
+
+        while True:
+            try:
+                self._producer.produce(
+                    self._replays,
+                    message.value(),
+                    message.key(),
+                    headers=replay_headers(headers_of(message), choice),  # type: ignore[arg-type]
+                    on_delivery=delivered,
+                )
+            except BufferError:
+                self._producer.poll(0.1)
+            except KafkaException as error:
+                self._failed[error.args[0].name()] += 1
+                return
+            else:
+                self._producer.poll(0)
+                return
+
+    def _raise_failures(self, total: int) -> None:
+        if not self._failed:
+            return
+        told = f"{self.delivered} of {total} letters were sent to {self._replays}; run it again for the others"
+        if "MSG_SIZE_TOO_LARGE" in self._failed:
+            raise DeploymentFault(f"{told}, when that topic's max.message.bytes takes them (MSG_SIZE_TOO_LARGE)")
+        raise DestinationFault(", ".join(sorted(self._failed)), told)
+
+
+def replay_headers(headers: Headers, choice: Choice) -> Headers:
+    """A letter's headers as its replay has them: what the message is and where it came from, and what is to be done."""
+    kept = [
+        (name, value)
+        for name, value in headers
+        if name not in OF_THE_LETTER and not name.startswith("__connect.errors.")
+    ]
+    named = ", ".join(f"{run.first}-{run.last}:{run.reason}" for run in choice.items)
+    ours: Headers = [
+        ("lovelace-failed-items", named.encode()),
+        ("lovelace-replays", str(choice.letter.replays + 1).encode()),
+    ]
+    return kept + ours
+
+
+def _chunks(choices: Sequence[Choice]) -> Iterator[list[Choice]]:
+    chunk: list[Choice] = []
+    size = 0
+    for choice in choices:
+        if chunk and (len(chunk) >= CHUNK or size + choice.letter.bytes > CHUNK_BYTES):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(choice)
+        size += choice.letter.bytes
+    if chunk:
+        yield chunk
+
+
+# -- the topic ---------------------------------------------------------------------------------------------------------
+
+
+def make_topic(settings: KafkaSettings, name: str, like: str) -> None:
+    """See to it that the topic is there and takes what the other one holds.
+
+    Raises `DeploymentFault` where it can't be made, `DestinationFault` where the broker goes away. That it may not be
+    widened shows when a letter is too large for it.
+    """
+    admin = AdminClient(common_config(settings) | {"log_level": 0})
+    try:
+        room = _largest(admin, like) + ROOM
+        if name not in admin.list_topics(timeout=SECONDS).topics:
+            _create(admin, name, room)
+        elif _largest(admin, name) < room - ROOM:
+            _widen(admin, name, room)
+    except KafkaException as error:
+        raise DestinationFault(
+            error.args[0].name(), f"the broker {settings.brokers} (KAFKA_BROKERS) does not answer"
+        ) from None
+
+
+def _create(admin: AdminClient, name: str, room: int) -> None:
+    made = admin.create_topics([NewTopic(name, num_partitions=1, config={"max.message.bytes": str(room)})])
+    try:
+        made[name].result(SECONDS)
+    except KafkaException as error:
+        code = error.args[0].code()
+        if code in {KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED}:
+            raise DeploymentFault(
+                f"the topic {name!r} is not there and we may not make it ({error.args[0].name()}): "
+                f"create it, and start the workers again, which read it"
+            ) from None
+        if code != KafkaError.TOPIC_ALREADY_EXISTS:
+            raise
+
+
+def _largest(admin: AdminClient, topic: str) -> int:
+    resource = ConfigResource(ResourceType.TOPIC, topic)
+    try:
+        return int(admin.describe_configs([resource])[resource].result(SECONDS)["max.message.bytes"].value)
+    except KafkaException as error:
+        if error.args[0].code() != KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            raise
+        return 1_048_588  # not allowed to ask: the broker's default
+
+
+def _widen(admin: AdminClient, topic: str, room: int) -> None:
+    entry = ConfigEntry("max.message.bytes", str(room), incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+    try:
+        admin.incremental_alter_configs([resource])[resource].result(SECONDS)
+    except KafkaException as error:
+        if error.args[0].code() != KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            raise

@@ -1,0 +1,1 @@
+"""Bytes to items: a module a format, and what all formats share."""

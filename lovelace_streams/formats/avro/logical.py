@@ -1,0 +1,69 @@
+"""Logical types to Python's: what is past their range is no value, and is never bent into one.
+
+`converter(logical, kind)` gives a function that raises `ValueError` or `OverflowError` for a number that the type does
+not have: an instant past the years 1 to 9999, a time of another day, a decimal with more digits than its precision.
+"""
+
+from collections.abc import Callable
+from datetime import date, datetime, time, timedelta
+from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from lovelace_streams.rows.types import EPOCH
+
+_EPOCH_DAY = date(1970, 1, 1).toordinal()
+_EPOCH_LOCAL = datetime(1970, 1, 1)  # noqa: DTZ001 - a local timestamp has no zone: rows refuse it, functions may not
+_DAY = 86_400_000_000
+_EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
+
+
+class Logical(msgspec.Struct, frozen=True):
+    """A logical type that is known; others are ignored, as the specification asks."""
+
+    name: str
+    precision: int = 0
+    scale: int = 0
+
+
+def converter(logical: Logical, kind: str) -> Callable[[Any], Any]:
+    """The function for values of one logical type on one primitive type."""
+    if logical.name == "decimal":
+        return _decimal(logical.precision, logical.scale)
+    if logical.name == "uuid":
+        return (lambda raw: UUID(bytes=raw)) if kind == "fixed" else UUID
+    return _SIMPLE[logical.name]
+
+
+def _decimal(precision: int, scale: int) -> Callable[[bytes], Decimal]:
+    limit = 10**precision
+
+    def convert(raw: bytes) -> Decimal:
+        unscaled = int.from_bytes(raw, "big", signed=True)
+        if not -limit < unscaled < limit:
+            raise ValueError("more digits than the precision")
+        return Decimal(unscaled).scaleb(-scale, _EXACT)
+
+    return convert
+
+
+def _time(micros: int) -> time:
+    if not 0 <= micros < _DAY:
+        raise ValueError("not within a day")
+    seconds, micros = divmod(micros, 1_000_000)
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    return time(hours, minutes, seconds, micros)
+
+
+_SIMPLE: dict[str, Callable[[int], Any]] = {
+    "date": lambda days: date.fromordinal(days + _EPOCH_DAY),
+    "time-millis": lambda millis: _time(millis * 1000),
+    "time-micros": _time,
+    "timestamp-millis": lambda millis: EPOCH + timedelta(0, 0, millis * 1000),
+    "timestamp-micros": lambda micros: EPOCH + timedelta(0, 0, micros),
+    "local-timestamp-millis": lambda millis: _EPOCH_LOCAL + timedelta(0, 0, millis * 1000),
+    "local-timestamp-micros": lambda micros: _EPOCH_LOCAL + timedelta(0, 0, micros),
+}

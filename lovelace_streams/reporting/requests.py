@@ -1,0 +1,122 @@
+"""What a worker sends to the progress service: ranges gathered into one request, said in short where that will do.
+
+A report of a partition has *ranges*, which the service cuts to what is new to it, or *sums*, which it takes only where
+nothing of their spans is covered yet. Sums cost the same however the jobs lie interleaved; ranges are what is exact in
+any case. So the worker keeps the ranges until it is answered, sends sums where they are shorter, and of a report that
+overlaps the ranges (docs/decisions/0015-sums-in-reports.md). No I/O and no engine here.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import msgspec
+
+from lovelace_streams.records import JobState
+from lovelace_streams.runtime.offsets import Range, summed
+
+RANGES_MAX = 5000
+"""Ranges of one request: about half a megabyte."""
+
+
+class Report(msgspec.Struct):
+    """Ranges of one partition, with the number of the assignment that they were settled in."""
+
+    number: int
+    topic: str
+    topic_id: str
+    partition: int
+    ranges: list[Range]
+    window: Any = None
+    """The span that they were settled in, where there is one."""
+
+
+class Overlap(msgspec.Struct, frozen=True):
+    """A partition of which sums were sent, and something was covered already: nothing of it was counted."""
+
+    topic_id: str
+    partition: int
+
+
+class Answer(msgspec.Struct):
+    """What the service says to a request. An older one knows no overlaps."""
+
+    jobs: list[JobState]
+    known: int
+    overlaps: list[Overlap] = []
+
+    def overlaps_with(self, report: Report) -> bool:
+        """Whether this report's ranges have to be sent."""
+        return any((o.topic_id, o.partition) == (report.topic_id, report.partition) for o in self.overlaps)
+
+
+def answer_of(body: bytes) -> Answer | None:
+    """The service's answer; None where something else answered in its place (a proxy's page)."""
+    try:
+        return msgspec.json.decode(body, type=Answer)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def request_of(pipeline: str | None, reports: Iterable[Report], *, short: bool) -> tuple[bytes, bool]:
+    """The body of a request, one report a partition; and whether one of them has sums, which `short` allows.
+
+    >>> def one(offset, job): return Report(1, "t", "T", 0, [Range(offset, offset, 1, 0, 0, job)])
+    >>> request_of("p", [one(0, "a"), one(1, "b")], short=True)[1]  # two jobs and a span are not shorter
+    False
+    >>> request_of("p", [one(0, "a"), one(1, "b"), one(2, "a"), one(3, "b")], short=True)[1]
+    True
+    """
+    merged: dict[tuple[str, str, int], list[Range]] = {}
+    for report in reports:
+        merged.setdefault((report.topic, report.topic_id, report.partition), []).extend(report.ranges)
+    said: list[dict[str, Any]] = []
+    has_sums = False
+    for (topic, topic_id, partition), unsorted in merged.items():
+        ranges = _disjoint(sorted(unsorted, key=lambda r: (r.first, r.last)))
+        where = {"topic": topic, "topic_id": topic_id, "partition": partition}
+        sums = summed(ranges) if short else None
+        if sums is not None and len(sums.spans) + len(sums.sums) < len(ranges):
+            said.append(where | {"spans": sums.spans, "sums": sums.sums})
+            has_sums = True
+        else:
+            said.append(where | {"ranges": ranges})
+    return msgspec.json.encode({"pipeline": pipeline, "reports": said}), has_sums
+
+
+def together(reports: Iterable[Report], room: int) -> Iterator[list[Report]]:
+    """Reports in groups of at most so many ranges (one that has more by itself is a group)."""
+    group: list[Report] = []
+    held = 0
+    for report in reports:
+        if group and held + len(report.ranges) > room:
+            yield group
+            group, held = [], 0
+        group.append(report)
+        held += len(report.ranges)
+    if group:
+        yield group
+
+
+def halves(reports: list[Report]) -> Iterator[list[Report]]:
+    """The same ranges in two requests."""
+    if len(reports) > 1:
+        middle = len(reports) // 2
+        yield reports[:middle]
+        yield reports[middle:]
+        return
+    [report] = reports
+    middle = len(report.ranges) // 2
+    for ranges in (report.ranges[:middle], report.ranges[middle:]):
+        yield [msgspec.structs.replace(report, ranges=ranges)]
+
+
+def _disjoint(ranges: Iterable[Range]) -> list[Range]:
+    """Two assignments of one partition may have settled the same offsets: the first word counts, here as there."""
+    kept: list[Range] = []
+    for r in ranges:
+        if kept and r.first <= kept[-1].last:
+            if r.last <= kept[-1].last:
+                continue
+            r = msgspec.structs.replace(r, first=kept[-1].last + 1)  # noqa: PLW2901
+        kept.append(r)
+    return kept

@@ -1,0 +1,1 @@
+"""What a worker holds and how it lives; no engine and no client here."""

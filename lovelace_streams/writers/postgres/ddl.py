@@ -1,0 +1,121 @@
+"""`CREATE TABLE` from row classes: what `lovelace ddl` prints, and what the check of a real table is measured by.
+
+>>> class Member(Row, table="members", primary_key="id"):
+...     id: int
+...     nick: str | None
+>>> print(create_table(Member))
+CREATE TABLE "members" (
+  "id" bigint NOT NULL,
+  "nick" text,
+  PRIMARY KEY ("id")
+);
+"""
+
+from collections.abc import Sequence
+from datetime import date, datetime
+from decimal import Decimal
+from enum import Enum
+from typing import Any, Literal, get_args, get_origin
+from uuid import UUID
+
+from psycopg import sql
+
+from lovelace_streams.rows.declaration import Column, Row
+from lovelace_streams.writers.postgres.catalog import identifier
+from lovelace_streams.writers.postgres.types import scalar
+
+TYPES: dict[Any, str] = {
+    int: "bigint",
+    str: "text",
+    bool: "boolean",
+    Decimal: "numeric",
+    float: "double precision",
+    datetime: "timestamptz",
+    date: "date",
+    UUID: "uuid",
+    dict: "jsonb",
+}
+
+
+def create_table(*rows: type[Row], existing_too: bool = False) -> str:
+    """The table of one or more row classes: columns of the first in its order, then what the others add.
+
+    A column is NOT NULL where no class lets it be None and the first class has it: a row that lacks it may come first.
+    """
+    first = rows[0].__table__
+    lines = [_column(columns, required=required) for columns, required in _declared(rows).values()]
+    lines.append(f"PRIMARY KEY ({', '.join(map(_quoted, first.key))})")
+    create = "CREATE TABLE IF NOT EXISTS" if existing_too else "CREATE TABLE"
+    return f"{create} {identifier(first).as_string()} (\n  " + ",\n  ".join(lines) + "\n);"
+
+
+def add_column(name: str, *rows: type[Row]) -> str:
+    """A column as it can be added to a table with rows: nullable, or with the field's default.
+
+    >>> class Member(Row, table="members", primary_key="id"):
+    ...     id: int
+    ...     level: int = 1
+    >>> add_column("level", Member)
+    '"level" bigint NOT NULL DEFAULT 1'
+    """
+    columns, required = _declared(rows)[name]
+    default = columns[0].default
+    if isinstance(default, Enum):
+        default = default.value
+    if required and type(default) in (bool, int, float, str, Decimal):
+        return f"{_column(columns, required=True)} DEFAULT {_literal(default)}"
+    return _column(columns, required=False)
+
+
+def _declared(rows: Sequence[type[Row]]) -> dict[str, tuple[list[Column], bool]]:
+    """Column → how each class declares it, and whether a row of every class has it."""
+    first = rows[0].__table__
+    declared: dict[str, list[Column]] = {}
+    for row in rows:
+        if (row.__table__.name, row.__table__.key) != (first.name, first.key):
+            raise TypeError(f"{row.__name__} is a row of another table or key than {rows[0].__name__}")
+        for column in row.__table__.columns:
+            declared.setdefault(column.name, []).append(column)
+    return {
+        name: (columns, len(columns) == len(rows) or columns[0] in first.columns) for name, columns in declared.items()
+    }
+
+
+def sql_type(kind: Any) -> str:
+    """The column type for a declared one; lists of plain values are arrays, whatever else is nested is JSONB.
+
+    >>> sql_type(int), sql_type(list[str]), sql_type(dict[str, int])
+    ('bigint', 'text[]', 'jsonb')
+    """
+    plain = scalar(kind)
+    if get_origin(plain) is list:
+        return f"{TYPES[get_args(plain)[0]]}[]"
+    return TYPES[plain]
+
+
+def _column(columns: Sequence[Column], *, required: bool) -> str:
+    column = columns[0]
+    words = [_quoted(column.name), sql_type(column.type)]
+    if required and not any(c.nullable for c in columns):
+        words.append("NOT NULL")
+    values = _values(column.type)
+    if values:
+        words.append(f"CHECK ({_quoted(column.name)} IN ({', '.join(map(_literal, values))}))")
+    return " ".join(words)
+
+
+def _values(kind: Any) -> list[Any]:
+    """What an Enum or Literal admits."""
+    if get_origin(kind) is Literal:
+        return list(get_args(kind))
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return [member.value for member in kind]
+    return []
+
+
+def _quoted(name: str) -> str:
+    return sql.Identifier(name).as_string()
+
+
+def _literal(value: Any) -> str:
+    return sql.Literal(value).as_string().strip()

@@ -1,0 +1,156 @@
+"""What a dead letter says of itself, and that it comes back as it went."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lovelace_streams.delivery.retry import HELD_BYTES
+from lovelace_streams.kafka.headers import parse_origin
+from lovelace_streams.operators.dead_letter import NAMES_MAX, Letter, PostOffice, _names, letter_headers
+from lovelace_streams.records import DeadLetter, Origin, Outcome, Reason, Record
+from lovelace_streams.settings import KafkaSettings
+from lovelace_streams.sources.kafka import KafkaSource
+from lovelace_streams.testing.broker import Broker, MemoryProducer
+
+SECRET = b"a value that is nobody's business"
+
+
+def source() -> KafkaSource:
+    made = KafkaSource(KafkaSettings("127.0.0.1:9092"), topics=["raw"])
+    made.in_hand.assign("raw", "T-1", 2, 77)
+    return made
+
+
+def letter(failures: dict[int, Reason], *, origin: Origin | None = None, headers=None) -> Letter:
+    record = Record("raw", 2, 77, 77, 1, SECRET, SECRET, headers or [], 1_700_000_000_000, items=3, origin=origin)
+    first = DeadLetter(record, min(failures), 1, "normalize", Reason.NULL, "expected int, got null at $.d.id")
+    return Letter(record, failures, first)
+
+
+def test_headers_are_the_original_ones_kafka_connects_and_ours() -> None:
+    original = [
+        ("trace", b"1"),
+        ("lovelace-job-id", b"j"),
+        ("trace", b"2"),
+        ("lovelace-reason", b"stale"),
+        ("nil", None),
+    ]
+
+    headers = letter_headers(letter({0: Reason.NULL, 1: Reason.NULL, 7: Reason.CHECK}, headers=original), source())
+
+    assert headers[:4] == [("trace", b"1"), ("lovelace-job-id", b"j"), ("trace", b"2"), ("nil", None)]
+    assert dict(headers[4:]) == {
+        "__connect.errors.topic": b"raw",
+        "__connect.errors.partition": b"2",
+        "__connect.errors.offset": b"77",
+        "__connect.errors.stage": b"normalize",
+        "__connect.errors.exception.class.name": b"lovelace_streams.errors.RecordFault.null",
+        "lovelace-origin": b"T-1/raw/2/77",
+        "lovelace-origin-timestamp": b"1700000000000",
+        "lovelace-failed-items": b"0-1:null, 7-7:check",
+        "lovelace-reason": b"null",
+        "lovelace-detail": b"expected int, got null at $.d.id",
+        "lovelace-step": b"normalize",
+        "lovelace-replays": b"0",
+    }
+    assert SECRET not in b"".join(value or b"" for _, value in headers)
+    assert len({name for name, _ in headers[4:]}) == len(headers[4:])
+
+
+def test_a_value_that_did_not_fit_is_named_by_its_size() -> None:
+    headers = dict(letter_headers(letter({0: Reason.NULL}), source(), truncated=True))
+
+    assert headers["lovelace-truncated"] == str(len(SECRET)).encode()
+
+
+def test_a_replay_keeps_where_it_came_from_and_counts_itself() -> None:
+    origin = Origin("T-0", "older", 5, 6, 123, (1,))
+
+    headers = dict(
+        letter_headers(letter({1: Reason.CHECK}, origin=origin, headers=[("lovelace-replays", b"3")]), source())
+    )
+
+    assert headers["lovelace-origin"] == b"T-0/older/5/6"
+    assert headers["lovelace-origin-timestamp"] == b"123"
+    assert headers["__connect.errors.topic"] == b"raw"
+    assert headers["lovelace-replays"] == b"3"
+
+
+@given(st.dictionaries(st.integers(0, 99_999), st.sampled_from(list(Reason)), min_size=1, max_size=300))
+def test_what_failed_comes_back_from_the_headers(failures: dict[int, Reason]) -> None:
+    headers = dict(letter_headers(letter(failures), source()))
+
+    origin = parse_origin(
+        headers["lovelace-origin"], headers["lovelace-origin-timestamp"], headers["lovelace-failed-items"]
+    )
+
+    assert origin == Origin("T-1", "raw", 2, 77, 1_700_000_000_000, tuple(sorted(failures)))
+
+
+def test_too_many_names_end_with_how_many_more_and_still_come_back() -> None:
+    failures = dict.fromkeys(range(0, 99999, 2), Reason.HARMS_DESTINATION)
+
+    text = _names(failures)
+
+    assert len(text.encode()) <= NAMES_MAX
+    named = text.count("harms_destination")
+    assert text.endswith(f", …{len(failures) - named} more")
+    origin = parse_origin(b"T/raw/0/1", b"5", text.encode())
+    assert origin is not None, "a letter that names only some is a replay all the same"
+    assert origin.items == tuple(sorted(failures))[:named]
+
+
+def test_a_topic_may_have_slashes_in_no_place_and_headers_that_are_not_ours_are_none() -> None:
+    assert parse_origin(b"T/raw/0", b"5", b"") is None
+    assert parse_origin(b"\xff/raw/0/1", b"5", b"") is None
+    assert parse_origin(b"T/raw/x/1", b"5", b"") is None
+
+
+def test_nothing_more_is_read_while_a_thousand_letters_or_too_many_bytes_of_them_are_owed() -> None:
+    """What is owed is counted as it comes and goes: acknowledged, or not ours to send any more."""
+    for size, letters in ((1, 1001), (HELD_BYTES // 10, 11)):
+        held = source()
+        office = PostOffice(held)
+        office._producer, office._topic = MemoryProducer(broker := Broker(lambda: None)), "raw.dlq"
+        office.take([refused(held, size) for _ in range(letters)])
+        office.serve(idle=True, between=False)
+        assert not office.full(), "what is not judged yet is bounded by its window"
+
+        office._judge(idle=True)
+        assert office.full()
+        office.serve(idle=True, between=True)
+        assert not office.full()
+        assert len(broker.logs["raw.dlq", 0]) == held.in_hand.totals[Outcome.DEAD_LETTERED] == letters
+        [settled] = office.take([])
+        assert sum(envelope.count for envelope in settled.envelopes) == min(letters, 1000)
+
+        office.take([refused(held, size) for _ in range(letters)])
+        office._judge(idle=True)
+        held.in_hand.end("raw", 2)
+        office.serve(idle=True, between=True)
+        assert not office.full()
+        assert not office.unfinished()
+        assert len(broker.logs["raw.dlq", 0]) == letters, "the next owner meets them again"
+
+
+def test_what_a_later_step_refuses_has_passed_the_earlier_ones() -> None:
+    """Whatever the steps are called: their order is that of the ports handed to `dead_letter`."""
+    held = source()
+    office = PostOffice(held)
+    office._producer, office._topic = MemoryProducer(broker := Broker(lambda: None)), "raw.dlq"
+
+    office.take([refused(held, 1, step="validate")], 0)
+    office.serve(idle=False, between=True)
+    assert ("raw.dlq", 0) not in broker.logs, "nothing has passed `validate` yet"
+    office.take([refused(held, 1, step="score")], 1)
+    office.serve(idle=False, between=True)
+
+    sent = [dict(message.headers())["lovelace-step"] for message in broker.logs["raw.dlq", 0]]
+    assert sent == [b"validate"]
+
+
+def refused(held: KafkaSource, size: int, step: str = "upsert") -> DeadLetter:
+    [assignment] = held.in_hand.current.values()
+    at = assignment.next
+    record = Record("raw", 2, at, at, assignment.number, None, bytes(size), [], 5, items=1)
+    held.in_hand.read(record)
+    return DeadLetter(record, 0, 1, step, Reason.CHECK, f"rule {at % 7}", "23514")

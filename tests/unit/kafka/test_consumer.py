@@ -1,0 +1,86 @@
+"""One window of a member of a group: what it gathers, and what becomes of it where a partition goes meanwhile."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+
+from lovelace_streams.kafka.consumer import LIST, Member
+from lovelace_streams.runtime.offsets import InHand
+from lovelace_streams.settings import KafkaSettings
+from lovelace_streams.testing.broker import Broker
+
+TOPIC = "t"
+
+
+class Rebalanced(Broker):
+    """A broker whose group gives a partition up in a consumer's n-th call."""
+
+    def __init__(self, at: int = 0) -> None:
+        super().__init__(on_silence=lambda: None)
+        self.at = at
+        self.calls: list[int] = []
+
+    def consumer(self, config: dict[str, Any]) -> Consumer:
+        made: Any = super().consumer(config)
+        consume: Callable[[int, float], list[Any]] = made.consume
+
+        def counted(number: int, seconds: float) -> list[Any]:
+            self.calls.append(number)
+            if len(self.calls) == self.at:
+                made._on_revoke(made, [TopicPartition(TOPIC, 0)])
+            return consume(number, seconds)
+
+        made.consume = counted
+        return made
+
+
+def member(broker: Broker, in_hand: InHand, messages: int = 0) -> Member:
+    broker.create(TOPIC, 2)
+    for n in range(messages):
+        broker.append((TOPIC, n % 2), b"%d" % n, None, (), n)
+    made = Member(
+        "group",
+        (TOPIC,),
+        KafkaSettings("memory"),
+        in_hand,
+        broker,
+        note=lambda fault: pytest.fail(str(fault)),
+        finish=lambda seconds: None,
+        ledger=None,
+    )
+    assert made.open()
+    made.hold(0)  # where it is assigned
+    return made
+
+
+def places(window: list[Any]) -> list[tuple[int, int]]:
+    return [(envelope.record.partition, envelope.record.offset) for envelope in window]
+
+
+@pytest.mark.parametrize("count", [1, LIST - 1, LIST, LIST + 1, 3 * LIST])
+def test_a_window_is_as_large_as_was_asked_for_and_its_lists_are_short(count: int) -> None:
+    broker, in_hand = Rebalanced(), InHand()
+    reader = member(broker, in_hand, messages=count + 10)
+    broker.calls.clear()
+
+    window = reader.read(count, 0.0)
+
+    assert len(window) == count
+    assert max(broker.calls) <= LIST
+    assert [len(a.in_hand) for a in in_hand.current.values() if a.topic == TOPIC] == [(count + 1) // 2, count // 2]
+    assert reader.behind
+    assert len(reader.read(count, 0.0)) == min(count, 10)
+    assert reader.behind == (count <= 10)
+
+
+def test_what_is_given_up_between_two_lists_goes_no_further() -> None:
+    broker, in_hand = Rebalanced(at=3), InHand()  # the first call is the one that it is assigned in
+    reader = member(broker, in_hand, messages=2 * LIST)
+
+    window = reader.read(2 * LIST, 0.0)
+
+    assert broker.calls == [1, LIST, LIST, LIST // 2]
+    assert {partition for partition, _ in places(window)} == {1}
+    assert [envelope.record.assignment in in_hand.current for envelope in window] == [True] * LIST
