@@ -41,7 +41,7 @@ class DestinationFault(LovelaceError):  # noqa: N818
     """The other side is down, frozen, full or read-only; never a verdict about a record.
 
     `code` is the SQLSTATE (or the HTTP status), `"timeout"` where the client's own deadline ran out, `"08006"` for a
-    lost connection. `DestinationFault.at_once` codes are tried again at once, thrice, before they count (H37).
+    lost connection. `DestinationFault.at_once` codes are tried again at once, thrice, before they count.
     """
 
     at_once: ClassVar[frozenset[str]] = frozenset({"40001", "40P01"})

@@ -64,7 +64,7 @@ class SkipReason(StrEnum):
 
 
 class Origin(msgspec.Struct, frozen=True, gc=False):
-    """Where a replayed message was first read: written once into a dead letter, never overwritten (H7)."""
+    """Where a replayed message was first read: written once into a dead letter, never overwritten."""
 
     topic_id: str
     topic: str
@@ -83,9 +83,9 @@ class Record(msgspec.Struct, gc=False):
     partition: int
     offset: int
     after: int
-    """The end of what was read before it in this assignment: offsets from here to `offset` do not exist (H32)."""
+    """The end of what was read before it in this assignment: offsets from here to `offset` do not exist."""
     assignment: int
-    """The number of the assignment it was read in; what belongs to an ended one is dropped (H1)."""
+    """The number of the assignment it was read in; what belongs to an ended one is dropped: the next owner reads it."""
     key: bytes | None
     value: bytes | None
     headers: list[tuple[str, bytes | None]]

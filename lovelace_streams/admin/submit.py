@@ -1,7 +1,7 @@
 """Open a job and send its raw payloads, with the headers that keep every one of them accounted for (law 6).
 
 The order matters: count, open the job (the service answers the attempt), then produce, then wait for every delivery.
-A submission that dies half-way and is repeated opens a new attempt, which counts from zero (H18).
+A submission that dies half-way and is repeated opens a new attempt, which counts from zero.
 """
 
 from collections.abc import Callable, Iterable, Iterator

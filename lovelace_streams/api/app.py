@@ -1,4 +1,4 @@
-"""The progress service: what workers report, whoever waits is told. Endpoints are in DESIGN's order, one idea each.
+"""The progress service: what workers report, whoever waits is told. The endpoints: docs/api.md.
 
 Errors say which field, never which value. A database that is away, frozen or being migrated is 503 with Retry-After;
 the service starts without it and serves as soon as it is there.

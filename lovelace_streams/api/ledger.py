@@ -82,7 +82,7 @@ class Counts(NamedTuple):
 
 
 class Partition(NamedTuple):
-    """Where a cover is kept: a topic that is deleted and made again is another topic (H12)."""
+    """Where a cover is kept, by the topic's id: a topic that is deleted and made again counts its offsets from zero."""
 
     pipeline: str
     topic_id: str
@@ -250,7 +250,10 @@ class Ledger:
         return total
 
     def _judge(self, job_id: str, now: datetime) -> Job:
-        """In every transaction that changes a job (H20): bring its counts up to date, decide whether it is complete."""
+        """Bring a job's counts up to date and judge whether it is complete.
+
+        Every transaction that changes a job does so, because it may be the last that does.
+        """
         job = self.jobs[job_id]
         counts = self._counted(job)
         completes = not job.status.ended and job.total_items is not None and sum(counts) >= job.total_items

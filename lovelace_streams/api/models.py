@@ -1,4 +1,4 @@
-"""What the progress service takes and answers. Everything that can be wrong about a request is decided here (H24).
+"""What the progress service takes and answers. Everything that can be wrong about a request is decided here.
 
 Counts are *per offset*, offsets are inclusive: a range can be cut anywhere and means the same. A range that breaks a
 rule is refused as a whole request with 422, which a worker takes for a bug: it stops with the range named.
@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 from lovelace_streams.records import Reason
 
 SPAN_MAX = 1_000_000
-"""Offsets in a range that counts something; a range of zeros (offsets that the broker skipped) may be longer (S12)."""
+"""Offsets in a range that counts something; a range of zeros (offsets that the broker skipped) may be longer."""
 COUNT_MAX = 100_000
 """Items of one message."""
 OFFSET_MAX = 2**63 - 2
@@ -171,7 +171,7 @@ class Sum(Body):
 
 
 class Report(Body):
-    """What is settled in one partition of one topic: ranges, or spans with sums (docs/decisions/0015)."""
+    """What is settled in a partition of a topic: ranges, or spans and sums (docs/decisions/0015-sums-in-reports.md)."""
 
     topic: Text
     topic_id: Text

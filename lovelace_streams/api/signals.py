@@ -1,4 +1,4 @@
-"""The outbox's sender: each signal until it is acknowledged, each with its own back-off (H22).
+"""The outbox's sender: each signal until it is acknowledged, each with its own back-off, so none holds up another.
 
 At least once on the wire: a crash between Temporal's answer and the mark sends again, and `signal_id` makes the effect
 once (the sample workflow shows how). The SDK's own request id is no help: it is new at each call, and the

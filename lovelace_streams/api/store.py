@@ -63,7 +63,7 @@ STALE_SECONDS = 30.0
 STANDINGS_SECONDS = 7 * 86400.0
 STANDINGS_MAX = 5000
 PRUNE_UNKNOWN = 100
-"""Unknown jobs go after this many times `job_stall_seconds` without an opening (S19)."""
+"""Unknown jobs go after this many times `job_stall_seconds` without an opening: else misspelt ids stay for ever."""
 
 
 class Store:

@@ -23,7 +23,7 @@ FAILURES_BEFORE_DOUBT = 5
 TRIES_ALONE = 3
 """How often a row fails alone, with others being writable in between, before it is dead-lettered."""
 AT_ONCE = 3
-"""How often a deadlock or a serialization failure is tried again without waiting (H37)."""
+"""How often a deadlock or a serialization failure, ordinary between transactions, is tried again without waiting."""
 
 
 def harmful(code: str) -> bool:
@@ -181,7 +181,7 @@ HELD_BYTES = 64 * 1024 * 1024
 
 
 class FailFast(Generic[L]):
-    """Holds dead letters back until it is clear that they are not the deployment's fault (H33, S2).
+    """Holds dead letters back until it is clear that they are not the deployment's fault (law 5).
 
     Letters of a step wait until an item has passed that step after them, or the source found nothing to read for one
     poll; a thousand items or 64 MiB wait at most. `trip` names the (step, code, rule) by which a thousand in a row,

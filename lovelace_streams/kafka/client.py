@@ -8,7 +8,7 @@ from confluent_kafka import KafkaError, KafkaException
 from lovelace_streams.settings import KafkaSettings
 
 REFUSED_IN_REBALANCE = {KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_MEMBER_ID, KafkaError.REBALANCE_IN_PROGRESS}
-"""They refuse a whole commit, also for partitions still owned: keep the positions, commit again later (H31)."""
+"""They refuse a whole commit, also for partitions still owned: keep the positions, commit again later."""
 DEPLOYMENT_ERRORS = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
     KafkaError.GROUP_AUTHORIZATION_FAILED,

@@ -37,7 +37,7 @@ log = structlog.get_logger(__name__)
 QUIET_SECONDS = 10.0
 """After so long of empty polls the topics count as silent, even if a partition's end is unknown or not reached."""
 REVOKE_SECONDS = 5.0
-"""How long giving up a partition may wait for what is in flight; past it the connection is shut (H1, S10)."""
+"""How long giving up a partition may wait for what is in flight; past it the connection is shut, as the group waits."""
 FETCH_BYTES = 4 * 1024 * 1024
 """Of one answer of the broker, unless its messages may be larger."""
 LIST = 200
@@ -246,7 +246,7 @@ class Member:
                 "group.id": self._group,
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
-                "enable.partition.eof": True,  # what lies behind the last record is known by nothing else (H32)
+                "enable.partition.eof": True,  # what lies behind the last record is known by nothing else
                 "auto.offset.reset": "error",
                 "on_commit": self._on_commit,
                 "error_cb": self._on_error,
@@ -389,7 +389,7 @@ class Member:
             self._consumer.resume(begun)  # librdkafka's pause outlives an assignment: it would come back mute
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """Finish what is in flight, report, commit, and only then let go (H1)."""
+        """Finish what is in flight, report, commit, and only then let go: the next owner writes newer rows at once."""
         deadline = time.monotonic() + REVOKE_SECONDS
         self._confirm_now()
         self._finish(deadline - time.monotonic())
@@ -498,7 +498,7 @@ def _runs(messages: Iterable[Message]) -> Iterator[list[Message]]:
 
 
 def _position(assignment: Assignment) -> TopicPartition:
-    """The topic's id goes along: a commit with another id is not a position (H12)."""
+    """The topic's id goes along: a commit with another id is of a topic that is gone, and no position in this one."""
     return TopicPartition(assignment.topic, assignment.partition, assignment.position, metadata=assignment.topic_id)
 
 

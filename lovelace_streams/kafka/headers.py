@@ -1,6 +1,6 @@
 """What a message's headers say: job, attempt, number of items, and where a replayed letter came from.
 
-Anybody may write to a topic, so what is not valid is no header, counted by name (H23).
+Anybody may write to a topic, so what is not valid is no header, counted by name.
 """
 
 import re
@@ -101,7 +101,7 @@ def headers_of(message: Message) -> Headers:
 
 
 def told_by(headers: Headers, topic: str) -> Told:
-    """Job, attempt, number of items and origin; the last of a name wins, what is not valid is no header (H23)."""
+    """Job, attempt, number of items and origin; the last of a name wins, what is not valid is no header."""
     told = Told(headers, headers)
     named = {name: value for name, value in headers if name in OURS and value is not None}
     if (job := named.get("lovelace-job-id")) is not None:

@@ -52,7 +52,7 @@ class Starts:
     ) -> tuple[list[Start], list[TopicPartition]]:
         """The starts that are known, and the partitions to ask for again. Raises `KafkaException`.
 
-        A commit that was made for another topic id is none (H12).
+        A commit that was made for another topic id is none: it names offsets of a topic that is gone.
         """
         starts, waiting = [], []
         unknown: list[tuple[TopicPartition, Covers]] = []

@@ -2,7 +2,8 @@
 
 A topic that is deleted and made again under a running worker shows nothing of it to a consumer whose position exists
 in the new one too: it reads on in the middle. So what was read is accounted for only when the broker, asked *after* the
-read, still gives the id that the assignment began with; an id never comes back (H12, S7, docs/decisions/0006).
+read, still gives the id that the assignment began with; an id never comes back. What else was thought of:
+docs/decisions/0006-which-topic-is-it.md.
 """
 
 import time

@@ -2,7 +2,7 @@
 
 A letter waits for three things: until every item of its message has an outcome (law 7), until `FailFast` lets it go
 (law 5), and until the broker has acknowledged it; only then are its items settled (law 2). All of it goes on in
-`serve`, because a letter must go out although its topic falls silent (S2).
+`serve`, because a letter must go out although its topic falls silent.
 """
 
 from collections import deque

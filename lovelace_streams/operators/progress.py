@@ -1,7 +1,7 @@
 """6. `Settled` → reports and commits: what is durable is accounted for, and only then does the group offset move.
 
 One report is in flight a worker, from a thread with its own clock, so that a range leaves within 100 ms of being
-settled whether or not anything more is read (S5); what settles meanwhile goes with the next, `PACE` after this one was
+settled whether or not anything more is read; what settles meanwhile goes with the next, `PACE` after this one was
 begun. The service is idempotent (a set of offsets), so a report is repeated until it is accepted. `commit` is the same
 end for flows without jobs.
 """

@@ -84,7 +84,7 @@ class Block:
         self.entries: Sequence[Entry] = writer.encode(entries) if isinstance(writer, Encodes) else entries
 
     def is_current(self, current: Container[int]) -> bool:
-        """Whether all of it is still ours (H1)."""
+        """Whether all of it is still ours."""
         return all(number in current for number in {e.record.assignment for e in self.envelopes})
 
 
@@ -207,7 +207,7 @@ class Carrier:
         return self._open and not self._aside and not self._source.ending and self._patience.breaker is Breaker.CLOSED
 
     def _write(self, batch: Batch[Any], others: Sequence[Entry]) -> list[Settled | DeadLetter] | None:
-        """One batch, without what belongs to an ended assignment (H1); None where the worker ends before it is done."""
+        """One batch, without what belongs to an ended assignment; None where the worker ends before it is done."""
         while True:
             block = self._block = self._ready(batch)
             if not block.entries:
@@ -301,7 +301,7 @@ class Carrier:
         return self._begun is not None or bool(self._gathering)
 
     def revoke(self, seconds: float) -> None:
-        """Wait for the transaction in flight; past the bound shut its connection (S10).
+        """Wait for the transaction in flight; past the bound shut its connection.
 
         What it came to is settled before the partition goes; where it failed, whoever owns its records writes them.
         """

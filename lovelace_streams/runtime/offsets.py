@@ -4,7 +4,7 @@ Theory of this file. A partition is held for the time of an *assignment*, which 
 *in hand* until all their items have an outcome; then they are *ready* and become *ranges* (consecutive offsets with one
 outcome), which are reported; what was accepted is added to the *cover*, and the group offset moves to the end of the
 cover's unbroken beginning. A number that is not current any more (the partition was given up) is ignored everywhere:
-whoever owns the partition now reads those offsets again (H1). No I/O, no clock, no engine here.
+whoever owns the partition now reads those offsets again. No I/O, no clock, no engine here.
 """
 
 from bisect import bisect_left, bisect_right
@@ -16,7 +16,7 @@ import msgspec
 from lovelace_streams.records import Outcome, Record, Settled
 
 SPAN_MAX = 1_000_000
-"""The longest range that the progress service takes, in offsets; ranges of zeros may be longer (H24)."""
+"""The longest range that the progress service takes, in offsets; ranges of zeros may be longer."""
 
 
 class Offsets:
@@ -165,7 +165,7 @@ class Sum(msgspec.Struct, gc=False, omit_defaults=True):
 
 
 class Sums(msgspec.Struct, gc=False):
-    """Ranges in short: what the progress service takes where it has covered nothing of their spans (H30)."""
+    """Ranges in short, taken where nothing of their spans is covered yet (docs/decisions/0015-sums-in-reports.md)."""
 
     spans: list[Span]
     sums: list[Sum]
@@ -225,7 +225,7 @@ def _cut(ranges: list[Range], end: float) -> tuple[list[Range], list[Range]]:
 
 def _range(record: Record) -> Range:
     offset, origin = record.offset, record.origin
-    if origin is not None:  # a replay adds nothing by itself: it resolves what failed (H7)
+    if origin is not None:  # a replay adds nothing by itself: it resolves what failed
         failed = record.failures or {}
         resolved = [
             OriginItem(origin.topic_id, origin.partition, origin.offset, item)
@@ -263,7 +263,7 @@ class Assignment(msgspec.Struct, gc=False):
     """The end of what was read: where the next record's `after` begins."""
     committed: int
     confirmed: float = float("inf")
-    """Offsets below are known to be of the topic with this id: only they are reported (H12)."""
+    """Offsets below are known to be of the topic with this id: only they are reported (topics.py says why)."""
     in_hand: dict[int, Record] = {}
     ready: list[Range] = []
     """What is settled and was not handed out, in any order."""

@@ -56,7 +56,7 @@ class Outside:
         gc.set_threshold(*COLLECT_AFTER)
 
     def stop(self, line: str) -> None:
-        """A worker stops for a reason: its one line, exit code 78 (S8: an exception gives 1 and ninety lines)."""
+        """A worker stops for a reason: its one line, exit code 78. An exception would give 1 and ninety lines."""
         logging.shutdown()
         sys.stdout.flush()
         sys.stderr.write(f"{line}\n")

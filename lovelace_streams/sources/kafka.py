@@ -6,7 +6,7 @@ runs while a topic is silent: held letters go out, reports are answered, offsets
 most `linger`. The list then goes through every step before the next call, so a window is all that is in hand.
 
 Whoever must wait (a destination that is down) waits through `keep_alive`: it pauses the assignment and polls, so that
-an outage of any length costs neither the membership nor memory, and never holds up a rebalance (H25).
+an outage of any length costs neither the membership nor memory, and never holds up a rebalance.
 """
 
 import time
@@ -80,7 +80,10 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
         self.reached = 0
         """Items that came to a writer, whatever it makes of them: they passed all steps before it."""
         self.ledger_cover: Callable[[str], dict[int, Offsets]] | None = None
-        """Topic id → partition → what the ledger has settled: where to start if nothing was committed (H12)."""
+        """Topic id → partition → what the ledger has settled: where to start if nothing was committed.
+
+        Why not simply at its end: docs/decisions/0005-where-a-partition-begins.md.
+        """
         self.services: list[Service] = []
         self._carriers: list[Service] = []
         self._listeners: list[Callable[[list[JobState]], None]] = []
@@ -128,7 +131,10 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
             listener(states)
 
     def is_current(self, record: Record) -> bool:
-        """Whether the record's partition is still ours: asked before every effect (H1)."""
+        """Whether the record's partition is still ours.
+
+        Asked before every effect: the next owner may have written newer rows, which ours would overwrite.
+        """
         return record.assignment in self.in_hand.current
 
     def topic_id(self, topic: str) -> str:
@@ -205,7 +211,7 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
             )
         try:
             self.outside.begin(self.drain)
-        except DeploymentFault as fault:  # through Bytewax it would be ninety lines and exit code 1 (S8)
+        except DeploymentFault as fault:  # through Bytewax it would be ninety lines and exit code 1
             self.note(fault)
         self._watch = Watch(self.pipeline, self.in_hand, self._known_end)
         self.register(self._watch)
@@ -241,7 +247,7 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
         return window
 
     def close(self) -> None:
-        """Leave the group; where a fault was noted, print its line and leave with 78 (S8)."""
+        """Leave the group; where a fault was noted, print its line and leave with 78."""
         if self._closed:
             return
         self._closed = True

@@ -1,6 +1,6 @@
 """The consumer-group source alone: a table without versions, no mapping, no jobs; rebalances, outages, drains.
 
-Each run ends with a bad last record and silence: whatever waits for "the next list" would never happen (S2, S5).
+Each run ends with a bad last record and silence: whatever waits for "the next list" would never happen.
 """
 
 import json

@@ -144,7 +144,7 @@ def test_a_server_that_is_away_at_the_start_and_killed_in_mid_job_is_waited_for(
 def test_a_job_of_two_pipelines_completes_when_both_are_through_though_a_worker_is_killed(
     engine: Messages, job: Job
 ) -> None:
-    """Members go to Postgres, messages to a folder of the engine: an outage of one stops the other in nothing (H19)."""
+    """Members go to Postgres, messages to a folder of the engine: an outage of one stops the other in nothing."""
     engine.job_id = job.job_id
     engine.open(total_items=500 + TOTAL, pipelines=[job.topic, engine.topic])
     job.submit(500)

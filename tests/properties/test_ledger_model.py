@@ -3,7 +3,7 @@
     read ─▶ row commit, letter ack ─▶ settled ─▶ report ─▶ answer ─▶ group offset
        ✕                          ✕           ✕         ✕         ✕
 
-What is expected is kept here the naive way, offset by offset: the first accepted report of an offset decides (H6).
+What is expected is kept here the naive way, offset by offset: the first accepted report of an offset decides.
 """
 
 from collections import Counter
@@ -66,7 +66,7 @@ class Ledgers(RuleBasedStateMachine):
     @initialize()
     def start(self):
         self.ledger.open(OpenJob(job_id="a", source="s", workflow_id="w"), None, self.tick())
-        # Two workers of one group, both owning everything: a frozen one and the one that took over (H2).
+        # Two workers of one group, both owning everything: a frozen one and the one that took over.
         self.workers = [Worker(pipeline, self.committed[pipeline]) for pipeline in ("flow", "flow", "shadow")]
 
     workers_ = st.integers(0, 2)

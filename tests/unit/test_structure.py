@@ -19,6 +19,7 @@ LOGIC = ("records", "errors", "rows", "formats", "writers", "runtime.offsets", "
 ENGINE = {"bytewax"}
 DRIVERS = {"psycopg", "psycopg_pool", "clickhouse_connect", "chdb"}
 TEXT = {".py", ".md", ".toml", ".sql", ".yml", ".yaml", ".json", ".avsc", ".html", ".css", ".js", ".lock", ".sh", ""}
+RESULTS = ROOT / "benchmarks" / "results"
 OURS = ("lovelace_streams", "dataflows", "tests", "benchmarks", "deploy", "docs", "schemas", ".ci")
 
 EXPORTED = """
@@ -180,6 +181,43 @@ def test_no_path_of_a_machine_is_written_down() -> None:
     found = [f"{path.relative_to(ROOT)}: {hit[0]}" for path, text in texts() for hit in machine.finditer(text)]
 
     assert found == []
+
+
+def test_what_comments_refer_to_is_in_the_repository() -> None:
+    coded = re.compile(r"\b[HST]\d{1,2}\b|\bDESIGN\b")
+    paged = re.compile(r"\bdocs/[\w/-]+\.md\b|\bdocs/decisions/\d{4}\b(?!-)")
+    decided = re.compile(r"\bdecisions?\s+(\d{4})\b")
+    decisions = {path.name[:4] for path in (ROOT / "docs" / "decisions").glob("[0-9]*.md")}
+    terms = set(re.findall(r"\*(\w+)\*", (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")))
+    found = []
+    for path, text in texts():
+        if RESULTS in path.parents:
+            continue
+        known = terms | set(re.findall(r"^([A-Z]\d{1,2}) = ", text, re.MULTILINE))  # a constant of the file
+        wrong = [hit[0] for hit in coded.finditer(text) if hit[0] not in known]
+        wrong += [hit[0] for hit in paged.finditer(text) if path.suffix == ".py" and not (ROOT / hit[0]).is_file()]
+        wrong += [hit[0] for hit in decided.finditer(text) if hit[1] not in decisions]
+        found += [f"{path.relative_to(ROOT)}: {hit}" for hit in wrong]
+
+    assert found == [], "say the reason, or name a page that does"
+
+
+def test_laws_are_cited_by_the_numbers_that_they_have() -> None:
+    """They are stated in docs/delivery-guarantees.md, and nowhere else; ARCHITECTURE.md says where each is kept."""
+    page = (ROOT / "docs" / "delivery-guarantees.md").read_text(encoding="utf-8")
+    laws = re.findall(r"^(\d+)\. \*\*", page.partition("\n## The laws\n")[2].partition("\n## ")[0], re.MULTILINE)
+    kept = re.findall(r"^\| (\d+) ", (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8"), re.MULTILINE)
+    cited = re.compile(r"\b(?:law[\s#]+\d+|laws[\s#]+\d+(?:(?:,|,? and|,? or|–| to)[\s#]*\d+)*)", re.IGNORECASE)
+    found = [
+        (number, str(path.relative_to(ROOT)))
+        for path, text in texts()
+        for hit in cited.finditer(text)
+        for number in re.findall(r"\d+", hit[0])
+    ]
+
+    assert laws == kept == [str(number) for number in range(1, 11)]
+    assert [f"{path}: law {number}" for number, path in found if number not in laws] == []
+    assert ("3", "lovelace_streams/offsets.py") in found, "a list of laws is read to its end"
 
 
 @pytest.mark.parametrize("history", histories(ROOT / "schemas" / "avro"), ids=lambda history: history.name)

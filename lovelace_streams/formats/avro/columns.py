@@ -2,8 +2,9 @@
 
 It judges less than `reading` does: it takes bytes that are left over, varints that are longer than need be, an int past
 its bits. So it is believed only where it can be proved right: what it read is written again, and a message counts whose
-bytes come out the very same. Both together cost a twentieth of reading one by one (docs/decisions/0016). Every other
-message, and every schema with something that is not understood here, is left to the reader, which judges.
+bytes come out the very same. Both together cost a twentieth of reading one by one
+(docs/decisions/0016-avro-by-columns.md). Every other message, and every schema with something that is not understood
+here, is left to the reader, which judges.
 """
 
 import json

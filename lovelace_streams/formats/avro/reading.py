@@ -1,7 +1,8 @@
 """A function that reads one writer's data as one reader's values, generated once for each pair of schemas.
 
 It judges every byte: lengths, counts, indexes and varints past their range, sizes of blocks that are not theirs, bytes
-that are left over. A library in C would not be quicker here and takes some of that for values (docs/decisions/0007).
+that are left over. A library in C would not be quicker here and takes some of that for values
+(docs/decisions/0007-avro.md).
 Each array, map and record becomes a Python function `f(b, p, end, d)`, from bytes and position (and depth) to value and
 position; without a reader it skips. What the reader does not want (`wanted`) is skipped too.
 """

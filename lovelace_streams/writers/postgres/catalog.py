@@ -95,7 +95,7 @@ class Shape(msgspec.Struct, frozen=True):
         """Whether one INSERT … ON CONFLICT may leave these columns out.
 
         It proposes their defaults even where the row exists; that is harmless only if nothing judges a proposed row by
-        them (T13, T32).
+        them (docs/decisions/0004-writers.md).
         """
         return self.mentioned is not None and not absent & self.mentioned
 

@@ -1,4 +1,4 @@
-"""Whose fault a SQLSTATE is: the table of the design, a line each."""
+"""Whose fault a SQLSTATE is: the table of the writer, a line each."""
 
 import pytest
 
