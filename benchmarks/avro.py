@@ -23,7 +23,7 @@ from lovelace_streams.avro import AvroDecoder
 from lovelace_streams.formats.avro.columns import columns_are_known
 from lovelace_streams.formats.avro.reading import reading
 from lovelace_streams.formats.avro.schema import load
-from lovelace_streams.operators.decode import sort
+from lovelace_streams.formats.decoder import sort
 from lovelace_streams.operators.normalize import sort as map_all
 from lovelace_streams.rows.normalizer import normalizer
 

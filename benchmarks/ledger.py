@@ -28,7 +28,8 @@ from lovelace_streams.api import ApiSettings
 from lovelace_streams.api.database import Queries
 from lovelace_streams.records import Envelope, Outcome, Record, Settled
 from lovelace_streams.reporting.requests import Report, request_of
-from lovelace_streams.runtime.offsets import FailedItems, InHand, Range, joined
+from lovelace_streams.runtime.in_flight import InHand
+from lovelace_streams.runtime.ranges import FailedItems, Range, joined
 
 REPORT = 5000
 """Offsets of a report."""

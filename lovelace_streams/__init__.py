@@ -11,10 +11,13 @@ aggregate_progress     its answers → a topic: how far, how fast, until when   
 commit        6  the same for a flow without jobs               progress.py
 """
 
-from lovelace_streams.admin.submit import Outgoing, Source
+from msgspec import UNSET
+
 from lovelace_streams.errors import DeploymentFault, DestinationFault, LovelaceError, RecordFault
-from lovelace_streams.formats.json import Events, Items, JsonDecoder
-from lovelace_streams.operators.aggregate_progress import JobProgress, aggregate_progress
+from lovelace_streams.flows.spec import Outgoing, Source
+from lovelace_streams.formats.events import Events, Items
+from lovelace_streams.formats.json import JsonDecoder
+from lovelace_streams.operators.aggregate_progress import aggregate_progress
 from lovelace_streams.operators.batch import batch
 from lovelace_streams.operators.dead_letter import dead_letter
 from lovelace_streams.operators.decode import decode
@@ -22,7 +25,9 @@ from lovelace_streams.operators.normalize import normalize
 from lovelace_streams.operators.progress import commit, progress
 from lovelace_streams.operators.upsert import upsert
 from lovelace_streams.records import Batch, DeadLetter, Envelope, JobState, Outcome, Reason, Record, Settled, SkipReason
-from lovelace_streams.rows.declaration import UNSET, Before, Epoch, From, FromKafka, Lenient, Pii, Row, Skip
+from lovelace_streams.reporting.publisher import JobProgress
+from lovelace_streams.rows.declaration import Before, Epoch, From, FromKafka, Lenient, Pii, Skip
+from lovelace_streams.rows.row import Row
 from lovelace_streams.runtime.process import show_faults_in_one_line
 from lovelace_streams.settings import BatchPolicy, KafkaSettings, PostgresSettings, ProgressSettings, Settings
 from lovelace_streams.sources.kafka import KafkaSource, kafka_source

@@ -16,19 +16,19 @@ import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicCollection, TopicPartition
 from confluent_kafka.admin import AclOperation, AdminClient, ConfigResource, NewTopic, ResourceType
 
+from lovelace_streams.dead_letters.sender import FINAL, ROOM
+from lovelace_streams.delivery.blocks import ends_of, entries_of
 from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.flows.topology import Journey, Lane
+from lovelace_streams.formats.decoder import Ports
 from lovelace_streams.kafka.client import DEPLOYMENT_ERRORS, NOT_LET_IN, common_config
 from lovelace_streams.kafka.headers import record_of
 from lovelace_streams.kafka.topic_ids import REQUEST_SECONDS, TopicIds
 from lovelace_streams.kafka.topic_reader import messages
-from lovelace_streams.operators.dead_letter import FINAL, ROOM
-from lovelace_streams.operators.decode import Ports
 from lovelace_streams.operators.normalize import sort
-from lovelace_streams.operators.upsert import ends_of, entries_of
 from lovelace_streams.records import DeadLetter, Envelope, Record
 from lovelace_streams.rows.normalizer import normalizer
-from lovelace_streams.runtime.offsets import Assignment
+from lovelace_streams.runtime.in_flight import Assignment
 from lovelace_streams.settings import ProgressSettings
 from lovelace_streams.sources.kafka import KafkaSource
 from lovelace_streams.writers import Evolves, Writer, check_capabilities

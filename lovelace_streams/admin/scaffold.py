@@ -22,8 +22,8 @@ from psycopg.rows import namedtuple_row
 
 from lovelace_streams.errors import DeploymentFault, DestinationFault, RecordFault
 from lovelace_streams.kafka.topic_reader import messages
-from lovelace_streams.rows.declaration import Row
-from lovelace_streams.rows.types import INT_MAX, INT_MIN, got, parse
+from lovelace_streams.rows.row import Row
+from lovelace_streams.rows.values import INT_MAX, INT_MIN, got, parse
 from lovelace_streams.settings import Settings
 from lovelace_streams.writers.postgres.catalog import COLUMNS, RELATION, UNIQUES
 from lovelace_streams.writers.postgres.types import TypeInfo, holds

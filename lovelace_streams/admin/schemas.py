@@ -20,7 +20,7 @@ from lovelace_streams.flows.topology import Journey
 from lovelace_streams.formats.avro import AvroDecoder, JsonOrAvro, Registry, Schema, load
 from lovelace_streams.formats.avro.reading import reading
 from lovelace_streams.formats.avro.schema import Field, Node
-from lovelace_streams.rows.normalizer import Target
+from lovelace_streams.rows.targets import Target
 
 FOLDER = Path("schemas/avro")
 COMPATIBILITY = "BACKWARD_TRANSITIVE"

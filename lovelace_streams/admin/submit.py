@@ -8,48 +8,12 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-import httpx
 import msgspec
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from lovelace_streams.errors import DeploymentFault, DestinationFault
-from lovelace_streams.rows.declaration import Row
-from lovelace_streams.settings import KafkaSettings, ProgressSettings
-
-
-class Outgoing(msgspec.Struct, gc=False):
-    """One raw message to send: its key, its bytes, and how many items it holds (the header `lovelace-items`)."""
-
-    key: bytes
-    value: bytes
-    items: int = 1
-
-
-class Source(msgspec.Struct, frozen=True):
-    """What the command line must know of a dataflow: its topic, its rows, and how payloads become messages."""
-
-    name: str
-    topic: str
-    rows: tuple[type[Row], ...]
-    messages: Callable[..., Iterator[Outgoing]]
-    """`(payload, guild)` → messages; raises `ValueError` for what can't be sent."""
-    row: str = "item"
-
-
-def keyed_by(*fields: str) -> Callable[[Any], Iterator[Outgoing]]:
-    """`Source.messages` where a payload is one item: sent as it is, one row's payloads in one partition.
-
-    >>> [message] = keyed_by("id")({"id": 7, "name": "seven"})
-    >>> message.key, message.value
-    (b'7', b'{"id":7,"name":"seven"}')
-    """
-
-    def messages(payload: Any) -> Iterator[Outgoing]:
-        named = payload if isinstance(payload, dict) else {}
-        key = ":".join(str(named.get(field, "")) for field in fields)
-        yield Outgoing(key.encode("utf-8", "replace"), msgspec.json.encode(payload))
-
-    return messages
+from lovelace_streams.flows.spec import Outgoing, Source
+from lovelace_streams.settings import KafkaSettings
 
 
 def read_file(path: Path, source: Source, **options: Any) -> Iterator[Outgoing]:
@@ -90,33 +54,6 @@ def _line(raw: bytes, source: Source, options: dict[str, Any]) -> Iterator[Outgo
     for message in source.messages(payload, **options):
         # What arrived is what is sent, byte for byte, wherever nothing had to be wrapped.
         yield Outgoing(message.key, raw, message.items) if message.value == plain else message
-
-
-def open_job(settings: ProgressSettings, job: dict[str, Any], key: str | None = None) -> dict[str, Any]:
-    """`POST /jobs`; answers the job's state with its attempt. Raises `DestinationFault` or `DeploymentFault`."""
-    settings.check()
-    assert settings.url is not None
-    headers = {"authorization": f"Bearer {settings.token}"} | ({"idempotency-key": key} if key else {})
-    try:
-        answer = httpx.post(
-            f"{settings.url.rstrip('/')}/jobs", json=job, headers=headers, timeout=settings.timeout, trust_env=False
-        )
-    except httpx.HTTPError as error:
-        raise DestinationFault(
-            "08006", f"the progress service {settings.url} does not answer: {type(error).__name__}"
-        ) from None
-    if answer.is_success:
-        return dict(answer.json())
-    if answer.status_code >= 500:  # noqa: PLR2004 - HTTP's server errors
-        raise DestinationFault(str(answer.status_code), f"the progress service {settings.url}")
-    raise DeploymentFault(f"the progress service {settings.url} answers {answer.status_code}: {_detail(answer)}")
-
-
-def _detail(answer: httpx.Response) -> str:
-    try:
-        return str(answer.json().get("detail", ""))[:500]
-    except ValueError:
-        return ""
 
 
 def check_topic(settings: KafkaSettings, topic: str) -> int:

@@ -28,12 +28,14 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from lovelace_streams.admin.submit import Outgoing, Source, open_job, produce
+from lovelace_streams.admin.submit import produce
 from lovelace_streams.dead_letters.reader import read_letters
 from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.flows.discovery import find_flow, journey, sampled_flows
+from lovelace_streams.flows.spec import Outgoing, Source
 from lovelace_streams.local import LocalStack
 from lovelace_streams.local.processes import Program
+from lovelace_streams.reporting.client import open_job
 from lovelace_streams.settings import Settings
 from lovelace_streams.writers.postgres.ddl import create_table
 

@@ -33,7 +33,8 @@ def submit(
 
     A submission that failed half-way is repeated as it is: a new attempt begins, counted from zero.
     """
-    from lovelace_streams.admin.submit import check_topic, open_job, produce, read_file
+    from lovelace_streams.admin.submit import check_topic, produce, read_file
+    from lovelace_streams.reporting.client import open_job
 
     settings, source = Settings(), source_of(flow)
     if not journey(flow).counts:

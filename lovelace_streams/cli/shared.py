@@ -10,9 +10,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from lovelace_streams.admin.submit import Source
 from lovelace_streams.errors import EXIT_DEPLOYMENT, DeploymentFault, DestinationFault
 from lovelace_streams.flows.discovery import find_flow
+from lovelace_streams.flows.spec import Source
 from lovelace_streams.settings import Settings
 
 out = Console()

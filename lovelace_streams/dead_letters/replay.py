@@ -32,7 +32,7 @@ from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.kafka.client import common_config
 from lovelace_streams.kafka.headers import Headers, headers_of
 from lovelace_streams.kafka.topic_reader import NoSuchTopic, Spans, messages, messages_within
-from lovelace_streams.runtime.offsets import FailedItems, failed_items
+from lovelace_streams.runtime.ranges import FailedItems, failed_items
 from lovelace_streams.settings import KafkaSettings, ProgressSettings
 
 MAX_REPLAYS = 3

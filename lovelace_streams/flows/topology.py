@@ -11,8 +11,8 @@ import msgspec
 from bytewax.dataflow import Dataflow
 
 from lovelace_streams.errors import DeploymentFault
-from lovelace_streams.operators.decode import Decoder
-from lovelace_streams.rows.declaration import Row
+from lovelace_streams.formats.decoder import Decoder
+from lovelace_streams.rows.row import Row
 from lovelace_streams.settings import ProgressSettings
 from lovelace_streams.sources.kafka import KafkaSource
 from lovelace_streams.writers import Writer

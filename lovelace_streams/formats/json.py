@@ -8,43 +8,21 @@ Only what the rows ask for is decoded, into Structs derived from their paths. A 
 plainly and its items are interpreted one by one, so that one bad member does not cost its chunk (law 7).
 """
 
-import re
-from array import array
 from collections.abc import Callable, Iterable
-from itertools import accumulate
 from typing import Any, Union
 
 import msgspec
 from msgspec import UNSET, Raw
 
 from lovelace_streams.errors import RecordFault
-from lovelace_streams.records import ITEMS_MAX, DeadLetter, Envelope, Reason, Record, SkipReason
-from lovelace_streams.rows.declaration import Row, Skip
-from lovelace_streams.rows.normalizer import MapFunction, Message, RawItem, Target, find
-from lovelace_streams.rows.types import got, parse
-
-DEPTH_MAX = 256
-"""Levels of nesting that are read. A fixed number, so that a replay judges alike whatever stack it runs on."""
-
-
-class Items:
-    """Where the items of an event lie and what they become. What is found there decides: a list holds many, an object
-    is one."""
-
-    def __init__(self, path: str, row: type[Row] | MapFunction) -> None:
-        self.path = path
-        self.row = row
-
-
-class Events:
-    """Which field names the event, which events hold items, and what becomes of the others."""
-
-    def __init__(self, field: str, events: dict[str, Items], otherwise: Skip) -> None:
-        if "." in field:
-            raise ValueError(f"{field!r}: the field that names the event lies at the top of the message")
-        self.field = field
-        self.events = events
-        self.otherwise = SkipReason(otherwise.reason)
+from lovelace_streams.formats.events import Events, Items
+from lovelace_streams.formats.items import fail_whole, hand_on, items_at
+from lovelace_streams.formats.limits import DEEP_BYTES_MIN, SHALLOW_BYTES, check_depth, check_utf8
+from lovelace_streams.records import DeadLetter, Envelope, Reason, Record, SkipReason
+from lovelace_streams.rows.normalizer import Message, RawItem
+from lovelace_streams.rows.row import Row
+from lovelace_streams.rows.targets import MapFunction, Target
+from lovelace_streams.rows.values import got, parse
 
 
 class JsonDecoder:
@@ -120,7 +98,7 @@ class JsonDecoder:
                 if not value.isascii():
                     check_utf8(value)
                 size = len(value)
-                if size > _SHALLOW and size + 3 * (value.rfind(b"[") - value.find(b"[")) > _LEVELS_BYTES:
+                if size > SHALLOW_BYTES and size + 3 * (value.rfind(b"[") - value.find(b"[")) > DEEP_BYTES_MIN:
                     check_depth(value)
                 root = decode(value)
                 target, locate = locations[root.__class__]
@@ -192,7 +170,7 @@ class JsonDecoder:
             return SkipReason.TOMBSTONE
         if not value.isascii():
             check_utf8(value)
-        if len(value) > _SHALLOW:
+        if len(value) > SHALLOW_BYTES:
             check_depth(value)
         if self._decode_typed is not None:
             try:
@@ -262,115 +240,4 @@ def _no_type(value: bytes) -> Any:
     raise msgspec.DecodeError
 
 
-# ---- what all decoders do with what they found --------------------------------------------------------------------
-
-
-def items_at(target: Target, root: Any, value: bytes) -> RawItem | list[RawItem]:
-    """The items of a message that was decoded plainly: an object is one, a list holds many; raises `RecordFault`."""
-    found = find(root, target.path)
-    if found is UNSET:
-        raise RecordFault(Reason.MISSING, f"expected items, got nothing at {target.base}")
-    if isinstance(found, dict):
-        return RawItem(target, None, None, plain_item=found, plain_root=root)
-    if isinstance(found, list):
-        message = Message(value, root)
-        return [RawItem(target, None, None, None, message, item, root) for item in found]
-    raise RecordFault(Reason.WRONG_TYPE, f"expected object or list, got {got(found)} at {target.base}")
-
-
-def hand_on(
-    record: Record,
-    found: list[RawItem] | SkipReason,
-    oks: list[Envelope[RawItem]],
-    errs: list[DeadLetter],
-    skipped: list[tuple[SkipReason, Envelope[Any]]],
-    step: str,
-) -> None:
-    """Compare the number with the header's (law 6), take of a replay what it names, and set `record.items`."""
-    if not isinstance(found, SkipReason):
-        if len(found) > ITEMS_MAX:
-            fail_whole(record, errs, step, RecordFault(Reason.TOO_LARGE, f"expected at most {ITEMS_MAX} items"))
-            return
-        if record.declared is not None and record.declared != len(found):
-            detail = f"expected {record.declared} items by the header, got {len(found)}"
-            fail_whole(record, errs, step, RecordFault(Reason.ITEMS_MISMATCH, detail))
-            return
-        if found:
-            named = _named(record)
-            numbers = range(len(found)) if named is None else named
-            record.items = len(numbers)
-            for number in numbers:
-                if number < len(found):
-                    oks.append(Envelope(record, number, found[number]))
-                else:
-                    detail = f"expected the items that the replay names, got {len(found)}"
-                    errs.append(DeadLetter(record, number, 1, step, Reason.ITEMS_MISMATCH, detail))
-            return
-        found = SkipReason.EMPTY
-    spans = _whole(record)
-    record.items = sum(count for _, count in spans)
-    skipped.extend((found, Envelope(record, first, None, count)) for first, count in spans)
-
-
-def fail_whole(record: Record, errs: list[DeadLetter], step: str, fault: RecordFault) -> None:
-    """End a message whole: as many items as its header says, one without; of a replay those that it names."""
-    spans = _whole(record)
-    record.items = sum(count for _, count in spans)
-    errs.extend(
-        DeadLetter(record, first, count, step, fault.reason, fault.detail, fault.code) for first, count in spans
-    )
-
-
-def _named(record: Record) -> list[int] | None:
-    return sorted(set(record.origin.items)) if record.origin is not None and record.origin.items else None
-
-
-def _whole(record: Record) -> list[tuple[int, int]]:
-    named = _named(record)
-    return [(0, record.declared or 1)] if named is None else [(number, 1) for number in named]
-
-
-# ---- what msgspec does not look at --------------------------------------------------------------------------------
-
-_SHALLOW = 2 * DEPTH_MAX  # a shorter text that closes all it opens can't be too deep
-_LEVELS_BYTES = 4 * DEPTH_MAX - 4
-"""An object within an object takes four bytes, {"":, and a list one, somewhere between the first and the last [. So two
-searches for a byte that is rare tell of most texts that they need not be counted, for a tenth of what that costs."""
 _BACKSLASH, _NUL = ord("\\"), b"\\u0000"
-_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
-_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
-
-
-def check_utf8(value: bytes) -> None:
-    """Raises `RecordFault`; msgspec looks only at the fields that somebody reads."""
-    try:
-        value.decode()
-    except UnicodeDecodeError as error:
-        raise RecordFault(Reason.NOT_UTF8, f"at byte {error.start}") from None
-
-
-def check_depth(value: bytes) -> None:
-    """Raises `RecordFault`."""
-    if nesting(value) > DEPTH_MAX:
-        raise RecordFault(Reason.TOO_DEEP, f"more than {DEPTH_MAX} levels")
-
-
-def nesting(value: bytes) -> int:
-    """The levels of nesting of a JSON text, at most as many as brackets open, and that is told where they are few.
-
-    Brackets inside strings are taken out only where they seem to matter.
-
-    >>> nesting(b"[" * 500 + b"]" * 500), nesting(b'["' + b"[" * 1000 + b'"]')
-    (500, 1)
-    """
-    opened = value.count(b"{") + value.count(b"[")
-    if opened <= DEPTH_MAX:
-        return opened
-    depth = _depth(value)
-    return depth if depth <= DEPTH_MAX else _depth(_STRING.sub(b"", value))
-
-
-def _depth(value: bytes) -> int:
-    steps = array("b", value.translate(_STEPS, _NO_BRACKETS))
-    return max(accumulate(steps), default=0)

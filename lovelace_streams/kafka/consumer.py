@@ -28,7 +28,7 @@ from lovelace_streams.kafka.start_offsets import Covers, Starts
 from lovelace_streams.kafka.topic_ids import REQUEST_SECONDS, TopicIds
 from lovelace_streams.observability import metrics
 from lovelace_streams.records import Envelope
-from lovelace_streams.runtime.offsets import Assignment, InHand
+from lovelace_streams.runtime.in_flight import Assignment, InHand
 from lovelace_streams.runtime.process import Outside
 from lovelace_streams.settings import KafkaSettings
 

@@ -13,7 +13,7 @@ from confluent_kafka import Message
 
 from lovelace_streams.observability import metrics
 from lovelace_streams.records import ITEMS_MAX, Origin, Record
-from lovelace_streams.runtime.offsets import Assignment
+from lovelace_streams.runtime.in_flight import Assignment
 
 JOB_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
 OURS = frozenset(

@@ -8,10 +8,13 @@ import bytewax.operators as op
 from bytewax.dataflow import Stream, operator
 
 from lovelace_streams.errors import DeploymentFault, RecordFault
-from lovelace_streams.operators.decode import Ports, Sorted, by_list, split
+from lovelace_streams.formats.decoder import Ports
+from lovelace_streams.operators.ports import Sorted, by_list, split
 from lovelace_streams.records import DeadLetter, Envelope, SkipReason
-from lovelace_streams.rows.declaration import Row, Skip
-from lovelace_streams.rows.normalizer import Normalizer, latest, normalizer
+from lovelace_streams.rows.declaration import Skip
+from lovelace_streams.rows.interpreter import latest
+from lovelace_streams.rows.normalizer import Normalizer, normalizer
+from lovelace_streams.rows.row import Row
 from lovelace_streams.sources.kafka import KafkaSource
 
 

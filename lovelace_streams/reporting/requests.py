@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from lovelace_streams.records import JobState
-from lovelace_streams.runtime.offsets import Range, summed
+from lovelace_streams.runtime.ranges import Range, summed
 
 RANGES_MAX = 5000
 """Ranges of one request: about half a megabyte."""

@@ -3,18 +3,9 @@
 `declaration` is what a row class says, `types` what a value becomes in a column, `normalizer` how an item becomes one.
 """
 
-from lovelace_streams.rows.declaration import (
-    UNSET,
-    Before,
-    Column,
-    Epoch,
-    From,
-    FromKafka,
-    Lenient,
-    Pii,
-    Row,
-    Skip,
-    Table,
-)
+from msgspec import UNSET
+
+from lovelace_streams.rows.declaration import Before, Column, Epoch, From, FromKafka, Lenient, Pii, Skip, Table
+from lovelace_streams.rows.row import Row
 
 __all__ = ["UNSET", "Before", "Column", "Epoch", "From", "FromKafka", "Lenient", "Pii", "Row", "Skip", "Table"]

@@ -14,7 +14,7 @@ from prometheus_client import Gauge
 
 from lovelace_streams.observability import metrics, tracing
 from lovelace_streams.records import Envelope
-from lovelace_streams.runtime.offsets import Assignment, InHand
+from lovelace_streams.runtime.in_flight import Assignment, InHand
 
 LOOK_SECONDS = 1.0
 

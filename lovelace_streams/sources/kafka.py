@@ -23,7 +23,8 @@ from lovelace_streams.kafka.consumer import Member
 from lovelace_streams.observability import metrics
 from lovelace_streams.records import DeadLetter, Envelope, JobState, Record, Settled
 from lovelace_streams.runtime.gauges import Standing, Watch
-from lovelace_streams.runtime.offsets import Assignment, InHand, Offsets
+from lovelace_streams.runtime.in_flight import Assignment, InHand
+from lovelace_streams.runtime.offsets import Offsets
 from lovelace_streams.runtime.process import Outside
 from lovelace_streams.settings import KafkaSettings
 

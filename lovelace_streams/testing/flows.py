@@ -16,12 +16,12 @@ from bytewax.dataflow import Dataflow
 from bytewax.testing import run_main
 
 from lovelace_streams.dead_letters.reader import DeadLettered, letter_of
+from lovelace_streams.delivery.block_writer import Carrier
 from lovelace_streams.flows.topology import journey_of
-from lovelace_streams.operators.progress import Reporter
-from lovelace_streams.operators.upsert import Carrier
 from lovelace_streams.records import Outcome, Settled
+from lovelace_streams.reporting.reporter import Reporter
 from lovelace_streams.reporting.status import Teller
-from lovelace_streams.runtime.offsets import InHand
+from lovelace_streams.runtime.in_flight import InHand
 from lovelace_streams.settings import Settings
 from lovelace_streams.sources.kafka import KafkaSource
 from lovelace_streams.testing.broker import Broker, Place

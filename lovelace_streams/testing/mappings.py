@@ -5,12 +5,14 @@ from typing import Any, cast
 
 import msgspec
 
-from lovelace_streams.formats.json import Events, JsonDecoder
-from lovelace_streams.operators.decode import Decoder, Skipped
+from lovelace_streams.formats.decoder import Decoder, Skipped
+from lovelace_streams.formats.events import Events
+from lovelace_streams.formats.json import JsonDecoder
 from lovelace_streams.operators.normalize import sort
 from lovelace_streams.records import DeadLetter, Envelope, Record
-from lovelace_streams.rows.declaration import Row
-from lovelace_streams.rows.normalizer import MapFunction, normalizer
+from lovelace_streams.rows.normalizer import normalizer
+from lovelace_streams.rows.row import Row
+from lovelace_streams.rows.targets import MapFunction
 from lovelace_streams.testing.messages import Message
 
 What = type[Row] | MapFunction | Events

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from lovelace_streams.admin.submit import Outgoing
+from lovelace_streams.flows.spec import Outgoing
 
 BEGIN = datetime(2024, 1, 1, tzinfo=UTC)
 """Kafka's timestamp of the first message, unless it says another; each later one is a millisecond newer."""

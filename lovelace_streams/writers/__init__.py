@@ -13,7 +13,7 @@ import msgspec
 
 from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.records import ITEMS_MAX, Reason
-from lovelace_streams.rows.declaration import Row
+from lovelace_streams.rows.row import Row
 
 
 class Entry(msgspec.Struct, gc=False):

@@ -3,8 +3,11 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from msgspec import UNSET
+
 from lovelace_streams.records import Reason
-from lovelace_streams.rows.declaration import UNSET, Row, Table
+from lovelace_streams.rows.declaration import Table
+from lovelace_streams.rows.row import Row
 from lovelace_streams.writers import Capabilities, End, Entry, Refusal, Result, items_of, superseded
 
 Check = Callable[[dict[str, Any]], bool]

@@ -13,11 +13,11 @@ import pytest
 from dataflows import discord_messages
 from dataflows.discord_messages import EVENTS, SCHEMA, SOURCE, messages
 from dataflows.discord_messages_sample import bad_messages, count_rows, dispatch, items, message, setup
+from lovelace_streams.delivery.blocks import entries_of
+from lovelace_streams.formats.decoder import Ports
 from lovelace_streams.formats.json import JsonDecoder
 from lovelace_streams.operators.batch import cut
-from lovelace_streams.operators.decode import Ports
 from lovelace_streams.operators.normalize import sort
-from lovelace_streams.operators.upsert import entries_of
 from lovelace_streams.records import Record
 from lovelace_streams.rows.normalizer import normalizer
 from lovelace_streams.settings import BatchPolicy, ClickHouseSettings

@@ -8,7 +8,8 @@ from bytewax import operators as op
 from bytewax.dataflow import Dataflow
 
 import lovelace_streams as ls
-from lovelace_streams.operators.decode import Ports, by_list, split
+from lovelace_streams.formats.decoder import Ports
+from lovelace_streams.operators.ports import by_list, split
 from lovelace_streams.records import DeadLetter, Envelope, Reason
 from lovelace_streams.testing import Message, run
 from lovelace_streams.writers.postgres import PostgresWriter

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from lovelace_streams.avro import AvroDecoder, JsonOrAvro
 from lovelace_streams.formats.avro import decoder
-from lovelace_streams.formats.json import Events, Items, JsonDecoder
+from lovelace_streams.formats.events import Events, Items
+from lovelace_streams.formats.json import JsonDecoder
 from lovelace_streams.records import Record
 from lovelace_streams.rows import Row, Skip
 from lovelace_streams.rows.normalizer import normalizer

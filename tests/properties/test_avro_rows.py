@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 
 from lovelace_streams.avro import AvroDecoder, JsonOrAvro
 from lovelace_streams.errors import RecordFault
-from lovelace_streams.formats.json import Items, JsonDecoder
+from lovelace_streams.formats.events import Items
+from lovelace_streams.formats.json import JsonDecoder
 from lovelace_streams.records import Envelope, Record
 from lovelace_streams.rows import From, Row, Skip
-from lovelace_streams.rows.normalizer import interpret, normalizer
+from lovelace_streams.rows.interpreter import interpret
+from lovelace_streams.rows.normalizer import normalizer
 from tests.properties.avro_schemas import LOGICALS, PRIMITIVES, Data, write
 
 NOW = 1_700_000_000_000

@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from lovelace_streams.errors import RecordFault
-from lovelace_streams.formats.json import Events, Items, JsonDecoder
-from lovelace_streams.operators.decode import sort as decode_all
+from lovelace_streams.formats.decoder import sort as decode_all
+from lovelace_streams.formats.events import Events, Items
+from lovelace_streams.formats.json import JsonDecoder
 from lovelace_streams.operators.normalize import sort as normalize_all
 from lovelace_streams.records import DeadLetter, Envelope, Origin, Reason, Record, SkipReason
 from lovelace_streams.rows import From, FromKafka, Row, Skip

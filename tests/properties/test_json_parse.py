@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lovelace_streams.errors import RecordFault
 from lovelace_streams.records import Reason
-from lovelace_streams.rows.types import _PLAIN, parse
+from lovelace_streams.rows.values import _PLAIN, parse
 
 NUMBERS = ["-0", "-0.0", "1.50", "1E5", "1e400", "1e-999999999", "9" * 18, "9" * 19, "18446744073709551616", "01", "1."]
 VALUES = st.recursive(

@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from lovelace_streams.api.ledger import Conflict, Intervals, Ledger
 from lovelace_streams.api.models import InputReceived, OpenJob, ProgressRequest, Status
-from lovelace_streams.runtime.offsets import Range, summed
+from lovelace_streams.runtime.ranges import Range, summed
 
 JOBS = ("a", "b")
 PIPELINES = ("flow", "shadow")

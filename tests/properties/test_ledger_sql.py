@@ -15,7 +15,7 @@ from lovelace_streams.api import ApiSettings
 from lovelace_streams.api.app import Service
 from lovelace_streams.api.ledger import Conflict, Ledger, UnknownJob
 from lovelace_streams.api.models import InputReceived, JobState, OpenJob, ProgressRequest
-from lovelace_streams.runtime.offsets import Range, summed
+from lovelace_streams.runtime.ranges import Range, summed
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TIMES = {"created_at", "completed_at", "signalled_at", "changed_at"}

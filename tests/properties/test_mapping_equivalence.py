@@ -14,10 +14,12 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from lovelace_streams.errors import RecordFault
-from lovelace_streams.formats.json import Events, Items, JsonDecoder
+from lovelace_streams.formats.events import Events, Items
+from lovelace_streams.formats.json import JsonDecoder
 from lovelace_streams.records import Envelope, Origin, Record
 from lovelace_streams.rows import Before, Epoch, From, FromKafka, Lenient, Row, Skip
-from lovelace_streams.rows.normalizer import RawItem, interpret, latest, normalizer
+from lovelace_streams.rows.interpreter import interpret, latest
+from lovelace_streams.rows.normalizer import RawItem, normalizer
 
 NOW = 1_700_000_000_000
 

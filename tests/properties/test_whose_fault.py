@@ -4,9 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lovelace_streams.delivery.retry import Backoff, FailFast, Patience, harmful
+from lovelace_streams.dead_letters.fail_fast import FailFast
+from lovelace_streams.delivery.retry import Patience, harmful
 from lovelace_streams.errors import DestinationFault
 from lovelace_streams.records import Reason
+from lovelace_streams.runtime.backoff import Backoff
 from lovelace_streams.writers import End, Entry, Refusal
 
 OUTAGES = ["57014", "53200", "XX000", "08006", "timeout", "53100", "53300", "25006", "55P03", "57P01", "57P03", "40001"]

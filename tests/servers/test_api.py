@@ -18,8 +18,8 @@ from lovelace_streams.api import ApiSettings
 from lovelace_streams.api.__main__ import main
 from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.local.processes import free_port
-from lovelace_streams.operators.progress import Reporter
 from lovelace_streams.records import Envelope, Outcome, Record, Settled
+from lovelace_streams.reporting.reporter import Reporter
 from lovelace_streams.settings import KafkaSettings, ProgressSettings, Settings
 from lovelace_streams.sources.kafka import KafkaSource
 from tests.servers.service import HEADERS, TOKEN, part, ready, report, running, until

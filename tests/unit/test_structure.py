@@ -217,7 +217,7 @@ def test_laws_are_cited_by_the_numbers_that_they_have() -> None:
 
     assert laws == kept == [str(number) for number in range(1, 11)]
     assert [f"{path}: law {number}" for number, path in found if number not in laws] == []
-    assert ("3", "lovelace_streams/runtime/offsets.py") in found, "a list of laws is read to its end"
+    assert ("3", "lovelace_streams/runtime/in_flight.py") in found, "a list of laws is read to its end"
 
 
 @pytest.mark.parametrize("history", histories(ROOT / "schemas" / "avro"), ids=lambda history: history.name)

@@ -17,11 +17,13 @@ from lovelace_streams.dead_letters.reader import DeadLettered, Filter, letter_of
 from lovelace_streams.errors import DeploymentFault, DestinationFault, LovelaceError
 from lovelace_streams.flows.discovery import flow_names, journey
 from lovelace_streams.flows.topology import Journey
+from lovelace_streams.formats.decoder import Decoder, Ports
 from lovelace_streams.kafka.topic_reader import messages
-from lovelace_streams.operators.decode import Decoder, Ports
 from lovelace_streams.records import Record
-from lovelace_streams.rows.declaration import From, Row
-from lovelace_streams.rows.normalizer import Place, RawItem, find
+from lovelace_streams.rows.declaration import From
+from lovelace_streams.rows.normalizer import RawItem
+from lovelace_streams.rows.paths import Place, find
+from lovelace_streams.rows.row import Row
 from lovelace_streams.settings import KafkaSettings
 
 log = structlog.get_logger(__name__)

@@ -21,7 +21,7 @@ import msgspec
 from lovelace_streams.formats.avro.reading import Wanted
 from lovelace_streams.formats.avro.resolution import matches, sources
 from lovelace_streams.formats.avro.schema import Node, Schema
-from lovelace_streams.rows.types import EPOCH
+from lovelace_streams.rows.coercion import EPOCH
 
 if TYPE_CHECKING:
     import pyarrow as pa

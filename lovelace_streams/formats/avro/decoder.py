@@ -14,11 +14,15 @@ from lovelace_streams.formats.avro.columns import Columns, Unlike, columns_are_k
 from lovelace_streams.formats.avro.reading import Read, Wanted, reading
 from lovelace_streams.formats.avro.registry import NoSchema, Registry
 from lovelace_streams.formats.avro.schema import Node, Schema, load
-from lovelace_streams.formats.json import Events, Items, JsonDecoder, fail_whole, hand_on, items_at
+from lovelace_streams.formats.events import Events, Items
+from lovelace_streams.formats.items import fail_whole, hand_on, items_at
+from lovelace_streams.formats.json import JsonDecoder
 from lovelace_streams.records import DeadLetter, Envelope, Reason, Record, SkipReason
-from lovelace_streams.rows.declaration import Row
-from lovelace_streams.rows.normalizer import MapFunction, RawItem, Target, find
-from lovelace_streams.rows.types import got
+from lovelace_streams.rows.normalizer import RawItem
+from lovelace_streams.rows.paths import find
+from lovelace_streams.rows.row import Row
+from lovelace_streams.rows.targets import MapFunction, Target
+from lovelace_streams.rows.values import got
 
 UNKNOWN_SECONDS = 60.0
 """How long an id that the registry does not know is not asked for again."""

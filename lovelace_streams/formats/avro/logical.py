@@ -12,7 +12,7 @@ from uuid import UUID
 
 import msgspec
 
-from lovelace_streams.rows.types import EPOCH
+from lovelace_streams.rows.coercion import EPOCH
 
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 _EPOCH_LOCAL = datetime(1970, 1, 1)  # noqa: DTZ001 - a local timestamp has no zone: rows refuse it, functions may not

@@ -16,7 +16,7 @@ from lovelace_streams.errors import RecordFault
 from lovelace_streams.formats.avro.logical import converter
 from lovelace_streams.formats.avro.resolution import branch_for, logical_of, matches, sources
 from lovelace_streams.formats.avro.schema import REQUIRED, Node
-from lovelace_streams.formats.json import DEPTH_MAX
+from lovelace_streams.formats.limits import DEPTH_MAX
 from lovelace_streams.records import ITEMS_MAX, Reason
 
 Wanted = dict[str, "Wanted | None"]

@@ -14,7 +14,7 @@ from fastavro.schema import fingerprint, to_parsing_canonical_form
 
 from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.formats.avro.logical import Logical, converter
-from lovelace_streams.formats.json import DEPTH_MAX, nesting
+from lovelace_streams.formats.limits import DEPTH_MAX, nesting
 
 PRIMITIVES = frozenset({"null", "boolean", "int", "long", "float", "double", "bytes", "string"})
 REQUIRED = msgspec.UNSET

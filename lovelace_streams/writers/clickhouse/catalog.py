@@ -11,7 +11,8 @@ import msgspec
 
 from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.records import Reason
-from lovelace_streams.rows.declaration import Column, Row, Table
+from lovelace_streams.rows.declaration import Column, Table
+from lovelace_streams.rows.row import Row
 from lovelace_streams.writers import Entry
 from lovelace_streams.writers.clickhouse.native import Pack, halves, pack
 from lovelace_streams.writers.clickhouse.types import (

@@ -24,7 +24,8 @@ from decimal import Decimal
 from typing import Any, get_args, get_origin
 from uuid import UUID
 
-from lovelace_streams.rows.declaration import Column, Row
+from lovelace_streams.rows.declaration import Column
+from lovelace_streams.rows.row import Row
 from lovelace_streams.writers.clickhouse.catalog import quoted
 from lovelace_streams.writers.postgres.types import scalar
 

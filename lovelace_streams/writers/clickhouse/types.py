@@ -18,9 +18,9 @@ from typing import Any, get_args, get_origin
 from uuid import UUID
 
 import msgspec
+from msgspec import UNSET
 
 from lovelace_streams.records import Reason
-from lovelace_streams.rows.declaration import UNSET
 from lovelace_streams.writers import Refusal
 from lovelace_streams.writers.postgres.types import scalar
 

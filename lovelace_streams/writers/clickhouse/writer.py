@@ -13,7 +13,7 @@ import structlog
 
 from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.records import Reason
-from lovelace_streams.rows.declaration import Row
+from lovelace_streams.rows.row import Row
 from lovelace_streams.settings import ClickHouseSettings
 from lovelace_streams.writers import Capabilities, End, Entry, Refusal, Result, items_of
 from lovelace_streams.writers.clickhouse.catalog import Shape, columns_of, inspect, qualified

@@ -21,7 +21,8 @@ from psycopg.rows import namedtuple_row
 
 from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.records import Reason
-from lovelace_streams.rows.declaration import Column, Row, Table
+from lovelace_streams.rows.declaration import Column, Table
+from lovelace_streams.rows.row import Row
 from lovelace_streams.writers import Refusal
 from lovelace_streams.writers.postgres.types import TypeInfo, exact_key, holds
 

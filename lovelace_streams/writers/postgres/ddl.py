@@ -20,7 +20,8 @@ from uuid import UUID
 
 from psycopg import sql
 
-from lovelace_streams.rows.declaration import Column, Row
+from lovelace_streams.rows.declaration import Column
+from lovelace_streams.rows.row import Row
 from lovelace_streams.writers.postgres.catalog import identifier
 from lovelace_streams.writers.postgres.types import scalar
 

@@ -12,7 +12,7 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import namedtuple_row
 
-from lovelace_streams.rows.declaration import Row
+from lovelace_streams.rows.row import Row
 from lovelace_streams.writers import Evolution
 from lovelace_streams.writers.postgres.catalog import COLUMNS, RELATION, identifier, name_parts, problems_of
 from lovelace_streams.writers.postgres.ddl import add_column, create_table

@@ -20,10 +20,11 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-from msgspec import UnsetType
+from msgspec import UNSET, UnsetType
 
 from lovelace_streams.errors import DestinationFault
-from lovelace_streams.rows.declaration import UNSET, Column, Row
+from lovelace_streams.rows.declaration import Column
+from lovelace_streams.rows.row import Row
 from lovelace_streams.writers import Entry
 from lovelace_streams.writers.postgres.catalog import Link, Order, Shape
 from lovelace_streams.writers.postgres.sql import Plan, Unfit, identity_of, plain_identity

@@ -12,7 +12,8 @@ from typing import Any
 
 from psycopg import sql
 
-from lovelace_streams.rows.declaration import Column, Row, Table
+from lovelace_streams.rows.declaration import Column, Table
+from lovelace_streams.rows.row import Row
 from lovelace_streams.writers.postgres.catalog import Shape, identifier
 from lovelace_streams.writers.postgres.subtransactions import script
 from lovelace_streams.writers.postgres.types import Spelled, Speller, TypeInfo, certain, fits_bigint, speller

@@ -21,7 +21,7 @@ from psycopg import sql
 
 from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.records import Reason
-from lovelace_streams.rows.declaration import Row
+from lovelace_streams.rows.row import Row
 from lovelace_streams.settings import PostgresSettings
 from lovelace_streams.writers import Capabilities, End, Entry, Evolution, Refusal, Result, items_of, superseded
 from lovelace_streams.writers.isolation import Refused, isolate

@@ -10,7 +10,7 @@ from lovelace_streams.admin.times import instant
 from lovelace_streams.dead_letters.reader import DeadLettered, Filter, summary
 from lovelace_streams.dead_letters.replay import Choice, Fate, Ledger, choose, counted, replay_headers
 from lovelace_streams.kafka.headers import parse_origin
-from lovelace_streams.runtime.offsets import FailedItems
+from lovelace_streams.runtime.ranges import FailedItems
 
 ALL = Filter()
 

@@ -3,9 +3,11 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lovelace_streams.delivery.retry import HELD_BYTES
+from lovelace_streams.dead_letters.fail_fast import HELD_BYTES
+from lovelace_streams.dead_letters.headers import NAMES_MAX, _names, letter_headers
+from lovelace_streams.dead_letters.letter import Letter
+from lovelace_streams.dead_letters.sender import PostOffice
 from lovelace_streams.kafka.headers import parse_origin
-from lovelace_streams.operators.dead_letter import NAMES_MAX, Letter, PostOffice, _names, letter_headers
 from lovelace_streams.records import DeadLetter, Origin, Outcome, Reason, Record
 from lovelace_streams.settings import KafkaSettings
 from lovelace_streams.sources.kafka import KafkaSource

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+from lovelace_streams.dead_letters.sender import PostOffice
+from lovelace_streams.delivery.block_writer import GATHER_SECONDS, LARGE, Carrier
 from lovelace_streams.errors import DestinationFault
-from lovelace_streams.operators.dead_letter import PostOffice
-from lovelace_streams.operators.upsert import GATHER_SECONDS, LARGE, Carrier
 from lovelace_streams.records import Batch, DeadLetter, Envelope, Outcome, Reason, Record
 from lovelace_streams.rows import Row
 from lovelace_streams.settings import KafkaSettings

@@ -8,8 +8,10 @@ import msgspec
 import pytest
 
 from lovelace_streams.errors import RecordFault
-from lovelace_streams.formats.json import DEPTH_MAX, Events, Items, JsonDecoder, nesting
-from lovelace_streams.operators.decode import sort
+from lovelace_streams.formats.decoder import sort
+from lovelace_streams.formats.events import Events, Items
+from lovelace_streams.formats.json import JsonDecoder
+from lovelace_streams.formats.limits import DEPTH_MAX, nesting
 from lovelace_streams.records import ITEMS_MAX, DeadLetter, Envelope, Origin, Record, SkipReason
 from lovelace_streams.rows import Before, From, FromKafka, Row, Skip
 from lovelace_streams.rows.normalizer import RawItem, normalizer

@@ -7,7 +7,7 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 
 from lovelace_streams.kafka.consumer import LIST, Member
-from lovelace_streams.runtime.offsets import InHand
+from lovelace_streams.runtime.in_flight import InHand
 from lovelace_streams.settings import KafkaSettings
 from lovelace_streams.testing.broker import Broker
 

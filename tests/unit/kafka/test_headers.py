@@ -6,7 +6,7 @@ import pytest
 
 from lovelace_streams.kafka.headers import parse_origin, record_of, records_of
 from lovelace_streams.observability.metrics import BAD_HEADERS
-from lovelace_streams.runtime.offsets import Assignment
+from lovelace_streams.runtime.in_flight import Assignment
 from lovelace_streams.testing.broker import Stored
 
 JOB = [("lovelace-job-id", b"a"), ("lovelace-job-attempt", b"2"), ("lovelace-items", b"1")]

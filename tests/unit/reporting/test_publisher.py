@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lovelace_streams.operators.aggregate_progress import RETRY_SECONDS, JobProgress, Jobs
 from lovelace_streams.records import JobState
+from lovelace_streams.reporting.publisher import RETRY_SECONDS, JobProgress, Jobs
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 

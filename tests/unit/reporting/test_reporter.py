@@ -8,8 +8,8 @@ from threading import Thread
 
 import pytest
 
-from lovelace_streams.operators.progress import PACE, Reporter
 from lovelace_streams.records import Envelope, Outcome, Record, Settled
+from lovelace_streams.reporting.reporter import PACE, Reporter
 from lovelace_streams.reporting.status import Teller
 from lovelace_streams.runtime import gauges as watch
 from lovelace_streams.settings import KafkaSettings, ProgressSettings

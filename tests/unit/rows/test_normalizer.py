@@ -15,10 +15,12 @@ import msgspec
 import pytest
 
 from lovelace_streams.errors import DeploymentFault, RecordFault
-from lovelace_streams.formats.json import Events, Items, JsonDecoder
+from lovelace_streams.formats.events import Events, Items
+from lovelace_streams.formats.json import JsonDecoder
 from lovelace_streams.records import Envelope, Origin, Record
 from lovelace_streams.rows import UNSET, Before, Epoch, From, FromKafka, Lenient, Row, Skip
-from lovelace_streams.rows.normalizer import interpret, normalizer
+from lovelace_streams.rows.interpreter import interpret
+from lovelace_streams.rows.normalizer import normalizer
 
 NOW = 1_700_000_000_000
 

@@ -9,7 +9,7 @@ from prometheus_client import REGISTRY
 from lovelace_streams.observability import metrics
 from lovelace_streams.records import Envelope, Outcome, Record, Settled
 from lovelace_streams.runtime.gauges import Standing, Watch
-from lovelace_streams.runtime.offsets import InHand
+from lovelace_streams.runtime.in_flight import InHand
 
 TOPIC = "raw"
 

@@ -9,17 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lovelace_streams.records import Envelope, Origin, Outcome, Record, Settled, SkipReason
-from lovelace_streams.runtime.offsets import (
-    SPAN_MAX,
-    InHand,
-    Offsets,
-    OriginItem,
-    Range,
-    failed_items,
-    joined,
-    ranges_of,
-    summed,
-)
+from lovelace_streams.runtime.in_flight import InHand
+from lovelace_streams.runtime.offsets import Offsets
+from lovelace_streams.runtime.ranges import SPAN_MAX, OriginItem, Range, failed_items, joined, ranges_of, summed
 
 SPANS = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 8)), max_size=40)
 ENDS = [Outcome.WRITTEN, Outcome.SUPERSEDED, Outcome.SKIPPED, Outcome.DEAD_LETTERED]

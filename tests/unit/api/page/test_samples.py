@@ -7,8 +7,8 @@ import pytest
 
 from lovelace_streams import From, JsonDecoder, Pii, Row
 from lovelace_streams.api.page.samples import fields_of
-from lovelace_streams.formats.json import Events, Items
-from lovelace_streams.operators.decode import Ports
+from lovelace_streams.formats.decoder import Ports
+from lovelace_streams.formats.events import Events, Items
 from lovelace_streams.records import Record
 from lovelace_streams.rows import Skip
 

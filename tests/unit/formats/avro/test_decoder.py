@@ -24,7 +24,8 @@ from lovelace_streams import KafkaSettings, KafkaSource, Settings
 from lovelace_streams.avro import AvroDecoder, Confluent, JsonOrAvro, SingleObject, parse
 from lovelace_streams.errors import DeploymentFault, DestinationFault, RecordFault
 from lovelace_streams.formats.avro.reading import reading
-from lovelace_streams.formats.json import Items, JsonDecoder
+from lovelace_streams.formats.events import Items
+from lovelace_streams.formats.json import JsonDecoder
 from lovelace_streams.records import Record
 from lovelace_streams.rows import From, Row
 from lovelace_streams.rows.normalizer import normalizer

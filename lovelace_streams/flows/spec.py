@@ -1,0 +1,43 @@
+"""What the command line must know of a dataflow, said by the dataflow itself in `SOURCE`."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+
+from lovelace_streams.rows.row import Row
+
+
+class Outgoing(msgspec.Struct, gc=False):
+    """One raw message to send: its key, its bytes, and how many items it holds (the header `lovelace-items`)."""
+
+    key: bytes
+    value: bytes
+    items: int = 1
+
+
+class Source(msgspec.Struct, frozen=True):
+    """What the command line must know of a dataflow: its topic, its rows, and how payloads become messages."""
+
+    name: str
+    topic: str
+    rows: tuple[type[Row], ...]
+    messages: Callable[..., Iterator[Outgoing]]
+    """`(payload, guild)` → messages; raises `ValueError` for what can't be sent."""
+    row: str = "item"
+
+
+def keyed_by(*fields: str) -> Callable[[Any], Iterator[Outgoing]]:
+    """`Source.messages` where a payload is one item: sent as it is, one row's payloads in one partition.
+
+    >>> [message] = keyed_by("id")({"id": 7, "name": "seven"})
+    >>> message.key, message.value
+    (b'7', b'{"id":7,"name":"seven"}')
+    """
+
+    def messages(payload: Any) -> Iterator[Outgoing]:
+        named = payload if isinstance(payload, dict) else {}
+        key = ":".join(str(named.get(field, "")) for field in fields)
+        yield Outgoing(key.encode("utf-8", "replace"), msgspec.json.encode(payload))
+
+    return messages

@@ -1,0 +1,60 @@
+"""Three ports: how a list that was sorted by plain code becomes the streams `oks`, `errs` and `skipped`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
+
+import bytewax.operators as op
+from bytewax.dataflow import Stream
+
+from lovelace_streams.formats.decoder import Ports
+from lovelace_streams.observability import tracing
+from lovelace_streams.records import DeadLetter, Envelope, Outcome, Settled
+
+
+@dataclass(frozen=True)
+class Sorted:
+    """Three ports: items to go on with, dead letters, and what was skipped with its reason."""
+
+    oks: Stream[Envelope[Any]]
+    errs: Stream[DeadLetter]
+    skipped: Stream[Settled]
+
+
+def by_list(step: str, sort: Callable[[list[Envelope[Any]]], Ports]) -> Callable[[list[Envelope[Any]]], list[Ports]]:
+    """Sort list by list, each in a span of its own."""
+
+    def sort_list(envelopes: list[Envelope[Any]]) -> list[Ports]:
+        with tracing.step(step, envelopes[0].record, taken=len(envelopes)) as span:
+            ports = sort(envelopes)
+            span.set(**ports.sizes)
+        return [ports]
+
+    return sort_list
+
+
+def split(sorted_lists: Stream[Ports]) -> Sorted:
+    """Unpack lists of three into three streams."""
+    return Sorted(
+        oks=op.flat_map_batch("oks", sorted_lists, _oks),
+        errs=op.flat_map_batch("errs", sorted_lists, _errs),
+        skipped=op.flat_map_batch("skipped", sorted_lists, _skipped),
+    )
+
+
+def _oks(lists: list[Ports]) -> list[Envelope[Any]]:
+    return [envelope for ports in lists for envelope in ports.oks]
+
+
+def _errs(lists: list[Ports]) -> list[DeadLetter]:
+    return [letter for ports in lists for letter in ports.errs]
+
+
+def _skipped(lists: list[Ports]) -> list[Settled]:
+    pairs = sorted((pair for ports in lists for pair in ports.skipped), key=itemgetter(0))
+    return [
+        Settled(Outcome.SKIPPED, [envelope for _, envelope in group], reason)
+        for reason, group in groupby(pairs, key=itemgetter(0))
+    ]

@@ -1,0 +1,287 @@
+"""States of jobs to a topic, each with its rate and estimated end.
+
+The progress service answers absolute, versioned states, so nothing is summed here: of each job the highest version
+counts, whoever it came from. A flow in a consumer group has no stateful step (no key is anybody's alone); every worker
+keeps the jobs it has heard of, and publishes what the service answered it. The last states of a job come when its topic
+has fallen silent, hence the source tells them (`listen`) and serves the publishing.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from datetime import UTC, datetime, timedelta
+from time import monotonic
+from typing import Any
+
+import msgspec
+import structlog
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from lovelace_streams.kafka.client import common_config
+from lovelace_streams.kafka.topic_ids import REQUEST_SECONDS
+from lovelace_streams.observability import metrics
+from lovelace_streams.records import JobState
+from lovelace_streams.reporting.rates import Rate
+from lovelace_streams.sources.kafka import KafkaSource
+
+log = structlog.get_logger(__name__)
+
+
+EVERY_SECONDS = 1.0
+JOBS_MAX = 1000
+"""Jobs that a worker keeps; past it the one it has not heard of for longest goes."""
+RETRY_SECONDS = 5.0
+NO_MATTER = {
+    KafkaError.NO_ERROR,
+    KafkaError.TOPIC_ALREADY_EXISTS,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+}
+"""Answers to making the topic with which it may well be there: publishing will tell."""
+FINAL = {"completed", "closed"}
+"""States after which nothing is expected."""
+
+
+class JobProgress(JobState, frozen=True):
+    """A job as the progress service sees it, with how fast it goes: what is published, as JSON."""
+
+    done: int
+    """`succeeded + failed + skipped`."""
+    items_per_second: float | None
+    """Over the last minute, of all workers together; None while there is nothing to tell by."""
+    estimated_end: datetime | None
+    """When `total_items` are done at that rate; None where nobody can say."""
+    at: datetime
+    """When this worker heard of it."""
+
+
+class Job:
+    """One job: its newest state, how fast it goes, and what of it was published."""
+
+    __slots__ = ("due", "latest", "rate", "repeats", "told", "under_way")
+
+    def __init__(self) -> None:
+        self.rate = Rate()
+        self.latest: JobProgress | None = None
+        self.told = -1
+        """The highest version that was published."""
+        self.due = 0.0
+        """When the next message may go."""
+        self.repeats = 1
+        self.under_way = False
+
+    @property
+    def version(self) -> int:
+        """Of the newest state, -1 before the first."""
+        return -1 if self.latest is None else self.latest.version
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing more is expected."""
+        return self.latest is not None and self.latest.status in FINAL
+
+    @property
+    def untold(self) -> bool:
+        """Whether something of it was not published yet."""
+        return self.version > self.told
+
+
+class Jobs:
+    """What is known of each job and what of it is due to be published; no clock and no Kafka of its own."""
+
+    def __init__(self, every: float = EVERY_SECONDS, most: int = JOBS_MAX) -> None:
+        self._every = every
+        self._most = most
+        self._jobs: OrderedDict[str, Job] = OrderedDict()
+
+    def hear(self, states: Iterable[JobState], now: float, at: datetime) -> list[JobProgress]:
+        """Take the states of an answer; give those that are newer than what is known, with rate and end."""
+        newer = []
+        for state in states:
+            job = self._job(state.job_id)
+            if state.version <= job.version:
+                continue
+            done = state.succeeded + state.failed + state.skipped
+            job.rate.add(now, done)
+            rate, left = job.rate.per_second(now), job.rate.seconds_left(now, state.total_items)
+            job.latest = JobProgress(
+                **msgspec.structs.asdict(state),
+                done=done,
+                items_per_second=None if rate is None else round(rate, 3),
+                estimated_end=None if state.status in FINAL else _end(at, left),
+                at=at,
+            )
+            job.repeats = 1
+            if job.final:
+                job.due = now
+            newer.append(job.latest)
+        return newer
+
+    def due(self, now: float, *, ending: bool = False) -> list[JobProgress]:
+        """What is to be published now, each handed out once; with `ending` all that was not published."""
+        due = []
+        for job in self._jobs.values():
+            if job.latest is None or job.under_way or not (now >= job.due or (ending and job.untold)):
+                continue
+            if job.untold or job.final:
+                job.under_way = True
+                job.due = now + self._every
+                due.append(job.latest)
+        return due
+
+    def delivered(self, progress: JobProgress, now: float) -> None:
+        """The broker has it. A final state is said once more before the job is forgotten.
+
+        Another worker may have held back an older one meanwhile, for `every` seconds at most, and what was written
+        last is what compaction keeps.
+        """
+        if (job := self._jobs.get(progress.job_id)) is None:
+            return
+        job.under_way = False
+        job.told = max(job.told, progress.version)
+        if job.final and not job.untold:
+            if not job.repeats:
+                del self._jobs[progress.job_id]
+            job.repeats -= 1
+            job.due = now + 2 * self._every
+
+    def refused(self, progress: JobProgress, now: float) -> None:
+        """It could not be published: the newest that is known then goes a while later."""
+        if job := self._jobs.get(progress.job_id):
+            job.under_way = False
+            job.due = now + RETRY_SECONDS
+
+    @property
+    def untold(self) -> bool:
+        """Whether something was not published yet."""
+        return any(job.untold for job in self._jobs.values())
+
+    def _job(self, job_id: str) -> Job:
+        job = self._jobs.setdefault(job_id, Job())
+        self._jobs.move_to_end(job_id)
+        if len(self._jobs) > self._most:
+            quiet = next((name for name, each in self._jobs.items() if not each.untold and name != job_id), None)
+            self._jobs.pop(quiet or next(iter(self._jobs)))
+        return job
+
+
+class Publisher:
+    """Publishes what is due; served by the source, which waits for nothing of it but, within the drain, the broker."""
+
+    def __init__(
+        self, source: KafkaSource, topic: str | None, every: float, clock: Callable[[], float] = monotonic
+    ) -> None:
+        self._source = source
+        self._named = topic
+        self._clock = clock
+        self._jobs = Jobs(every)
+        self._heard: list[JobProgress] = []
+        self._producer: Producer | None = None
+        self._admin: AdminClient | None = None
+        self._making: Future[Any] | None = None
+        self._made = False
+        self._make_after = 0.0
+        self._refused = False
+
+    @property
+    def topic(self) -> str:
+        """Where it is published."""
+        return self._named or f"{self._source.pipeline}.progress"
+
+    def hear(self, states: Iterable[JobState]) -> None:
+        """Take the states of an answer of the progress service."""
+        heard = self._jobs.hear(states, self._clock(), datetime.now(UTC))
+        self._heard = [*self._heard[-JOBS_MAX:], *heard]
+
+    def take(self, states: list[JobState]) -> list[JobProgress]:  # noqa: ARG002
+        """What was heard since the last call: states are told before they flow."""
+        heard, self._heard = self._heard, []
+        return heard
+
+    def serve(self, *, idle: bool, between: bool) -> None:  # noqa: ARG002
+        """Make the topic, publish what is due, take the acknowledgements; waits for nothing."""
+        if self._source.ledger_cover is None:  # no progress service: there is nothing to tell
+            return
+        if not self._made:
+            self._make_topic()
+            return
+        if self._producer is None:
+            more = {"enable.idempotence": True, "acks": "all", "delivery.timeout.ms": 30_000}
+            self._producer = self._source.outside.producer(common_config(self._source.settings, **more))
+        self._producer.poll(0)
+        for progress in self._jobs.due(self._clock(), ending=self._source.ending and not self._refused):
+            self._publish(progress)
+
+    def unfinished(self) -> bool:
+        """States that were not acknowledged; where publishing fails nobody waits for it."""
+        return self._jobs.untold and not self._refused
+
+    def revoke(self, seconds: float) -> None:
+        """States are nobody's alone: whoever heard of them publishes them."""
+
+    def full(self) -> bool:
+        """Nothing that is read waits here."""
+        return False
+
+    def close(self) -> None:
+        """A last chance for what is under way."""
+        if self._producer is not None and self.unfinished():
+            self._producer.flush(1.0)
+
+    def _publish(self, progress: JobProgress) -> None:
+        assert self._producer is not None
+
+        def delivered(error: KafkaError | None, _message: Message) -> None:
+            if error is None:
+                self._jobs.delivered(progress, self._clock())
+                self._refused = False
+                metrics.PUBLISHED.labels(self._source.pipeline, "delivered").inc()
+            else:
+                self._refuse(progress, error)
+
+        try:
+            self._producer.produce(
+                self.topic, msgspec.json.encode(progress), progress.job_id.encode(), on_delivery=delivered
+            )
+        except KafkaException as error:
+            self._refuse(progress, error.args[0])
+        except BufferError:
+            self._jobs.refused(progress, self._clock())
+
+    def _refuse(self, progress: JobProgress, error: KafkaError) -> None:
+        self._jobs.refused(progress, self._clock())
+        metrics.PUBLISHED.labels(self._source.pipeline, "refused").inc()
+        self._complain(error)
+
+    def _complain(self, error: KafkaError) -> None:
+        if not self._refused:
+            log.warning("progress can't be published; records are not held up", topic=self.topic, error=error.name())
+        self._refused = True
+
+    def _make_topic(self) -> None:
+        """Have the topic made, in the background; a broker that will not is asked no more, one that is away is."""
+        if self._making is None:
+            if self._clock() < self._make_after:
+                return
+            self._admin = self._admin or self._source.outside.admin(common_config(self._source.settings))
+            new = NewTopic(self.topic, num_partitions=1, config={"cleanup.policy": "compact"})
+            self._making = self._admin.create_topics([new], request_timeout=REQUEST_SECONDS)[self.topic]
+        if not self._making.done():
+            return
+        answer, self._making = self._making.exception(), None
+        code = answer.args[0].code() if isinstance(answer, KafkaException) else KafkaError.NO_ERROR
+        self._made = code >= 0 and not KafkaError(code).retriable()
+        if code not in NO_MATTER:
+            self._complain(KafkaError(code))
+        if self._made:
+            self._admin = None
+        else:
+            self._make_after = self._clock() + RETRY_SECONDS
+
+
+def _end(at: datetime, seconds: float | None) -> datetime | None:
+    try:
+        return None if seconds is None else at + timedelta(seconds=round(seconds))
+    except OverflowError:  # at that rate, never
+        return None

@@ -1,0 +1,252 @@
+"""A plain value → a column's value, a function for each type: the authoritative side of `types`.
+
+No `strict=False` anywhere: it takes 1.0 for an int and "true" for a bool.
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from enum import Enum
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from lovelace_streams.records import Reason
+from lovelace_streams.rows.values import DIGITS_MAX, INT_MAX, INT_MIN, Misfit, fraction, got
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+WORDS = {
+    **dict.fromkeys(("1", "true", "t", "yes", "y", "on"), True),
+    **dict.fromkeys(("0", "false", "f", "no", "n", "off"), False),
+}
+"""What `Lenient` takes for a `bool`, in any case: the words that Postgres takes."""
+_INTEGER = re.compile(r"-?[0-9]+", re.ASCII)
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?", re.ASCII)
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_NUMERIC_EXPONENTS = range(-16383, 131072)  # what Postgres' numeric can hold
+
+
+def wrong_type(expected: str, value: Any) -> Misfit:
+    return Misfit(Reason.WRONG_TYPE, expected, got(value))
+
+
+def to_int(value: Any) -> int:
+    if isinstance(value, str):
+        if not (value.isascii() and value.isdigit()) and not _INTEGER.fullmatch(value):
+            raise wrong_type("int", value)
+        if len(value) >= DIGITS_MAX:
+            raise Misfit(Reason.OUT_OF_RANGE, "int of 64 bits", "a longer one")
+        value = int(value)
+    elif isinstance(value, Decimal) and value.is_finite() and value.adjusted() + 2 >= DIGITS_MAX:
+        raise Misfit(Reason.OUT_OF_RANGE, "int of 64 bits", "a longer one")
+    elif isinstance(value, bool) or not isinstance(value, int):
+        raise wrong_type("int", value)
+    if not INT_MIN <= value <= INT_MAX:
+        raise Misfit(Reason.OUT_OF_RANGE, "int of 64 bits", "a longer one")
+    return int(value)
+
+
+def to_str(value: Any) -> str:
+    if not isinstance(value, str):
+        raise wrong_type("str", value)
+    if not value.isprintable():  # neither NUL nor surrogates are printable, and most text is
+        if "\0" in value:
+            raise Misfit(Reason.BAD_VALUE, "str", "str with NUL")
+        if _SURROGATE.search(value):
+            raise Misfit(Reason.BAD_VALUE, "str", "str with a lone surrogate")
+    return value
+
+
+def to_lenient_str(value: Any) -> str:
+    if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
+        return str(value)
+    return to_str(value)
+
+
+def to_bool(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise wrong_type("bool", value)
+    return value
+
+
+def to_lenient_bool(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, list | dict) or value is None:
+        raise wrong_type("bool", value)
+    word = WORDS.get(str(value).lower())
+    if word is None:
+        raise Misfit(Reason.BAD_VALUE, "bool", f"{got(value)} that says neither")
+    return word
+
+
+def to_float(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        raise wrong_type("float", value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise Misfit(Reason.OUT_OF_RANGE, "float", "a number that is not finite")
+    return number
+
+
+def to_decimal(value: Any) -> Decimal:
+    if isinstance(value, str):
+        if not _NUMBER.fullmatch(value):
+            raise Misfit(Reason.BAD_VALUE, "Decimal", "str that is no number")
+        value = fraction(value)
+    elif isinstance(value, float):
+        value = Decimal(repr(value))
+    elif isinstance(value, bool) or not isinstance(value, int | Decimal):
+        raise wrong_type("Decimal", value)
+    number = Decimal(value)
+    if not number.is_finite():
+        raise Misfit(Reason.OUT_OF_RANGE, "Decimal", "a number that is not finite")
+    exponent = number.as_tuple().exponent
+    if number and not (number.adjusted() in _NUMERIC_EXPONENTS and int(exponent) in _NUMERIC_EXPONENTS):
+        raise Misfit(Reason.OUT_OF_RANGE, "Decimal", "a number past Postgres' numeric")
+    return number
+
+
+def to_datetime(value: Any) -> datetime:
+    if isinstance(value, str):
+        try:
+            value = msgspec.convert(value, datetime)
+        except ValueError:  # RFC 3339 only; ISO 8601 knows more forms
+            try:
+                value = datetime.fromisoformat(value)
+            except ValueError:
+                raise Misfit(Reason.BAD_VALUE, "datetime", "str that is no ISO datetime") from None
+    elif not isinstance(value, datetime):
+        raise wrong_type("datetime", value)
+    return utc(value)
+
+
+def utc(value: datetime) -> datetime:
+    """The same instant in UTC; raises `Misfit` for a naive one, and where UTC leaves the years 1 to 9999."""
+    if value.utcoffset() is None:
+        raise Misfit(Reason.BAD_VALUE, "datetime with offset", "one without")
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise Misfit(Reason.BAD_VALUE, "datetime", "one past the years 1 to 9999") from None
+
+
+def after_epoch(microseconds: int) -> datetime:
+    """An instant given as microseconds since 1970; raises `Misfit`."""
+    try:
+        return EPOCH + timedelta(microseconds=microseconds)
+    except OverflowError:
+        raise Misfit(Reason.BAD_VALUE, "datetime", "a number past the years 1 to 9999") from None
+
+
+def epoch_of(scale: int) -> Callable[[Any], datetime]:
+    def coerce(value: Any) -> datetime:
+        if isinstance(value, datetime):
+            return utc(value)
+        if isinstance(value, str):
+            if not _NUMBER.fullmatch(value):
+                raise Misfit(Reason.BAD_VALUE, "number since 1970", "str that is no number")
+            value = fraction(value)
+        if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+            raise wrong_type("number since 1970", value)
+        if isinstance(value, int):
+            return after_epoch(value * scale)
+        if not math.isfinite(float(value)):
+            raise Misfit(Reason.BAD_VALUE, "datetime", "a number past the years 1 to 9999")
+        return after_epoch(round(float(value) * scale))
+
+    return coerce
+
+
+def to_date(value: Any) -> date:
+    if isinstance(value, str):
+        try:
+            return msgspec.convert(value, date)
+        except ValueError:  # a lone surrogate raises UnicodeEncodeError
+            raise Misfit(Reason.BAD_VALUE, "date", "str that is no ISO date") from None
+    if isinstance(value, datetime) or not isinstance(value, date):
+        raise wrong_type("date", value)
+    return value
+
+
+def to_uuid(value: Any) -> UUID:
+    if isinstance(value, str):
+        try:
+            return msgspec.convert(value, UUID)
+        except ValueError:
+            raise Misfit(Reason.BAD_VALUE, "UUID", "str that is none") from None
+    if not isinstance(value, UUID):
+        raise wrong_type("UUID", value)
+    return value
+
+
+def plain_json(value: Any) -> Any:
+    """What JSONB takes: no NUL and no lone surrogate anywhere, ints of 64 bits, finite floats; raises `Misfit`."""
+    if isinstance(value, str):
+        return to_str(value)
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return to_int(value)
+    if isinstance(value, float | Decimal):
+        return to_float(value)
+    if isinstance(value, Mapping):
+        return {to_str(name): plain_json(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_json(inner) for inner in value]
+    raise wrong_type("JSON", value)
+
+
+def json_of(expected: str, wanted: tuple[type, ...], target: Any) -> Callable[[Any], Any]:
+    def coerce(value: Any) -> Any:
+        if target is not None and isinstance(target, type) and isinstance(value, target):
+            return value  # a Struct already, made by a function
+        if wanted and not isinstance(value, wanted):
+            raise wrong_type(expected, value)
+        plain = plain_json(value)
+        if target is None:
+            return plain
+        try:
+            return msgspec.convert(plain, target)
+        except msgspec.ValidationError as error:
+            inner = re.search(r" - at `(?:key in )?\$([^`]*)`$", str(error))  # its text may quote a value
+            path = inner[1] if inner else ""
+            raise Misfit(Reason.WRONG_TYPE, expected, f"{got(value)} that does not fit", path) from None
+        except Exception as error:  # noqa: BLE001 - its own __post_init__ may raise anything
+            raise Misfit(Reason.RULE, expected, type(error).__name__) from None
+
+    return coerce
+
+
+def choice_of(expected: str, members: dict[Any, Any]) -> Callable[[Any], Any]:
+    kinds = {type(value) for value in members}
+
+    def coerce(value: Any) -> Any:
+        if isinstance(value, Enum) and value in members.values():
+            return value
+        if isinstance(value, Decimal):
+            value = to_float(value)
+        if type(value) not in kinds:
+            raise wrong_type(expected, value)
+        if value not in members:
+            raise Misfit(Reason.BAD_VALUE, expected, f"another {got(value)}")
+        return members[value]
+
+    return coerce
+
+
+def loosen(value: Any) -> Any:
+    """The same with floats as Python's, for functions of users; raises `Misfit` for a number beyond them."""
+    if isinstance(value, Decimal):
+        return to_float(value)
+    if isinstance(value, dict):
+        return {name: loosen(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [loosen(inner) for inner in value]
+    return value

@@ -1,0 +1,51 @@
+"""Constraints that a row declares by `msgspec.Meta`, as one function a column."""
+
+import re
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from lovelace_streams.records import Reason
+from lovelace_streams.rows.values import Misfit
+
+_BOUNDS: dict[str, Callable[[Any, Any], bool]] = {
+    "ge": lambda value, bound: value >= bound,
+    "gt": lambda value, bound: value > bound,
+    "le": lambda value, bound: value <= bound,
+    "lt": lambda value, bound: value < bound,
+    "multiple_of": lambda value, bound: value % (Decimal(repr(bound)) if isinstance(value, Decimal) else bound) == 0,
+}
+_SHAPES: dict[str, Callable[[Any, Any], bool]] = {
+    "pattern": lambda value, bound: re.search(bound, value) is not None,
+    "min_length": lambda value, bound: len(value) >= bound,
+    "max_length": lambda value, bound: len(value) <= bound,
+}
+
+
+def limits(metas: tuple[msgspec.Meta, ...], expected: str) -> Callable[[Any], Any]:
+    """A function that hands on what keeps all constraints, else raises `Misfit`: out_of_range, or bad_value of shapes.
+
+    Raises `TypeError` at once for a constraint that the type can't have.
+    """
+    checks = [
+        (holds, bound, reason, name)
+        for meta in metas
+        for tests, reason in ((_BOUNDS, Reason.OUT_OF_RANGE), (_SHAPES, Reason.BAD_VALUE))
+        for name, holds in tests.items()
+        if (bound := getattr(meta, name)) is not None
+    ]
+
+    for _, _, _, name in checks:
+        allowed = ("int", "float", "Decimal") if name in _BOUNDS else ("str",) if name == "pattern" else ("str", "list")
+        if not expected.startswith((*allowed, "object") if name.endswith("length") else allowed):
+            raise TypeError(f"{name} is no constraint for {expected}")
+
+    def check(value: Any) -> Any:
+        for holds, bound, reason, name in checks:
+            if not holds(value, bound):
+                raise Misfit(reason, f"{expected} with {name}={bound!r}", "one without")
+        return value
+
+    return check

@@ -1,0 +1,174 @@
+"""One column with all that its declaration says, worked out."""
+
+import copy
+from collections.abc import Callable
+from datetime import datetime
+from functools import cache
+from typing import Any
+
+from msgspec import NODEFAULT, UNSET
+
+from lovelace_streams.errors import RecordFault
+from lovelace_streams.records import Reason, Record
+from lovelace_streams.rows.coercion import after_epoch, loosen
+from lovelace_streams.rows.constraints import limits
+from lovelace_streams.rows.declaration import Column, From, FromKafka
+from lovelace_streams.rows.paths import Place, find, getter
+from lovelace_streams.rows.row import Row
+from lovelace_streams.rows.types import Kind, kind_of
+from lovelace_streams.rows.values import Misfit
+
+
+class Field:
+    """One column with all that its declaration says, worked out."""
+
+    def __init__(self, column: Column, *, required: bool) -> None:
+        self.column = column
+        self.required = required
+        """Key or version: an absent one is `missing`, whatever the default."""
+        source = column.source
+        self.kafka = source.field if isinstance(source, FromKafka) else None
+        self.places = tuple(map(Place.of, source.paths)) if isinstance(source, From) else ()
+        alike = column.default is None if column.nullable else required or column.default is NODEFAULT
+        self.blank: Any = None if alike else UNSET
+        """What stands for an absent value in the generated mapping: None where absent and null come to the same."""
+        self.kind = self._kind()
+        self.limits = limits(column.meta, self.kind.expected)
+        declared = column.before or column.after or column.meta
+        self._get = getter(self.places[0]) if self.places and not declared else None
+        """What lies at the first place, where no more is declared than a type."""
+
+    def _kind(self) -> Kind:
+        column, kafka = self.column, self.kafka
+        if kafka == "key" and column.type is bytes:
+            return Kind("bytes", bytes)
+        allowed = {"timestamp": (datetime, int), "topic": (str,), "partition": (int,), "offset": (int,)}
+        if kafka in allowed and column.type not in allowed[kafka]:
+            raise TypeError(f"{column.name}: FromKafka({kafka!r}) can't be {column.type!r}")
+        try:
+            return kind_of(column.type, lenient=column.lenient, epoch=column.epoch)
+        except TypeError as error:
+            raise TypeError(f"{column.name}: {error}") from None
+
+    def value(self, item: Any, root: Any, record: Record, base: str) -> Any:
+        """The column's value, UNSET where the stored one is kept; raises `RecordFault`."""
+        if self._get is not None:
+            try:
+                found = self._get(item, root)
+                if found is not None:
+                    return self.kind.coerce(found)
+            except Misfit as misfit:
+                raise misfit.at(self.places[0].below(base)) from None
+            except AttributeError:  # a parent is no object: what follows says which
+                pass
+        raw, path = self._raw(item, root, record, base)
+        if raw is UNSET:
+            return self._absent(path)
+        if raw is None:
+            return self._null(path)
+        return self.finish(raw, path)
+
+    def _raw(self, item: Any, root: Any, record: Record, base: str) -> tuple[Any, str]:
+        if self.kafka is not None:
+            return self._from_kafka(record), f"Kafka's {self.kafka}"
+        null = None
+        for place in self.places:
+            found = find(root, place.parts) if place.root else find(item, place.parts, base)
+            if found is not UNSET and found is not None:
+                return found, place.below(base)
+            if found is None and null is None:
+                null = place.below(base)
+        if null is not None:
+            return None, null
+        return UNSET, " or ".join(place.below(base) for place in self.places)
+
+    def _from_kafka(self, record: Record) -> Any:
+        if self.kafka == "key":
+            return self.key(record)
+        value = getattr(record.origin or record, self.kafka or "")
+        if self.kafka != "timestamp":
+            return value
+        if value < 0:
+            return UNSET
+        return self._stamp(value) if self.column.type is datetime else value
+
+    def _stamp(self, timestamp: int) -> datetime:
+        try:
+            return after_epoch(timestamp * 1000)
+        except Misfit as misfit:
+            raise misfit.at("Kafka's timestamp") from None
+
+    def key(self, record: Record) -> Any:
+        """The message's key: bytes as they are, text for all other types; raises `RecordFault`."""
+        if record.key is None or self.column.type is bytes:
+            return record.key
+        try:
+            return record.key.decode()
+        except UnicodeDecodeError:
+            raise RecordFault(Reason.BAD_VALUE, "expected UTF-8, got other bytes at Kafka's key") from None
+
+    def _absent(self, path: str) -> Any:
+        column = self.column
+        if not self.required:
+            if column.default is not NODEFAULT:
+                return copy.copy(column.default)
+            if column.nullable:
+                return UNSET
+        raise RecordFault(Reason.MISSING, f"expected {self.kind.expected}, got nothing at {path}")
+
+    def _null(self, path: str) -> None:
+        if not self.column.nullable:
+            raise RecordFault(Reason.NULL, f"expected {self.kind.expected}, got null at {path}")
+
+    def finish(self, raw: Any, path: str = "") -> Any:
+        """From a value that is there to the column's: functions before, coercion, functions after, constraints."""
+        value = raw
+        if self.column.before:
+            try:
+                value = loosen(value) if self.kind.expected != "Decimal" else value
+            except Misfit as misfit:
+                raise misfit.at(path) from None
+            for function in self.column.before:
+                value = call(function, value, path)
+                if value is None:
+                    return self._null(path)
+        try:
+            value = self.kind.coerce(value)
+        except Misfit as misfit:
+            raise misfit.at(path) from None
+        if self.column.after:
+            for function in self.column.after:
+                value = call(function, value, path)
+                if value is None:
+                    return self._null(path)
+            path += f" after {name_of(self.column.after[-1])}"
+        try:
+            return self.limits(self.kind.coerce(value) if self.column.after else value)
+        except Misfit as misfit:
+            raise misfit.at(path) from None
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """What a function is called in messages."""
+    return getattr(function, "__qualname__", type(function).__name__)
+
+
+def call(function: Callable[[Any], Any], value: Any, path: str, name: str = "") -> Any:
+    """Call a user's function; whatever it raises is the record's fault, reason `rule`, told without its text."""
+    try:
+        return function(value)
+    except RecordFault:
+        raise
+    except ValueError:
+        raise RecordFault(Reason.RULE, f"{name or name_of(function)} refuses what is at {path}") from None
+    except Exception as error:
+        raised = type(error).__name__
+        raise RecordFault(Reason.RULE, f"{name or name_of(function)} raised {raised} at {path}") from error
+
+
+@cache
+def fields_of(row_class: type[Row]) -> tuple[Field, ...]:
+    """The columns of a row class, worked out once; raises `TypeError` for what can't be a column."""
+    table = row_class.__table__
+    required = {*table.key, table.version}
+    return tuple(Field(column, required=column.name in required) for column in table.columns)

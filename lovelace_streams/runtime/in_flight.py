@@ -1,0 +1,237 @@
+"""What is in hand and what is settled: sets of offsets, never sums, so that nothing counts twice (laws 1, 3 and 4).
+
+Theory of this file. A partition is held for the time of an *assignment*, which has a number. Records read in it are
+*in hand* until all their items have an outcome; then they are *ready* and become *ranges* (consecutive offsets with one
+outcome), which are reported; what was accepted is added to the *cover*, and the group offset moves to the end of the
+cover's unbroken beginning. A number that is not current any more (the partition was given up) is ignored everywhere:
+whoever owns the partition now reads those offsets again. No I/O, no clock, no engine here.
+"""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from lovelace_streams.records import Outcome, Record, Settled
+from lovelace_streams.runtime.offsets import Offsets
+from lovelace_streams.runtime.ranges import Range, cut_at, joined, ranges_of
+
+
+def _twice(record: Record) -> AssertionError:
+    where = f"{record.topic}-{record.partition}@{record.offset}"
+    return AssertionError(f"{where}: more outcomes than items ({record.items}): a step settled an item twice")
+
+
+class Assignment(msgspec.Struct, gc=False):
+    """One partition for the time between getting and losing it, with its accounts."""
+
+    number: int
+    topic: str
+    topic_id: str
+    partition: int
+    start: int
+    next: int
+    """The end of what was read: where the next record's `after` begins."""
+    committed: int
+    confirmed: float = float("inf")
+    """Offsets below are known to be of the topic with this id: only they are reported (topics.py says why)."""
+    in_hand: dict[int, Record] = {}
+    ready: list[Range] = []
+    """What is settled and was not handed out, in any order."""
+    cover: Offsets = msgspec.field(default_factory=Offsets)
+    """Accepted by the progress service (or settled, in a flow without one)."""
+    unaccepted: int = 0
+    """Offsets that were read and are not covered yet."""
+    counts: dict[str, int] = msgspec.field(default_factory=lambda: {"read": 0} | {str(end): 0 for end in Outcome})
+
+    @property
+    def position(self) -> int:
+        """Where the group offset may move to: the end of the cover's unbroken beginning."""
+        return self.cover.end_of(self.start)
+
+    @property
+    def pending(self) -> int:
+        """Items in hand without an outcome, counted by themselves; a record not decoded yet counts none."""
+        return sum(record.items - record.succeeded - record.failed - record.skipped for record in self.in_hand.values())
+
+
+class InHand:
+    """All current assignments of a worker: what was read, how it ended, what may be reported and committed.
+
+    One thread. Everything asked about an assignment that has ended is answered by doing nothing.
+    """
+
+    def __init__(self) -> None:
+        self.current: dict[int, Assignment] = {}
+        self.totals: dict[str, int] = {str(end): 0 for end in Outcome}
+        """Items by outcome since the worker began, also those of assignments that have ended."""
+        self.given_up = 0
+        """Items without an outcome when their assignment ended: the next owner reads them again."""
+        self._last_number = 0
+
+    def assign(self, topic: str, topic_id: str, partition: int, start: int) -> Assignment:
+        """Begin an assignment at `start`, ending an earlier one of the same partition."""
+        self.end(topic, partition)
+        self._last_number += 1
+        new = Assignment(self._last_number, topic, topic_id, partition, start, start, start)
+        self.current[new.number] = new
+        return new
+
+    def of(self, topic: str, partition: int) -> Assignment | None:
+        """The current assignment of a partition."""
+        return next((a for a in self.current.values() if a.topic == topic and a.partition == partition), None)
+
+    def end(self, topic: str, partition: int) -> None:
+        """Forget a partition: what of it is still on its way is dropped by everybody."""
+        if ended := self.of(topic, partition):
+            self.given_up += ended.pending
+            del self.current[ended.number]
+
+    def read(self, *records: Record) -> None:
+        """Take records of one assignment in hand, each after the one before."""
+        assignment = self.current[records[0].assignment]
+        in_hand = assignment.in_hand
+        for record in records:
+            in_hand[record.offset] = record
+        end = records[-1].offset + 1
+        assignment.unaccepted += end - records[0].after
+        assignment.next = end
+
+    def pass_over(self, number: int, end: int) -> None:
+        """There is no record from what was read up to `end`: the broker skipped those offsets, and none may follow."""
+        assignment = self.current[number]
+        if end > assignment.next:
+            assignment.ready.append(Range(assignment.next, end - 1, 0, 0, 0))
+            assignment.unaccepted += end - assignment.next
+            assignment.next = end
+
+    def holds(self, record: Record) -> bool:
+        """Whether a record is in hand: ours, and without an outcome for one of its items."""
+        assignment = self.current.get(record.assignment)
+        return assignment is not None and record.offset in assignment.in_hand
+
+    def settle(self, settled: Settled) -> int:
+        """Note the outcome of items that were written or skipped; of dead-lettered ones `fail` has been told.
+
+        Answers how many items that were: none of an assignment that has ended.
+        """
+        if settled.outcome is Outcome.DEAD_LETTERED:
+            return 0
+        noted, number = 0, -1
+        plain: dict[int, list[Record]] = {}
+        records: list[Record] = []
+        for envelope in settled.envelopes:
+            record = envelope.record
+            if not (record.items == 1 == envelope.count and record.origin is None):
+                noted += self._end_items(record, settled.outcome, envelope.count)
+                continue
+            if record.assignment != number:
+                number = record.assignment
+                records = plain.setdefault(number, [])
+            records.append(record)
+        return noted + sum(self._end_plain(number, records, settled.outcome) for number, records in plain.items())
+
+    def _end_plain(self, number: int, records: list[Record], outcome: Outcome) -> int:
+        """Messages of one item each, in bulk: most of what a worker settles, hence a loop that makes no calls."""
+        if (assignment := self.current.get(number)) is None:
+            return 0
+        skipped = int(outcome is Outcome.SKIPPED)
+        succeeded = 1 - skipped
+        in_hand, ready = assignment.in_hand, assignment.ready
+        first = end = -1
+        job: str | None = None
+        attempt = 1
+        for record in records:
+            offset = record.offset
+            if in_hand.pop(offset, None) is None:
+                raise _twice(record)
+            if skipped:
+                record.skipped = 1
+            else:
+                record.succeeded = 1
+            if offset != end or record.job != job or record.attempt != attempt:
+                if first < end:
+                    ready.append(Range(first, end - 1, succeeded, 0, skipped, job, attempt))
+                if record.after < offset:
+                    ready.append(Range(record.after, offset - 1, 0, 0, 0))
+                first, job, attempt = offset, record.job, record.attempt
+            end = offset + 1
+        ready.append(Range(first, end - 1, succeeded, 0, skipped, job, attempt))
+        assignment.counts["read"] += len(records)
+        self._count(assignment, outcome, len(records))
+        return len(records)
+
+    def _end_items(self, record: Record, outcome: Outcome, items: int) -> int:
+        """Items of any message."""
+        if (assignment := self.current.get(record.assignment)) is None:
+            return 0
+        self._begin_count(assignment, record)
+        self._count(assignment, outcome, items)
+        if outcome is Outcome.SKIPPED:
+            record.skipped += items
+        else:
+            record.succeeded += items
+        self._complete(assignment, record)
+        return items
+
+    def fail(self, record: Record, failures: dict[int, str]) -> bool:
+        """Note that items of a record were dead-lettered, each with its reason; False where its assignment ended."""
+        assignment = self.current.get(record.assignment)
+        if assignment is None:
+            return False
+        self._begin_count(assignment, record)
+        self._count(assignment, Outcome.DEAD_LETTERED, len(failures))
+        record.failed += len(failures)
+        record.failures = failures
+        self._complete(assignment, record)
+        return True
+
+    def _begin_count(self, assignment: Assignment, record: Record) -> None:
+        """The items of a record count as read when the first of them has an outcome."""
+        if not (record.succeeded or record.failed or record.skipped):
+            assignment.counts["read"] += record.items
+
+    def _count(self, assignment: Assignment, outcome: Outcome, items: int) -> None:
+        assignment.counts[outcome] += items
+        self.totals[outcome] += items
+
+    @staticmethod
+    def _complete(assignment: Assignment, record: Record) -> None:
+        done = record.succeeded + record.failed + record.skipped
+        if done < record.items:
+            return
+        if done > record.items or assignment.in_hand.pop(record.offset, None) is None:
+            raise _twice(record)
+        assignment.ready += ranges_of(record)
+
+    def take_ranges(self) -> list[tuple[Assignment, list[Range]]]:
+        """What became ready since the last call and is confirmed, as ranges: each is handed out once."""
+        taken = []
+        for assignment in self.current.values():
+            if assignment.ready:
+                ranges, assignment.ready = cut_at(joined(assignment.ready), assignment.confirmed)
+                if ranges:
+                    taken.append((assignment, ranges))
+        return taken
+
+    def accept(self, number: int, ranges: Iterable[Range]) -> None:
+        """Ranges are accounted for: extend the cover."""
+        assignment = self.current.get(number)
+        if assignment is None:
+            return
+        for r in ranges:
+            assignment.cover.add(r.first, r.last)
+            assignment.unaccepted -= r.last + 1 - r.first
+
+    def committable(self) -> list[Assignment]:
+        """Assignments whose position is past what was committed."""
+        return [a for a in self.current.values() if a.position > a.committed]
+
+    @property
+    def unaccepted(self) -> int:
+        """Offsets read and not covered: what a crash now would read again."""
+        return sum(a.unaccepted for a in self.current.values())
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether anything is in hand, on its way to the progress service, or not committed."""
+        return any(a.unaccepted or a.position > a.committed for a in self.current.values())
