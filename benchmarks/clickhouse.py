@@ -50,7 +50,7 @@ from lovelace_streams.rows.normalizer import normalizer
 from lovelace_streams.runtime.process import Outside
 from lovelace_streams.settings import ClickHouseSettings
 from lovelace_streams.submit import Outgoing
-from lovelace_streams.writers import Entry, order_of
+from lovelace_streams.writers import Entry, sequence_of
 from lovelace_streams.writers.clickhouse import ClickHouseWriter
 from lovelace_streams.writers.clickhouse.catalog import columns_of
 
@@ -234,7 +234,7 @@ def timed(rows: int, blocks: Sequence[Any], write: Callable[[Any], Any]) -> dict
 
 
 def _blocks(rows: int, size: int) -> list[list[Entry]]:
-    entries = [Entry(row, order=order_of(offset, 0)) for offset, row in enumerate(_rows(rows))]
+    entries = [Entry(row, sequence=sequence_of(offset, 0)) for offset, row in enumerate(_rows(rows))]
     return [entries[at : at + size] for at in range(0, rows, size)]
 
 

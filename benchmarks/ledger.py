@@ -28,7 +28,7 @@ from lovelace_streams.api import ApiSettings
 from lovelace_streams.api.database import Queries
 from lovelace_streams.records import Envelope, Outcome, Record, Settled
 from lovelace_streams.reporting.requests import Report, request_of
-from lovelace_streams.runtime.in_flight import InHand
+from lovelace_streams.runtime.in_flight import InFlight
 from lovelace_streams.runtime.ranges import FailedItems, Range, joined
 
 REPORT = 5000
@@ -185,18 +185,18 @@ class Bench:
 
 def worker(rows: int, jobs: Sequence[str]) -> dict[str, Any]:
     """Settled in lists of 2,000 and made into ranges, with everything that is settled made before."""
-    in_hand = InHand()
-    held = in_hand.assign("bench", "id", 0, 0)
+    in_flight = InFlight()
+    held = in_flight.assign("bench", "id", 0, 0)
     envelopes: list[Envelope[object]] = []
     for at in range(rows):
         record = Record("bench", 0, at, at, held.number, None, b"", [], -1, job=jobs[at % len(jobs)], items=1)
-        in_hand.read(record)
+        in_flight.read(record)
         envelopes.append(Envelope(record, 0, None))
     lists = [Settled(Outcome.WRITTEN, envelopes[at : at + 2000]) for at in range(0, rows, 2000)]
     began, cpu = time.perf_counter(), time.process_time()
     for settled in lists:
-        in_hand.settle(settled)
-        in_hand.take_ranges()
+        in_flight.settle(settled)
+        in_flight.take_ranges()
     return speed(rows, time.perf_counter() - began, time.process_time() - cpu)
 
 

@@ -11,7 +11,7 @@ from bytewax.dataflow import Dataflow
 import lovelace_streams as ls
 from dataflows import discord
 from lovelace_streams import JsonDecoder, KafkaSource, Settings
-from lovelace_streams.writers import Capabilities, End, Entry, Result
+from lovelace_streams.writers import Capabilities, Entry, RowOutcome, RowResult
 
 
 class Nowhere:
@@ -29,11 +29,11 @@ class Nowhere:
     def open(self) -> None:
         """Nothing to connect to."""
 
-    def write(self, block: Sequence[Entry]) -> list[Result]:
+    def write(self, block: Sequence[Entry]) -> list[RowResult]:
         """All written."""
-        return [End.WRITTEN] * len(block)
+        return [RowOutcome.WRITTEN] * len(block)
 
-    rehearse = write
+    dry_run = write
 
     def probe(self, others: Sequence[Entry] = ()) -> bool | None:  # noqa: ARG002
         """It could."""

@@ -14,7 +14,8 @@ commit        6  the same for a flow without jobs               progress.py
 from msgspec import UNSET
 
 from lovelace_streams.errors import DeploymentFault, DestinationFault, LovelaceError, RecordFault
-from lovelace_streams.flows.spec import Outgoing, Source
+from lovelace_streams.flows.spec import FlowSpec as Source
+from lovelace_streams.flows.spec import Outgoing
 from lovelace_streams.formats.events import Events, Items
 from lovelace_streams.formats.json import JsonDecoder
 from lovelace_streams.operators.aggregate_progress import aggregate_progress

@@ -1,7 +1,7 @@
 """Everything that a flow stands on, looked at before it runs: servers, topics, tables, and records on trial.
 
 Nothing is written: no offset, no topic, no row. The records of a sample go through the flow's own decoder and
-normalizer, and their rows through the destination's own rules in a transaction that is rolled back (`Writer.rehearse`).
+normalizer, and their rows through the destination's own rules in a transaction that is rolled back (`Writer.dry_run`).
 What is said of a record is what its dead letter would say: a reason, a path or rule, an offset, never a value.
 """
 
@@ -19,7 +19,7 @@ from confluent_kafka.admin import AclOperation, AdminClient, ConfigResource, New
 from lovelace_streams.dead_letters.sender import FINAL, ROOM
 from lovelace_streams.delivery.blocks import ends_of, entries_of
 from lovelace_streams.errors import DeploymentFault, DestinationFault
-from lovelace_streams.flows.topology import Journey, Lane
+from lovelace_streams.flows.topology import Route, Topology
 from lovelace_streams.formats.decoder import Ports
 from lovelace_streams.kafka.client import DEPLOYMENT_ERRORS, NOT_LET_IN, common_config
 from lovelace_streams.kafka.headers import record_of
@@ -31,7 +31,7 @@ from lovelace_streams.rows.normalizer import normalizer
 from lovelace_streams.runtime.in_flight import Assignment
 from lovelace_streams.settings import ProgressSettings
 from lovelace_streams.sources.kafka import KafkaSource
-from lovelace_streams.writers import Evolves, Writer, check_capabilities
+from lovelace_streams.writers import SupportsEvolution, Writer, check_capabilities, dry_run
 
 P = ParamSpec("P")
 """What a look is told."""
@@ -54,7 +54,7 @@ class Finding(msgspec.Struct, frozen=True):
     text: str
 
 
-class Failure(msgspec.Struct):
+class SampleFailure(msgspec.Struct):
     """Items of the sample that would be dead-lettered for one cause."""
 
     reason: str
@@ -73,7 +73,7 @@ class Trial(msgspec.Struct):
     items: int = 0
     ends: dict[str, int] = msgspec.field(default_factory=dict)
     """`written`, `superseded`, `suppressed`; `checked` where a destination can't roll back; skips by their reason."""
-    failures: list[Failure] = msgspec.field(default_factory=list)
+    failures: list[SampleFailure] = msgspec.field(default_factory=list)
 
     def end(self, name: str, items: int = 1) -> None:
         """Count items that came to an end."""
@@ -89,10 +89,10 @@ class Trial(msgspec.Struct):
                 return
         place = f"{record.topic}/{record.partition}/{record.offset}"
         example = place if record.items <= 1 or letter.count > 1 else f"{place}#{letter.item}"
-        self.failures.append(Failure(str(letter.reason), letter.step, detail, letter.count, example))
+        self.failures.append(SampleFailure(str(letter.reason), letter.step, detail, letter.count, example))
 
 
-class Report(msgspec.Struct):
+class CheckReport(msgspec.Struct):
     """All that `check` found out about a flow."""
 
     flow: str
@@ -110,18 +110,18 @@ class Report(msgspec.Struct):
         return FAILS if self.sample.failures else 0
 
 
-def check(journey: Journey, sample: int) -> Report:
+def check(journey: Topology, sample: int) -> CheckReport:
     """Look at everything, also after something was found wrong; `sample` messages of each end of each partition."""
     return _Check(journey, sample).run()
 
 
 class _Check:
-    def __init__(self, journey: Journey, sample: int) -> None:
+    def __init__(self, journey: Topology, sample: int) -> None:
         self.journey = journey
         self.sample = sample
-        self.report = Report(journey.name, [], Trial())
+        self.report = CheckReport(journey.name, [], Trial())
 
-    def run(self) -> Report:
+    def run(self) -> CheckReport:
         opened: dict[Writer, bool] = {}
         for writer in self.journey.writers:
             opened[writer] = bool(self._look(self._destination, writer))
@@ -157,7 +157,7 @@ class _Check:
 
     def _destination(self, writer: Writer) -> bool:
         check_capabilities(writer)
-        if isinstance(writer, Evolves) and writer.evolves:
+        if isinstance(writer, SupportsEvolution) and writer.evolves:
             writer.evolves = False
             lacking = writer.evolution()
             if lacking.addable:
@@ -178,7 +178,7 @@ class _Check:
             settings.check()
             self._say(Finding("ok", _service(settings)))
 
-    def _decoder(self, lane: Lane) -> None:
+    def _decoder(self, lane: Route) -> None:
         """What a decoder leans on (a schema registry), where it can say so."""
         look = getattr(lane.decoder, "check", None)
         if look is not None:
@@ -186,7 +186,7 @@ class _Check:
 
     # -- records on trial ----------------------------------------------------------------------------------------------
 
-    def _try(self, lane: Lane, opened: dict[Writer, bool]) -> None:
+    def _try(self, lane: Route, opened: dict[Writer, bool]) -> None:
         if self.sample == 0:
             return
         if lane.decoder is None or lane.target is None:
@@ -205,7 +205,7 @@ class _Check:
                 self.report.sample.messages += 1
                 yield _record(message, topic, held)
 
-    def _rows(self, lane: Lane, records: Iterable[Record]) -> Iterator[Envelope[Any]]:
+    def _rows(self, lane: Route, records: Iterable[Record]) -> Iterator[Envelope[Any]]:
         """Items as rows; what does not decode or fit, and what is skipped, ends here."""
         assert lane.decoder is not None
         assert lane.target is not None
@@ -225,8 +225,8 @@ class _Check:
         trial = self.report.sample
         entries, spans = entries_of(envelopes)
         with _bounded(writer):
-            results = writer.rehearse(entries)
-        asked = writer.capabilities.rolls_back
+            results = dry_run(writer, entries)
+        asked = writer.capabilities.can_dry_run
         if not asked:
             self._say(Finding("note", f"{writer.name} can't roll back: rows were held against the columns' types only"))
         for end in ends_of("upsert", envelopes, spans, results):

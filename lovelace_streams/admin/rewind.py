@@ -17,7 +17,7 @@ from lovelace_streams.admin.times import instant
 from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.kafka.client import REFUSED_IN_REBALANCE, common_config
 from lovelace_streams.kafka.topic_ids import TopicIds
-from lovelace_streams.kafka.topic_reader import Spans, bounds, onlooker
+from lovelace_streams.kafka.topic_reader import OffsetRanges, standalone_consumer, watermarks
 from lovelace_streams.settings import KafkaSettings
 
 SECONDS = 15.0
@@ -32,18 +32,20 @@ T = TypeVar("T")
 """What the broker answers."""
 
 
-class Target(msgspec.Struct, frozen=True):
+class RewindTarget(msgspec.Struct, frozen=True):
     """Where to: an offset, a time (milliseconds since 1970), or the earliest that the topic holds."""
 
     offset: int | None = None
     time: int | None = None
 
     @classmethod
-    def of(cls, text: str) -> "Target":
+    def of(cls, text: str) -> "RewindTarget":
         """Raises `ValueError`.
 
-        >>> Target.of("1200"), Target.of("2026-01-01T00:00:00Z"), Target.of("earliest")
-        (Target(offset=1200, time=None), Target(offset=None, time=1767225600000), Target(offset=None, time=None))
+        >>> RewindTarget.of("1200"), RewindTarget.of("earliest")
+        (RewindTarget(offset=1200, time=None), RewindTarget(offset=None, time=None))
+        >>> RewindTarget.of("2026-01-01T00:00:00Z").time
+        1767225600000
         """
         if text == EARLIEST:
             return cls()
@@ -92,7 +94,7 @@ class Move(msgspec.Struct, frozen=True):
 
 
 def plan(
-    settings: KafkaSettings, group: str, topics: Sequence[str], target: Target, partition: int | None = None
+    settings: KafkaSettings, group: str, topics: Sequence[str], target: RewindTarget, partition: int | None = None
 ) -> list[Move]:
     """What a rewind would do to each partition.
 
@@ -100,12 +102,12 @@ def plan(
     group has members; `DestinationFault` where the broker is away.
     """
     moves: list[Move] = []
-    with onlooker(settings, group) as consumer:
+    with standalone_consumer(settings, group) as consumer:
         admin = AdminClient(common_config(settings) | {"log_level": 0})
         _refuse_members(admin, group)
         ids = TopicIds(admin).now(topics)
         for topic in topics:
-            held = bounds(consumer, settings, topic)
+            held = watermarks(consumer, settings, topic)
             if partition is not None:
                 held = {number: span for number, span in held.items() if number == partition}
             moves += _moves(consumer, topic, ids.get(topic, ""), held, target)
@@ -114,20 +116,20 @@ def plan(
     return moves
 
 
-def _moves(consumer: Consumer, topic: str, topic_id: str, held: Spans, target: Target) -> list[Move]:
+def _moves(consumer: Consumer, topic: str, topic_id: str, held: OffsetRanges, target: RewindTarget) -> list[Move]:
     if not held:
         return []
     wanted = [TopicPartition(topic, number) for number in held]
     starts = _starts(consumer, topic, held, target)
     moves = []
-    for it in patiently(lambda: consumer.committed(wanted, SECONDS)):
+    for it in retry_while_coordinator_moves(lambda: consumer.committed(wanted, SECONDS)):
         ours = it.offset >= 0 and it.metadata in {None, "", topic_id}
         span, at = held[it.partition], it.offset if ours else None
         moves.append(Move(topic, topic_id, it.partition, *span, committed=at, to=starts[it.partition]))
     return sorted(moves, key=lambda move: move.partition)
 
 
-def _starts(consumer: Consumer, topic: str, held: Spans, target: Target) -> dict[int, int]:
+def _starts(consumer: Consumer, topic: str, held: OffsetRanges, target: RewindTarget) -> dict[int, int]:
     """Partition → the offset that is meant. Raises `DeploymentFault` for one that is not there."""
     if target.offset is not None:
         offset = target.offset
@@ -145,7 +147,7 @@ def _starts(consumer: Consumer, topic: str, held: Spans, target: Target) -> dict
 
 
 def _refuse_members(admin: AdminClient, group: str) -> None:
-    described = patiently(
+    described = retry_while_coordinator_moves(
         lambda: admin.describe_consumer_groups([group], request_timeout=SECONDS)[group].result(SECONDS)
     )
     members = described.members
@@ -162,7 +164,7 @@ def _alive(group: str, members: Sequence[str]) -> DeploymentFault:
     )
 
 
-def patiently(ask: Callable[[], T]) -> T:
+def retry_while_coordinator_moves(ask: Callable[[], T]) -> T:
     """Ask again while the broker says that asking again may help: a group's coordinator moves, and loads."""
     deadline = time.monotonic() + SECONDS
     while True:
@@ -185,9 +187,9 @@ def commit(settings: KafkaSettings, group: str, moves: Sequence[Move]) -> None:
     offsets = [
         TopicPartition(move.topic, move.partition, move.to, metadata=move.topic_id) for move in moves if move.moves
     ]
-    with onlooker(settings, group) as consumer:
+    with standalone_consumer(settings, group) as consumer:
         try:
-            done = patiently(lambda: consumer.commit(offsets=offsets, asynchronous=False)) or []
+            done = retry_while_coordinator_moves(lambda: consumer.commit(offsets=offsets, asynchronous=False)) or []
             refused = next((it.error for it in done if it.error is not None), None)
         except KafkaException as error:
             refused = error.args[0]

@@ -23,7 +23,7 @@ from psycopg.rows import namedtuple_row
 from lovelace_streams.errors import DeploymentFault, DestinationFault, RecordFault
 from lovelace_streams.kafka.topic_reader import messages
 from lovelace_streams.rows.row import Row
-from lovelace_streams.rows.values import INT_MAX, INT_MIN, got, parse
+from lovelace_streams.rows.values import INT_MAX, INT_MIN, json_type_name, parse
 from lovelace_streams.settings import Settings
 from lovelace_streams.writers.postgres.catalog import COLUMNS, RELATION, UNIQUES
 from lovelace_streams.writers.postgres.types import TypeInfo, holds
@@ -197,7 +197,7 @@ def _of_values(name: str, values: Sequence[Any], messages: int) -> Field:
     there = [value for value in values if value is not None]
     kind = _kind(there) if there else "str"
     if not kind:
-        return Field(name, problem=f"{' or '.join(sorted(set(map(got, there))))}: say which")
+        return Field(name, problem=f"{' or '.join(sorted(set(map(json_type_name, there))))}: say which")
     return Field(name, kind, optional=len(there) < messages)
 
 

@@ -16,7 +16,7 @@ from urllib.parse import quote
 import msgspec
 
 from lovelace_streams.errors import DeploymentFault
-from lovelace_streams.flows.topology import Journey
+from lovelace_streams.flows.topology import Topology
 from lovelace_streams.formats.avro import AvroDecoder, JsonOrAvro, Registry, Schema, load
 from lovelace_streams.formats.avro.reading import reading
 from lovelace_streams.formats.avro.schema import Field, Node
@@ -138,7 +138,7 @@ def _leaves(node: Node) -> Any:
     return (node.kind, *named, node.logical, *map(_leaves, node.inner))
 
 
-def touched(history: History, changed: Iterable[tuple[str, ...]], journey: Journey) -> Iterator[str]:
+def touched(history: History, changed: Iterable[tuple[str, ...]], journey: Topology) -> Iterator[str]:
     """Rows and columns of a flow that read what has changed: `Row.column`, or a function, which sees everything."""
     changed = list(changed)
     for target in _targets(history, journey):
@@ -151,7 +151,7 @@ def touched(history: History, changed: Iterable[tuple[str, ...]], journey: Journ
                 yield f"{target.name}.{field.column.name}"
 
 
-def _targets(history: History, journey: Journey) -> Iterator[Target]:
+def _targets(history: History, journey: Topology) -> Iterator[Target]:
     """What a flow makes of data that this schema describes."""
     for lane in journey.lanes:
         decoder = lane.decoder.avro if isinstance(lane.decoder, JsonOrAvro) else lane.decoder
@@ -159,7 +159,7 @@ def _targets(history: History, journey: Journey) -> Iterator[Target]:
             yield from {id(target): target for target in decoder.targets.values()}.values()
 
 
-def topics(history: History, journey: Journey) -> list[str]:
+def topics(history: History, journey: Topology) -> list[str]:
     """The topics that a flow reads by this schema."""
     return [topic for lane in journey.lanes for topic in lane.source.topics] if any(_targets(history, journey)) else []
 

@@ -12,11 +12,11 @@ import msgspec
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from lovelace_streams.errors import DeploymentFault, DestinationFault
-from lovelace_streams.flows.spec import Outgoing, Source
+from lovelace_streams.flows.spec import FlowSpec, Outgoing
 from lovelace_streams.settings import KafkaSettings
 
 
-def read_file(path: Path, source: Source, **options: Any) -> Iterator[Outgoing]:
+def read_file(path: Path, source: FlowSpec, **options: Any) -> Iterator[Outgoing]:
     """Messages of a file: a JSON array, or one payload a line; a line that is not JSON is sent as it is, as one item.
 
     Raises `ValueError` for an array that is not JSON: nothing can be counted in it.
@@ -44,7 +44,7 @@ def _begins_with_array(file: IO[bytes]) -> bool:
     return first == b"["
 
 
-def _line(raw: bytes, source: Source, options: dict[str, Any]) -> Iterator[Outgoing]:
+def _line(raw: bytes, source: FlowSpec, options: dict[str, Any]) -> Iterator[Outgoing]:
     try:
         payload = msgspec.json.decode(raw)
     except (ValueError, RecursionError):  # a poisoned payload still belongs to its job

@@ -31,8 +31,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from lovelace_streams.admin.submit import produce
 from lovelace_streams.dead_letters.reader import read_letters
 from lovelace_streams.errors import DeploymentFault
-from lovelace_streams.flows.discovery import find_flow, journey, sampled_flows
-from lovelace_streams.flows.spec import Outgoing, Source
+from lovelace_streams.flows.discovery import find_flow, sampled_flows, topology
+from lovelace_streams.flows.spec import FlowSpec, Outgoing
 from lovelace_streams.local import LocalStack
 from lovelace_streams.local.processes import Program
 from lovelace_streams.reporting.client import open_job
@@ -132,7 +132,7 @@ class Job:
         self.total = total
         self.stack = stack
         self.settings = Settings()
-        self.source: Source = find_flow(name).SOURCE
+        self.source: FlowSpec = find_flow(name).SOURCE
         self.sample = _sample(name)
         self.job = f"demo-{uuid4().hex[:12]}"
         self.scope = int(uuid4().int % 9 * 10**17 + time.time_ns() % 10**17) + 10**17
@@ -278,7 +278,7 @@ class Beside(Job):
         """Set up, submit, let the worker work until the job is complete, and count."""
         dsn = f"chdb://{(self.stack.home / 'clickhouse').absolute()}"
         with _clickhouse(dsn) as client:
-            for writer in journey(self.name).writers:
+            for writer in topology(self.name).writers:
                 for statement in self.sample.setup(writer.ddl(), self.scope):
                     client.command(statement)
         self.make_topic()

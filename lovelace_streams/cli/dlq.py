@@ -9,14 +9,14 @@ import typer
 
 from lovelace_streams.cli.shared import Flow, bar, err, faults, show, time_option
 from lovelace_streams.errors import DeploymentFault
-from lovelace_streams.flows.discovery import journey
+from lovelace_streams.flows.discovery import topology
 from lovelace_streams.records import Reason as Reasons
 from lovelace_streams.sources.kafka import KafkaSource
 
 if TYPE_CHECKING:
-    from lovelace_streams.dead_letters.reader import DeadLettered, Filter
-    from lovelace_streams.dead_letters.replay import Choice, Ledger
-    from lovelace_streams.flows.topology import Journey
+    from lovelace_streams.dead_letters.reader import Filter, StoredDeadLetter
+    from lovelace_streams.dead_letters.replay import FailedItemIndex, ReplayDecision
+    from lovelace_streams.flows.topology import Topology
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
 
@@ -54,7 +54,7 @@ def dlq_list(
     from lovelace_streams.dead_letters.reader import summary
 
     wanted = _filter(reason, job, step, origin_topic, partition, offsets, since, until)
-    letters, _ = _letters(journey(flow).source, topic)
+    letters, _ = _letters(topology(flow).source, topic)
     rows = summary((each for each in letters if wanted.takes(each)), reason)
     show(("reason", "step", "job", "letters", "items"), rows)
 
@@ -77,7 +77,7 @@ def dlq_show(
 ) -> None:
     """Show single letters, one JSON object a line: origin, reason, failed items; no value unless asked for."""
     wanted = _filter(reason, job, step, origin_topic, partition, offsets, since, until)
-    letters, _ = _letters(journey(flow).source, topic, with_values=value)
+    letters, _ = _letters(topology(flow).source, topic, with_values=value)
     for letter in islice((each for each in letters if wanted.takes(each)), limit):
         print(json.dumps(letter.shown(with_value=value)))
 
@@ -109,14 +109,14 @@ def dlq_replay(
 
     A table says what goes and what stays, by reason; the last line is a JSON object. May be interrupted and repeated.
     """
-    from lovelace_streams.dead_letters.replay import Fate, Sending, choose, counted
+    from lovelace_streams.dead_letters.replay import ReplaySender, ReplayStatus, counted, plan_replay
 
     wanted = _filter(reason, job, step, origin_topic, partition, offsets, since, until)
-    it = journey(flow)
+    it = topology(flow)
     source, replays = it.source, f"{it.source.pipeline}.replay"
     letters, name = _letters(source, topic)
     sent_before, ledger = ({}, None) if again else _known(it, letters, wanted, replays)
-    chosen = choose(
+    chosen = plan_replay(
         letters,
         wanted,
         ledger=ledger,
@@ -125,9 +125,9 @@ def dlq_replay(
         max_replays=max_replays,
         limit=limit,
     )
-    going = [choice for choice in chosen if choice.fate is Fate.REPLAY]
+    going = [choice for choice in chosen if choice.fate is ReplayStatus.REPLAY]
     show(("fate", "reason", "letters", "items"), counted(chosen))
-    matching = [choice for choice in chosen if choice.fate is not Fate.FILTERED]
+    matching = [choice for choice in chosen if choice.fate is not ReplayStatus.FILTERED]
     if letters and not matching:
         err.print(
             f"none of the {len(letters)} letters of {name} is one of those asked for", style="red", highlight=False
@@ -135,7 +135,7 @@ def dlq_replay(
         raise typer.Exit(EXIT_NONE)
     sent = 0
     if going and not dry_run:
-        sending = Sending(source.settings, name, replays, rate=rate)
+        sending = ReplaySender(source.settings, name, replays, rate=rate)
         with bar() as progress:
             task = progress.add_task(f"{name} → {replays}", total=len(going))
             try:
@@ -149,10 +149,10 @@ def dlq_replay(
 
 
 def _known(
-    it: "Journey", letters: Sequence["DeadLettered"], wanted: "Filter", replays: str
-) -> tuple[dict[str, int], "Ledger | None"]:
+    it: "Topology", letters: Sequence["StoredDeadLetter"], wanted: "Filter", replays: str
+) -> tuple[dict[str, int], "FailedItemIndex | None"]:
     """What tells which letters need no replay: what was sent before, and the progress service where there is one."""
-    from lovelace_streams.dead_letters.replay import Ledger, sent_before
+    from lovelace_streams.dead_letters.replay import FailedItemIndex, sent_before
 
     sent = sent_before(it.source.settings, replays)
     if it.progress is None:
@@ -166,17 +166,19 @@ def _known(
         return sent, None
     origins = [letter.source for letter in letters if wanted.takes(letter)]
     places = [(origin.topic_id, origin.partition, origin.offset) for origin in origins if origin is not None]
-    return sent, Ledger.ask(it.progress, str(it.source.pipeline), places)
+    return sent, FailedItemIndex.ask(it.progress, str(it.source.pipeline), places)
 
 
-def _told(chosen: Sequence["Choice"], going: Sequence["Choice"], sent: int) -> dict[str, object]:
+def _told(chosen: Sequence["ReplayDecision"], going: Sequence["ReplayDecision"], sent: int) -> dict[str, object]:
     stay: dict[str, int] = {}
     for choice in chosen[len(going) :]:
         stay[choice.fate] = stay.get(choice.fate, 0) + 1
     return {"letters": len(going), "items": sum(choice.length for choice in going), "sent": sent, "left_out": stay}
 
 
-def _letters(source: KafkaSource, topic: str | None, *, with_values: bool = False) -> tuple[list["DeadLettered"], str]:
+def _letters(
+    source: KafkaSource, topic: str | None, *, with_values: bool = False
+) -> tuple[list["StoredDeadLetter"], str]:
     """The letters and their topic; before the flow's first start the topic is not there, and that is well."""
     from lovelace_streams.dead_letters.reader import read_letters
     from lovelace_streams.kafka.topic_reader import NoSuchTopic

@@ -9,9 +9,9 @@ import typer
 
 from lovelace_streams.cli.shared import Flow, err, faults, out, show
 from lovelace_streams.errors import DeploymentFault
-from lovelace_streams.flows.discovery import journey
+from lovelace_streams.flows.discovery import topology
 from lovelace_streams.settings import Settings
-from lovelace_streams.writers import Evolves
+from lovelace_streams.writers import SupportsEvolution
 
 app = typer.Typer()
 
@@ -32,11 +32,11 @@ def ddl(
     if diff and apply:
         raise typer.BadParameter("--diff only looks: choose one of --diff and --apply")
     obstacles = differs = False
-    for writer in journey(flow).writers:
+    for writer in topology(flow).writers:
         if not (diff or apply):
             print(writer.ddl())
             continue
-        if not isinstance(writer, Evolves):
+        if not isinstance(writer, SupportsEvolution):
             raise DeploymentFault(f"{writer.name} compares no tables: `lovelace ddl {flow}` prints what makes them")
         found = writer.evolution(apply=apply)
         for statement in found.statements:
@@ -63,7 +63,7 @@ def check(
     """
     from lovelace_streams.admin.check import check
 
-    report = check(journey(flow), sample)
+    report = check(topology(flow), sample)
     if as_json:
         print(json.dumps({**msgspec.to_builtins(report), "exit": report.exit}))
         raise typer.Exit(report.exit)

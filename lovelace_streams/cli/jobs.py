@@ -9,7 +9,7 @@ import typer
 
 from lovelace_streams.cli.shared import Flow, ask, bar, faults, show, source_of
 from lovelace_streams.errors import DeploymentFault
-from lovelace_streams.flows.discovery import journey
+from lovelace_streams.flows.discovery import topology
 from lovelace_streams.settings import Settings
 
 app = typer.Typer()
@@ -37,7 +37,7 @@ def submit(
     from lovelace_streams.reporting.client import open_job
 
     settings, source = Settings(), source_of(flow)
-    if not journey(flow).counts:
+    if not topology(flow).counts:
         raise DeploymentFault(
             f"the flow {source.name!r} ends in `commit`, so its jobs would never complete: "
             f"end it in `ls.progress(…, source, settings.progress, …)` to submit jobs to it"

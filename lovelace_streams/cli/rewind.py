@@ -8,8 +8,8 @@ import typer
 
 from lovelace_streams.cli.shared import Flow, err, faults, show
 from lovelace_streams.errors import DeploymentFault
-from lovelace_streams.flows.discovery import journey
-from lovelace_streams.flows.topology import Journey
+from lovelace_streams.flows.discovery import topology
+from lovelace_streams.flows.topology import Topology
 
 app = typer.Typer()
 
@@ -28,12 +28,12 @@ def rewind(
 
     A table says from where to where each partition goes; the last line is a JSON object.
     """
-    from lovelace_streams.admin.rewind import Target, commit, plan
+    from lovelace_streams.admin.rewind import RewindTarget, commit, plan
 
-    it = journey(flow)
+    it = topology(flow)
     source, group = it.source, str(it.source.pipeline)
     try:
-        target = Target.of(to)
+        target = RewindTarget.of(to)
     except ValueError as error:
         raise DeploymentFault(f"--to {error}; or an offset, or earliest") from None
     moves = plan(source.settings, group, _topics(it, topic), target, partition)
@@ -52,7 +52,7 @@ def rewind(
     print(json.dumps(told))
 
 
-def _topics(it: Journey, only: str | None) -> list[str]:
+def _topics(it: Topology, only: str | None) -> list[str]:
     topics = list(dict.fromkeys(topic for lane in it.lanes for topic in lane.source.topics))
     if only is None:
         return topics
@@ -61,7 +61,7 @@ def _topics(it: Journey, only: str | None) -> list[str]:
     return [only]
 
 
-def _warn(it: Journey, records: int) -> None:
+def _warn(it: Topology, records: int) -> None:
     counted = ", and no job counts them again: the progress service has these offsets" if it.progress else ""
     told = [f"{records} records are processed again when the workers start: rows are written again{counted}."]
     told += [

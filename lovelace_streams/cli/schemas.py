@@ -10,8 +10,8 @@ import typer
 from lovelace_streams.admin.schemas import FOLDER, History, changes, histories, problems, register, topics, touched
 from lovelace_streams.cli.shared import err, faults, show
 from lovelace_streams.errors import DeploymentFault
-from lovelace_streams.flows.discovery import find_flow, flow_names, journey
-from lovelace_streams.flows.topology import Journey
+from lovelace_streams.flows.discovery import find_flow, flow_names, topology
+from lovelace_streams.flows.topology import Topology
 from lovelace_streams.formats.avro import Registry, Schema
 from lovelace_streams.settings import Settings
 
@@ -82,13 +82,13 @@ def _before(history: History) -> Schema | None:
     return older[-1] if older else None
 
 
-def _flows() -> Iterator[tuple[str, Journey]]:
+def _flows() -> Iterator[tuple[str, Topology]]:
     """Flows that can be looked at; building one connects to nothing, so any registry's address will do."""
     os.environ.setdefault("SCHEMA_REGISTRY_URL", "http://127.0.0.1:8081")
     for name in flow_names():
         if not hasattr(find_flow(name), "flow"):
             continue
         try:
-            yield name, journey(name)
+            yield name, topology(name)
         except DeploymentFault as fault:
             err.print(f"{name} is left out: {fault}", markup=False, soft_wrap=True)

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from lovelace_streams.errors import EXIT_DEPLOYMENT, DeploymentFault, DestinationFault
 from lovelace_streams.flows.discovery import find_flow
-from lovelace_streams.flows.spec import Source
+from lovelace_streams.flows.spec import FlowSpec
 from lovelace_streams.settings import Settings
 
 out = Console()
@@ -43,10 +43,10 @@ def faults(command: F) -> F:
     return cast("F", wrapped)
 
 
-def source_of(name: str) -> Source:
+def source_of(name: str) -> FlowSpec:
     """The `SOURCE` of a dataflow."""
     source = getattr(find_flow(name), "SOURCE", None)
-    if not isinstance(source, Source):
+    if not isinstance(source, FlowSpec):
         raise DeploymentFault(f"the dataflow {name!r} has no SOURCE: give it one, see CONTRIBUTING.md")
     return source
 

@@ -5,7 +5,7 @@ from typing import Generic, TypeVar
 
 L = TypeVar("L")
 """A held letter: whatever the caller wants back."""
-ROW = 1000
+STREAK_ITEMS_MAX = 1000
 """This many items refused in a row for one reason mean that the deployment is wrong."""
 MESSAGES = 100
 """From at least this many messages: one chunk does not trip it."""
@@ -24,7 +24,7 @@ class FailFast(Generic[L]):
         self._destination = destination
         self._accepted = accepted
         self._held: dict[str, _Held[L]] = {}
-        self._rows: dict[str, _Row] = {}
+        self._rows: dict[str, _Streak] = {}
         self._released: list[L] = []
 
     @property
@@ -46,13 +46,13 @@ class FailFast(Generic[L]):
         """
         row = self._rows.get(step)
         if row is None or row.cause != cause:
-            row = self._rows[step] = _Row(cause)
+            row = self._rows[step] = _Streak(cause)
         row.add(message, job, items)
         held = self._held.setdefault(step, _Held())
         held.add(letter, items, size)
         if row.too_long(by_destination=step in self._destination) and cause[0] not in self._accepted:
             return (step, *cause)
-        if held.items > ROW or held.size > HELD_BYTES:
+        if held.items > STREAK_ITEMS_MAX or held.size > HELD_BYTES:
             self._release(step, keep_row=True)
         return None
 
@@ -104,7 +104,7 @@ class _Held(Generic[L]):
                 self.add(letter, items, size)
 
 
-class _Row:
+class _Streak:
     """Refusals in a row for one cause."""
 
     def __init__(self, cause: tuple[str, ...]) -> None:
@@ -121,4 +121,4 @@ class _Row:
 
     def too_long(self, *, by_destination: bool) -> bool:
         jobs = 1 if by_destination else 2
-        return self.items >= ROW and len(self.messages) >= MESSAGES and len(self.jobs) >= jobs
+        return self.items >= STREAK_ITEMS_MAX and len(self.messages) >= MESSAGES and len(self.jobs) >= jobs

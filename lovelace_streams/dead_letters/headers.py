@@ -2,7 +2,7 @@
 
 from functools import lru_cache
 
-from lovelace_streams.dead_letters.letter import Letter
+from lovelace_streams.dead_letters.letter import PendingDeadLetter
 from lovelace_streams.records import Reason, Record
 from lovelace_streams.runtime.ranges import failed_items
 from lovelace_streams.sources.kafka import KafkaSource
@@ -13,7 +13,9 @@ MORE = len(", …100000 more".encode())
 _Headers = tuple[tuple[str, bytes], ...]
 
 
-def letter_headers(letter: Letter, source: KafkaSource, *, truncated: bool = False) -> list[tuple[str, bytes | None]]:
+def letter_headers(
+    letter: PendingDeadLetter, source: KafkaSource, *, truncated: bool = False
+) -> list[tuple[str, bytes | None]]:
     """The original headers, Kafka Connect's names, and ours (docs/operators/dead_letter.md); no value, no key."""
     record, first = letter.record, letter.first
     origin = record.origin
@@ -41,7 +43,7 @@ def letter_headers(letter: Letter, source: KafkaSource, *, truncated: bool = Fal
 
 
 def _topic_id(record: Record, source: KafkaSource) -> str:
-    held = source.in_hand.current.get(record.assignment)
+    held = source.in_flight.current.get(record.assignment)
     return held.topic_id if held is not None else source.topic_id(record.topic)
 
 

@@ -5,7 +5,7 @@ import msgspec
 from lovelace_streams.records import DeadLetter, Reason, Record
 
 
-class Letter(msgspec.Struct):
+class PendingDeadLetter(msgspec.Struct):
     """All that failed of one message."""
 
     record: Record

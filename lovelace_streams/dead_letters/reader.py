@@ -19,11 +19,11 @@ FAILED = re.compile(r"(\d{1,6})-(\d{1,6}):(\w+)")
 
 NOWHERE = "?"
 """Stands for the topic id of a letter without an origin: by its own place it is told apart all the same."""
-Place = tuple[int, int]
+LetterPosition = tuple[int, int]
 """Partition and offset in the dead-letter topic."""
 
 
-class DeadLettered(msgspec.Struct, frozen=True):
+class StoredDeadLetter(msgspec.Struct, frozen=True):
     """One letter: where it came from, what of it failed and why."""
 
     origin: str
@@ -41,7 +41,7 @@ class DeadLettered(msgspec.Struct, frozen=True):
     value: bytes | None
     at: int = -1
     """When it was dead-lettered, in milliseconds since 1970."""
-    place: Place = (0, 0)
+    place: LetterPosition = (0, 0)
     bytes: int = 0
 
     def matches(self, reason: str | None, job: str | None) -> bool:
@@ -79,7 +79,7 @@ class DeadLettered(msgspec.Struct, frozen=True):
 class Filter(msgspec.Struct, frozen=True):
     """Which letters are meant; what is None is not asked for.
 
-    >>> letter = DeadLettered("id/orders/2/41", 0, "null", "", "normalize", "june", "0-0:null", 0, False, None, None)
+    >>> letter = StoredDeadLetter("id/orders/2/41", 0, "null", "", "normalize", "june", "0-0:null", 0, *[None] * 3)
     >>> Filter(job="june", offsets=(40, 50)).takes(letter), Filter(reason="check").takes(letter)
     (True, False)
     """
@@ -97,7 +97,7 @@ class Filter(msgspec.Struct, frozen=True):
     until: int | None = None
     """Before this millisecond."""
 
-    def takes(self, letter: DeadLettered) -> bool:
+    def takes(self, letter: StoredDeadLetter) -> bool:
         """Whether it is one of them."""
         return (
             (self.reason is None or self.reason in {letter.reason, *(named for _, named in letter.items)})
@@ -108,7 +108,7 @@ class Filter(msgspec.Struct, frozen=True):
             and self._takes_origin(letter)
         )
 
-    def _takes_origin(self, letter: DeadLettered) -> bool:
+    def _takes_origin(self, letter: StoredDeadLetter) -> bool:
         if self.topic is None and self.partition is None and self.offsets is None:
             return True
         origin = letter.source
@@ -122,12 +122,12 @@ class Filter(msgspec.Struct, frozen=True):
 
 def read_letters(
     settings: Settings | KafkaSettings, topic: str, *, with_values: bool = False
-) -> Iterator[DeadLettered]:
+) -> Iterator[StoredDeadLetter]:
     """All letters of a topic up to now, the last one of each origin; their values only where asked for.
 
     Raises `NoSuchTopic`, and `DestinationFault` where the broker is away.
     """
-    letters: dict[str, DeadLettered] = {}
+    letters: dict[str, StoredDeadLetter] = {}
     for message in messages(settings if isinstance(settings, KafkaSettings) else settings.kafka, topic):
         letter = letter_of(message, with_value=with_values)
         before = letters.pop(letter.origin, None)  # the last one, in the last one's place
@@ -137,10 +137,10 @@ def read_letters(
     return iter(letters.values())
 
 
-def letter_of(message: Message, *, with_value: bool) -> DeadLettered:
+def letter_of(message: Message, *, with_value: bool) -> StoredDeadLetter:
     named = {name: value.decode("utf-8", "replace") for name, value in headers_of(message) if value is not None}
     value = message.value()
-    return DeadLettered(
+    return StoredDeadLetter(
         origin=named.get("lovelace-origin", f"{NOWHERE}/{message.topic()}/{message.partition()}/{message.offset()}"),
         timestamp=_number(named.get("lovelace-origin-timestamp", ""), -1),
         reason=named.get("lovelace-reason", ""),
@@ -153,7 +153,7 @@ def letter_of(message: Message, *, with_value: bool) -> DeadLettered:
         key=message.key(),
         value=value if with_value else None,
         at=message.timestamp()[1],
-        place=cast("Place", (message.partition(), message.offset())),
+        place=cast("LetterPosition", (message.partition(), message.offset())),
         bytes=len(value or b""),
     )
 
@@ -167,7 +167,7 @@ def _number(text: str, otherwise: int) -> int:
     return int(text) if text.isdecimal() and len(text) < 20 else otherwise  # noqa: PLR2004 - more than 64 bits hold
 
 
-def summary(letters: Iterable[DeadLettered], reason: str | None = None) -> list[tuple[str, str, str, int, int]]:
+def summary(letters: Iterable[StoredDeadLetter], reason: str | None = None) -> list[tuple[str, str, str, int, int]]:
     """(reason, step, job, letters, items), the most frequent first, then by name; of one reason, if it is given."""
     items: Counter[tuple[str, str, str]] = Counter()
     count: Counter[tuple[str, str, str]] = Counter()

@@ -27,11 +27,11 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from lovelace_streams.dead_letters.reader import DeadLettered, Filter, Place, replays_of
+from lovelace_streams.dead_letters.reader import Filter, LetterPosition, StoredDeadLetter, replays_of
 from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.kafka.client import common_config
 from lovelace_streams.kafka.headers import Headers, headers_of
-from lovelace_streams.kafka.topic_reader import NoSuchTopic, Spans, messages, messages_within
+from lovelace_streams.kafka.topic_reader import NoSuchTopic, OffsetRanges, messages, messages_within
 from lovelace_streams.runtime.ranges import FailedItems, failed_items
 from lovelace_streams.settings import KafkaSettings, ProgressSettings
 
@@ -58,7 +58,7 @@ FailedAt = tuple[str, int, int]
 """Topic id, partition and offset that a message was first read at."""
 
 
-class Fate(StrEnum):
+class ReplayStatus(StrEnum):
     """What a replay makes of a letter: it goes, or why it stays."""
 
     REPLAY = "replay"
@@ -72,11 +72,11 @@ class Fate(StrEnum):
     OVER_LIMIT = "over_limit"
 
 
-class Choice(msgspec.Struct, frozen=True):
+class ReplayDecision(msgspec.Struct, frozen=True):
     """A letter, what becomes of it, and the items that are meant: those to replay, or all that it names."""
 
-    letter: DeadLettered
-    fate: Fate
+    letter: StoredDeadLetter
+    fate: ReplayStatus
     items: Sequence[FailedItems]
 
     def reasons(self) -> Iterator[tuple[str, int]]:
@@ -90,7 +90,7 @@ class Choice(msgspec.Struct, frozen=True):
         return sum(count for _, count in self.reasons())
 
 
-class Ledger:
+class FailedItemIndex:
     """What the progress service knows of some messages' failed items: item → (reason, whether it is resolved)."""
 
     def __init__(self, known: dict[FailedAt, dict[int, tuple[str, bool]]]) -> None:
@@ -101,7 +101,7 @@ class Ledger:
         return self._known.get(at, {})
 
     @classmethod
-    def ask(cls, settings: ProgressSettings, pipeline: str, places: Iterable[FailedAt]) -> "Ledger":
+    def ask(cls, settings: ProgressSettings, pipeline: str, places: Iterable[FailedAt]) -> "FailedItemIndex":
         """Raises `DestinationFault` where the service is away, `DeploymentFault` where it refuses."""
         settings.check()
         known: dict[FailedAt, dict[int, tuple[str, bool]]] = {}
@@ -149,16 +149,16 @@ def _find(client: httpx.Client, settings: ProgressSettings, pipeline: str, place
         raise DeploymentFault(f"{where} answers {answer.status_code} when asked for failed items") from None
 
 
-def choose(
-    letters: Iterable[DeadLettered],
+def plan_replay(
+    letters: Iterable[StoredDeadLetter],
     wanted: Filter,
     *,
-    ledger: Ledger | None = None,
+    ledger: FailedItemIndex | None = None,
     sent: dict[str, int] | None = None,
     topics: Collection[str] = (),
     max_replays: int = MAX_REPLAYS,
     limit: int | None = None,
-) -> list[Choice]:
+) -> list[ReplayDecision]:
     """What becomes of each letter (one an origin); those that go in the order in which they go.
 
     Without a `ledger` nobody knows which are void or resolved, nor whose they are where several flows share a topic for
@@ -167,50 +167,50 @@ def choose(
     """
     known = None if ledger is not None or wanted.topic is not None or not topics else topics
     chosen = [_choice(letter, wanted, ledger, sent or {}, known, max_replays) for letter in letters]
-    going = _newest_first([choice for choice in chosen if choice.fate is Fate.REPLAY])
-    stay = [choice for choice in chosen if choice.fate is not Fate.REPLAY]
+    going = _newest_first([choice for choice in chosen if choice.fate is ReplayStatus.REPLAY])
+    stay = [choice for choice in chosen if choice.fate is not ReplayStatus.REPLAY]
     if limit is not None:
-        stay += [msgspec.structs.replace(choice, fate=Fate.OVER_LIMIT) for choice in going[limit:]]
+        stay += [msgspec.structs.replace(choice, fate=ReplayStatus.OVER_LIMIT) for choice in going[limit:]]
     return going[:limit] + stay
 
 
 def _choice(
-    letter: DeadLettered,
+    letter: StoredDeadLetter,
     wanted: Filter,
-    ledger: Ledger | None,
+    ledger: FailedItemIndex | None,
     sent: dict[str, int],
     topics: Collection[str] | None,
     max_replays: int,
-) -> Choice:
+) -> ReplayDecision:
     named = failed_items(dict(letter.items))
     if not wanted.takes(letter):
-        return Choice(letter, Fate.FILTERED, named)
+        return ReplayDecision(letter, ReplayStatus.FILTERED, named)
     origin = letter.source
     if origin is None or not named or (topics is not None and origin.topic not in topics):
-        return Choice(letter, Fate.NOT_OURS, named)
+        return ReplayDecision(letter, ReplayStatus.NOT_OURS, named)
     if ledger is not None:
         known = ledger.items((origin.topic_id, origin.partition, origin.offset))
         if not known:
-            return Choice(letter, Fate.VOID, named)
+            return ReplayDecision(letter, ReplayStatus.VOID, named)
         # The ledger's word counts, not the letter's: the letter may be of another reading, or its list cut short.
         named = failed_items({item: reason for item, (reason, resolved) in known.items() if not resolved})
         if not named:
-            return Choice(letter, Fate.RESOLVED, failed_items(dict(letter.items)))
-    return Choice(letter, _fate(letter, sent.get(letter.origin, 0), max_replays), named)
+            return ReplayDecision(letter, ReplayStatus.RESOLVED, failed_items(dict(letter.items)))
+    return ReplayDecision(letter, _fate(letter, sent.get(letter.origin, 0), max_replays), named)
 
 
-def _fate(letter: DeadLettered, sent: int, max_replays: int) -> Fate:
+def _fate(letter: StoredDeadLetter, sent: int, max_replays: int) -> ReplayStatus:
     """Of a letter that has something to replay."""
     if sent > letter.replays:
-        return Fate.REPLAYED
+        return ReplayStatus.REPLAYED
     if letter.truncated:
-        return Fate.TRUNCATED
-    return Fate.MAX_REPLAYS if letter.replays >= max_replays else Fate.REPLAY
+        return ReplayStatus.TRUNCATED
+    return ReplayStatus.MAX_REPLAYS if letter.replays >= max_replays else ReplayStatus.REPLAY
 
 
-def _newest_first(choices: Iterable[Choice]) -> list[Choice]:
+def _newest_first(choices: Iterable[ReplayDecision]) -> list[ReplayDecision]:
     """Within a partition by offset; one with newer messages before others (a topic may have been made again)."""
-    partitions: dict[tuple[str, int], list[tuple[int, Choice]]] = {}
+    partitions: dict[tuple[str, int], list[tuple[int, ReplayDecision]]] = {}
     for choice in choices:
         origin = choice.letter.source
         assert origin is not None
@@ -219,7 +219,7 @@ def _newest_first(choices: Iterable[Choice]) -> list[Choice]:
     return [choice for those in ordered for _, choice in sorted(those, key=lambda pair: -pair[0])]
 
 
-def counted(choices: Iterable[Choice]) -> list[tuple[str, str, int, int]]:
+def counted(choices: Iterable[ReplayDecision]) -> list[tuple[str, str, int, int]]:
     """(fate, reason, letters, items), in the order of fates, the most frequent reason first."""
     items: Counter[tuple[str, str]] = Counter()
     letters: Counter[tuple[str, str]] = Counter()
@@ -227,8 +227,8 @@ def counted(choices: Iterable[Choice]) -> list[tuple[str, str, int, int]]:
         for reason, count in choice.reasons():
             items[choice.fate, reason] += count
         letters.update({(choice.fate, reason) for reason, _ in choice.reasons()} or {(choice.fate, "")})
-    order = list(Fate)
-    keys = sorted(letters, key=lambda key: (order.index(Fate(key[0])), -items[key], key[1]))
+    order = list(ReplayStatus)
+    keys = sorted(letters, key=lambda key: (order.index(ReplayStatus(key[0])), -items[key], key[1]))
     return [(*key, letters[key], items[key]) for key in keys]
 
 
@@ -248,7 +248,7 @@ def sent_before(settings: KafkaSettings, topic: str) -> dict[str, int]:
 # -- sending -----------------------------------------------------------------------------------------------------------
 
 
-class Sending:
+class ReplaySender:
     """Sends the chosen letters of a dead-letter topic to a replay topic, newest first, and waits for every delivery."""
 
     def __init__(self, settings: KafkaSettings, letters: str, replays: str, *, rate: float | None = None) -> None:
@@ -271,7 +271,7 @@ class Sending:
             }
         )
 
-    def run(self, choices: Sequence[Choice], on_delivered: Callable[[], None] = lambda: None) -> int:
+    def run(self, choices: Sequence[ReplayDecision], on_delivered: Callable[[], None] = lambda: None) -> int:
         """How many were delivered. Raises `DestinationFault` or `DeploymentFault` where one was not; run it again."""
         make_topic(self._settings, self._replays, self._letters)
         try:
@@ -283,7 +283,7 @@ class Sending:
         self._raise_failures(len(choices))
         return self.delivered
 
-    def _send(self, chunk: Sequence[Choice], on_delivered: Callable[[], None]) -> None:
+    def _send(self, chunk: Sequence[ReplayDecision], on_delivered: Callable[[], None]) -> None:
         found = self._read(chunk)
         for choice in chunk:
             message = found.pop(choice.letter.place, None)
@@ -293,9 +293,9 @@ class Sending:
             self._wait()
             self._produce(message, choice, on_delivered)
 
-    def _read(self, chunk: Sequence[Choice]) -> dict[Place, Message]:
+    def _read(self, chunk: Sequence[ReplayDecision]) -> dict[LetterPosition, Message]:
         places = {choice.letter.place for choice in chunk}
-        spans: Spans = {}
+        spans: OffsetRanges = {}
         for partition, offset in places:
             first, end = spans.get(partition, (offset, offset + 1))
             spans[partition] = min(first, offset), max(end, offset + 1)
@@ -313,7 +313,7 @@ class Sending:
             self._producer.poll(min(left, 0.1))
         self._due += self._pause
 
-    def _produce(self, message: Message, choice: Choice, on_delivered: Callable[[], None]) -> None:
+    def _produce(self, message: Message, choice: ReplayDecision, on_delivered: Callable[[], None]) -> None:
         def delivered(error: KafkaError | None, _message: Message) -> None:
             if error is None:
                 self.delivered += 1
@@ -348,7 +348,7 @@ class Sending:
         raise DestinationFault(", ".join(sorted(self._failed)), told)
 
 
-def replay_headers(headers: Headers, choice: Choice) -> Headers:
+def replay_headers(headers: Headers, choice: ReplayDecision) -> Headers:
     """A letter's headers as its replay has them: what the message is and where it came from, and what is to be done."""
     kept = [
         (name, value)
@@ -363,8 +363,8 @@ def replay_headers(headers: Headers, choice: Choice) -> Headers:
     return kept + ours
 
 
-def _chunks(choices: Sequence[Choice]) -> Iterator[list[Choice]]:
-    chunk: list[Choice] = []
+def _chunks(choices: Sequence[ReplayDecision]) -> Iterator[list[ReplayDecision]]:
+    chunk: list[ReplayDecision] = []
     size = 0
     for choice in choices:
         if chunk and (len(chunk) >= CHUNK or size + choice.letter.bytes > CHUNK_BYTES):

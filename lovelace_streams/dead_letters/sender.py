@@ -12,9 +12,9 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
-from lovelace_streams.dead_letters.fail_fast import HELD_BYTES, ROW, FailFast
+from lovelace_streams.dead_letters.fail_fast import HELD_BYTES, STREAK_ITEMS_MAX, FailFast
 from lovelace_streams.dead_letters.headers import letter_headers
-from lovelace_streams.dead_letters.letter import Letter
+from lovelace_streams.dead_letters.letter import PendingDeadLetter
 from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.kafka.client import common_config
 from lovelace_streams.kafka.topic_ids import REQUEST_SECONDS
@@ -34,7 +34,7 @@ MESSAGE_MAX = 1_000_000_000
 """librdkafka's own bound of `message.max.bytes`."""
 
 
-class PostOffice:
+class DeadLetterSender:
     """Collects, holds, sends and settles letters; served by the source."""
 
     def __init__(self, source: KafkaSource, destination_steps: frozenset[str] = frozenset({"upsert"})) -> None:
@@ -44,10 +44,10 @@ class PostOffice:
         """Step → where it stands in the flow, learned from the first letter that it sends."""
         self._fail_fast: FailFast[DeadLetter] = FailFast(destination_steps, source.settings.accept_refusals)
         self._arrived: list[DeadLetter] = []
-        self._letters: dict[tuple[int, int], Letter] = {}
+        self._letters: dict[tuple[int, int], PendingDeadLetter] = {}
         """Those of messages of which other items may still be on their way."""
-        self._to_send: list[Letter] = []
-        self._under_way: dict[int, Letter] = {}
+        self._to_send: list[PendingDeadLetter] = []
+        self._under_way: dict[int, PendingDeadLetter] = {}
         self._owed = 0
         """Bytes of the values that are to be sent or under way."""
         self._judged: frozenset[int] = frozenset()
@@ -106,7 +106,7 @@ class PostOffice:
 
     def full(self) -> bool:
         """Whether the broker owes us acknowledgements of a thousand letters, or of 64 MiB."""
-        return len(self._to_send) + len(self._under_way) > ROW or self._owed > HELD_BYTES
+        return len(self._to_send) + len(self._under_way) > STREAK_ITEMS_MAX or self._owed > HELD_BYTES
 
     def close(self) -> None:
         """A last chance for what is under way."""
@@ -121,7 +121,7 @@ class PostOffice:
         passed = self._passed(arrived)
         for step in passed:
             self._fail_fast.passed(step)
-        current = self._source.in_hand.current
+        current = self._source.in_flight.current
         if self._judged != current.keys():
             self._judged = frozenset(current)
             self._fail_fast.drop(lambda letter: letter.record.assignment not in current)
@@ -141,7 +141,7 @@ class PostOffice:
 
     def _passed(self, arrived: list[DeadLetter]) -> set[str]:
         """Steps that an item of the last window passed: all if it was written, the earlier if a later refused it."""
-        totals = self._source.in_hand.totals
+        totals = self._source.in_flight.totals
         through = totals[Outcome.WRITTEN] + totals[Outcome.SUPERSEDED]
         steps = self._fail_fast.steps | {letter.step for letter in arrived}
         passed = set(steps) if through > self._passed_before else set()
@@ -173,10 +173,10 @@ class PostOffice:
         record = failed.record
         if record.origin is None and failed.count == record.items:  # nothing else of its message: as most letters
             failures = dict.fromkeys(range(failed.item, failed.item + failed.count), failed.reason)
-            self._close(Letter(record, failures, failed))
+            self._close(PendingDeadLetter(record, failures, failed))
             return
         key = (record.assignment, record.offset)
-        letter = self._letters.setdefault(key, Letter(record, {}, failed))
+        letter = self._letters.setdefault(key, PendingDeadLetter(record, {}, failed))
         items = record.origin.items if record.origin and failed.count > 1 else None
         for item in items or range(failed.item, failed.item + failed.count):
             letter.failures[item] = failed.reason
@@ -189,7 +189,7 @@ class PostOffice:
                 del self._letters[key]
                 self._close(letter)
 
-    def _close(self, letter: Letter) -> None:
+    def _close(self, letter: PendingDeadLetter) -> None:
         self._to_send.append(letter)
         self._owed += letter.size
 
@@ -209,7 +209,7 @@ class PostOffice:
                 self._to_send += waiting[at:]
                 return
 
-    def _produce(self, letter: Letter, value: bytes | None) -> None:
+    def _produce(self, letter: PendingDeadLetter, value: bytes | None) -> None:
         assert self._producer is not None
 
         def delivered(error: KafkaError | None, _message: Message) -> None:
@@ -242,11 +242,11 @@ class PostOffice:
         else:
             self._under_way[id(letter)] = letter
 
-    def _settle(self, letter: Letter) -> None:
+    def _settle(self, letter: PendingDeadLetter) -> None:
         """The broker has it: its items are settled, here and at once, whether or not any step runs again."""
         self._owed -= letter.size
         failures: dict[int, str] = {item: reason.value for item, reason in letter.failures.items()}
-        if self._source.in_hand.fail(letter.record, failures):
+        if self._source.in_flight.fail(letter.record, failures):
             self._counted += failures.values()
         self._settled.append(Envelope(letter.record, letter.first.item, None, letter.items))
 

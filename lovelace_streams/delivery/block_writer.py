@@ -14,13 +14,13 @@ from typing import Any, NamedTuple, TypeVar
 
 import structlog
 
-from lovelace_streams.delivery.blocks import Block, Gathering, ends_of, entries_of
-from lovelace_streams.delivery.retry import Breaker, Patience
+from lovelace_streams.delivery.blocks import Block, BlockBuffer, ends_of, entries_of
+from lovelace_streams.delivery.retry import BlockRetry, Breaker
 from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.observability import metrics, tracing
 from lovelace_streams.records import Batch, DeadLetter, Settled
 from lovelace_streams.sources.kafka import KafkaSource
-from lovelace_streams.writers import Entry, Result, Writer, check_capabilities
+from lovelace_streams.writers import Entry, RowResult, Writer, check_capabilities
 
 log = structlog.get_logger(__name__)
 
@@ -39,15 +39,15 @@ QUICK = 0.5
 """Seconds that a call may take before the consumer is kept alive meanwhile: most calls end within milliseconds."""
 
 
-class Begun(NamedTuple):
+class PendingWrite(NamedTuple):
     """A block that is being written while the next window is read."""
 
     block: Block
-    flight: Future[tuple[list[Result], float]]
+    flight: Future[tuple[list[RowResult], float]]
     since: float
 
 
-class Carrier:
+class BlockWriter:
     """Carries batches to a writer: one background thread, one call at a time."""
 
     def __init__(self, step: str, writer: Writer, source: KafkaSource) -> None:
@@ -57,15 +57,15 @@ class Carrier:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=step)
         self._flight: Future[Any] | None = None
         self._open = False
-        self._gathering = Gathering(writer.capabilities.block_rows)
+        self._gathering = BlockBuffer(writer.capabilities.block_rows)
         self._aside: list[Batch[Any]] = []
         self._aside_until = 0.0
         self._span = tracing.OFF
         self._block: Block | None = None
         self._next: Batch[Any] | None = None
         self._ahead: Block | None = None
-        self._begun: Begun | None = None
-        self._patience = Patience(self._call, self._probe, self._wait, on_fault=self._on_fault)
+        self._begun: PendingWrite | None = None
+        self._patience = BlockRetry(self._call, self._probe, self._wait, on_fault=self._on_fault)
 
     def write(self, batches: list[Batch[Any]]) -> list[Settled | DeadLetter]:
         """What became of the rows of these batches; batches that had to be given up are left out (and read again).
@@ -127,7 +127,7 @@ class Carrier:
                 return ends
             if self._source.ending:
                 return None
-            if self._patience.lonely:
+            if self._patience.inconclusive:
                 self._aside.append(batch)
                 self._aside_until = time.monotonic() + ASIDE_SECONDS
                 return []
@@ -138,13 +138,13 @@ class Carrier:
             return False
         block = self._ready(batch)
         if block.entries:
-            self._begun = Begun(block, self._thread.submit(self._clocked, block.entries), time.monotonic())
+            self._begun = PendingWrite(block, self._thread.submit(self._clocked, block.entries), time.monotonic())
         return True
 
     def _ready(self, batch: Batch[Any]) -> Block:
         """The block of a batch: the one that was begun or made ahead, unless an assignment has ended since."""
         ahead, self._ahead = self._ahead, None
-        current = self._source.in_hand.current
+        current = self._source.in_flight.current
         for made in (self._begun.block if self._begun is not None else None, ahead):
             if made is not None and made.batch is batch and made.is_current(current):
                 return made
@@ -152,7 +152,7 @@ class Carrier:
             self._forsake(self._begun)
         return Block(batch, current, self.writer)
 
-    def _forsake(self, begun: Begun) -> None:
+    def _forsake(self, begun: PendingWrite) -> None:
         """Wait for a block of which not all is ours any more; what still is will be written again."""
         self._begun = None
         try:
@@ -165,7 +165,7 @@ class Carrier:
     def _make_ahead(self) -> None:
         """Make the next block ready, once, while this one is being written."""
         if self._next is not None:
-            self._ahead, self._next = Block(self._next, self._source.in_hand.current, self.writer), None
+            self._ahead, self._next = Block(self._next, self._source.in_flight.current, self.writer), None
 
     # -- what the source serves -----------------------------------------------------------------------------------
 
@@ -234,7 +234,7 @@ class Carrier:
 
     # -- one call ------------------------------------------------------------------------------------------------
 
-    def _call(self, entries: Sequence[Entry]) -> list[Result]:
+    def _call(self, entries: Sequence[Entry]) -> list[RowResult]:
         """Write a block under the client's own deadline, connecting first where there is no connection."""
         self._connect()
         if not entries:
@@ -251,7 +251,7 @@ class Carrier:
         metrics.WRITE_SECONDS.labels(self._source.pipeline).observe(seconds)
         return results
 
-    def _clocked(self, entries: Sequence[Entry]) -> tuple[list[Result], float]:
+    def _clocked(self, entries: Sequence[Entry]) -> tuple[list[RowResult], float]:
         began = time.perf_counter()
         return self.writer.write(entries), time.perf_counter() - began
 
@@ -298,7 +298,7 @@ class Carrier:
             self._flight = None
 
     def _wait(self, seconds: float) -> bool:
-        if self._patience.lonely:
+        if self._patience.inconclusive:
             return False
         envelopes = self._block.envelopes if self._block is not None else ()
         return self._source.keep_alive(seconds, [e.record for e in envelopes])

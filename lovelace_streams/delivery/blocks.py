@@ -5,7 +5,7 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import Any
 
 from lovelace_streams.records import Batch, DeadLetter, Envelope, Outcome, Settled, SkipReason
-from lovelace_streams.writers import Encodes, End, Entry, Refusal, Result, Writer, order_of
+from lovelace_streams.writers import Entry, Refusal, RowOutcome, RowResult, SupportsEncode, Writer, sequence_of
 
 BLOCK_BYTES = 64 * 1024 * 1024
 """Of the messages' values in a block of several batches: a parameter of Postgres holds less than a GiB."""
@@ -22,19 +22,19 @@ class Block:
         if not self.is_current(current):
             self.envelopes = [e for e in batch.envelopes if e.record.assignment in current]
         entries, self.spans = entries_of(self.envelopes)
-        self.entries: Sequence[Entry] = writer.encode(entries) if isinstance(writer, Encodes) else entries
+        self.entries: Sequence[Entry] = writer.encode(entries) if isinstance(writer, SupportsEncode) else entries
 
     def is_current(self, current: Container[int]) -> bool:
         """Whether all of it is still ours."""
         return all(number in current for number in {e.record.assignment for e in self.envelopes})
 
 
-class Gathering:
+class BlockBuffer:
     """Consecutive batches as blocks of up to so many items and `BLOCK_BYTES`.
 
     >>> from lovelace_streams.records import Record
     >>> batch = Batch([Envelope(Record("t", 0, 0, 0, 1, None, b"", [], -1, items=1), 0, None)] * 2, "rows", 0)
-    >>> gathering = Gathering(5)
+    >>> gathering = BlockBuffer(5)
     >>> full, rest = gathering.add([batch, batch, batch]), gathering.take()
     >>> [len(block.envelopes) for block in full], [len(block.envelopes) for block in rest], gathering.take()
     ([4], [2], [])
@@ -76,39 +76,39 @@ class Gathering:
 
 
 def ends_of(
-    step: str, envelopes: Sequence[Envelope[Any]], spans: Sequence[int], results: Sequence[Result]
+    step: str, envelopes: Sequence[Envelope[Any]], spans: Sequence[int], results: Sequence[RowResult]
 ) -> list[Settled | DeadLetter]:
     """What became of the items: one fails if one of its rows does, and is superseded if all of them are."""
-    if results.count(End.WRITTEN) == len(results):
-        return [_settled(End.WRITTEN, list(envelopes))]
-    settled: dict[End, list[Envelope[Any]]] = {}
+    if results.count(RowOutcome.WRITTEN) == len(results):
+        return [_settled(RowOutcome.WRITTEN, list(envelopes))]
+    settled: dict[RowOutcome, list[Envelope[Any]]] = {}
     letters: list[Settled | DeadLetter] = []
     for envelope, result in zip(envelopes, _by_item(spans, results), strict=True):
-        if isinstance(result, End):
+        if isinstance(result, RowOutcome):
             settled.setdefault(result, []).append(envelope)
         else:
             letters.append(DeadLetter(envelope.record, envelope.item, 1, step, result.reason, result.rule, result.code))
     return [_settled(end, done) for end, done in settled.items()] + letters
 
 
-def _by_item(spans: Sequence[int], results: Sequence[Result]) -> Iterable[Result]:
+def _by_item(spans: Sequence[int], results: Sequence[RowResult]) -> Iterable[RowResult]:
     """One result an item."""
     return results if len(spans) == len(results) else _of_several(spans, results)
 
 
-def _of_several(spans: Sequence[int], results: Sequence[Result]) -> Iterator[Result]:
+def _of_several(spans: Sequence[int], results: Sequence[RowResult]) -> Iterator[RowResult]:
     at = 0
     for span in spans:
         rows = results[at : at + span]
         at += span
         refusal = next((r for r in rows if isinstance(r, Refusal)), None)
-        yield refusal or (rows[0] if len(set(rows)) == 1 else End.WRITTEN)
+        yield refusal or (rows[0] if len(set(rows)) == 1 else RowOutcome.WRITTEN)
 
 
-def _settled(end: End, envelopes: list[Envelope[Any]]) -> Settled | DeadLetter:
-    if end is End.SUPPRESSED:
+def _settled(end: RowOutcome, envelopes: list[Envelope[Any]]) -> Settled | DeadLetter:
+    if end is RowOutcome.SUPPRESSED:
         return Settled(Outcome.SKIPPED, envelopes, SkipReason.SUPPRESSED)
-    return Settled(Outcome.WRITTEN if end is End.WRITTEN else Outcome.SUPERSEDED, envelopes)
+    return Settled(Outcome.WRITTEN if end is RowOutcome.WRITTEN else Outcome.SUPERSEDED, envelopes)
 
 
 def entries_of(envelopes: Sequence[Envelope[Any]]) -> tuple[list[Entry], list[int]]:
@@ -118,10 +118,10 @@ def entries_of(envelopes: Sequence[Envelope[Any]]) -> tuple[list[Entry], list[in
     for at, envelope in enumerate(envelopes):
         row, record = envelope.payload, envelope.record
         origin = record.origin
-        order = order_of((origin or record).offset, envelope.item)
+        sequence = sequence_of((origin or record).offset, envelope.item)
         if row.__class__ is tuple:
-            entries += [Entry(each, origin is not None, order, joined=n > 0) for n, each in enumerate(row)]
+            entries += [Entry(each, origin is not None, sequence, same_item=n > 0) for n, each in enumerate(row)]
             spans[at] = len(row)
         else:
-            entries.append(Entry(row, origin is not None, order))
+            entries.append(Entry(row, origin is not None, sequence))
     return entries, spans

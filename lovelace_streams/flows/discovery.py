@@ -9,7 +9,7 @@ from typing import Any
 from bytewax.dataflow import Dataflow
 
 from lovelace_streams.errors import DeploymentFault
-from lovelace_streams.flows.topology import Journey, journey_of
+from lovelace_streams.flows.topology import Topology, topology_of
 
 SAMPLE = "_sample"
 
@@ -46,10 +46,10 @@ def _modules() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
 
 
-def journey(name: str) -> Journey:
+def topology(name: str) -> Topology:
     """What a dataflow is made of: it is built, nothing of it runs."""
     made = getattr(find_flow(name), "flow", None)
     flow = made() if callable(made) and not isinstance(made, Dataflow) else made
     if not isinstance(flow, Dataflow):
         raise DeploymentFault(f"the dataflow {name!r} has no flow: a function `flow` that gives a Dataflow")
-    return journey_of(flow)
+    return topology_of(flow)

@@ -16,7 +16,7 @@ class Outgoing(msgspec.Struct, gc=False):
     items: int = 1
 
 
-class Source(msgspec.Struct, frozen=True):
+class FlowSpec(msgspec.Struct, frozen=True):
     """What the command line must know of a dataflow: its topic, its rows, and how payloads become messages."""
 
     name: str
@@ -28,7 +28,7 @@ class Source(msgspec.Struct, frozen=True):
 
 
 def keyed_by(*fields: str) -> Callable[[Any], Iterator[Outgoing]]:
-    """`Source.messages` where a payload is one item: sent as it is, one row's payloads in one partition.
+    """`FlowSpec.messages` where a payload is one item: sent as it is, one row's payloads in one partition.
 
     >>> [message] = keyed_by("id")({"id": 7, "name": "seven"})
     >>> message.key, message.value

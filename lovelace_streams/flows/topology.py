@@ -18,7 +18,7 @@ from lovelace_streams.sources.kafka import KafkaSource
 from lovelace_streams.writers import Writer
 
 
-class Lane(msgspec.Struct, frozen=True):
+class Route(msgspec.Struct, frozen=True):
     """One way of records through a flow, as far as our own steps follow each other; None from where they do not."""
 
     source: KafkaSource
@@ -27,11 +27,11 @@ class Lane(msgspec.Struct, frozen=True):
     writer: Writer | None = None
 
 
-class Journey(msgspec.Struct, frozen=True):
+class Topology(msgspec.Struct, frozen=True):
     """A flow's parts, in the order in which they were built."""
 
     name: str
-    lanes: tuple[Lane, ...]
+    lanes: tuple[Route, ...]
     writers: tuple[Writer, ...]
     progress: ProgressSettings | None
     """None where the flow ends in `commit`, or reports to nobody."""
@@ -49,13 +49,13 @@ class Journey(msgspec.Struct, frozen=True):
         return tuple(dict.fromkeys(row for writer in self.writers for row in writer.rows))
 
 
-def journey_of(flow: Dataflow) -> Journey:
+def topology_of(flow: Dataflow) -> Topology:
     """Read a flow. Raises `DeploymentFault` for one that reads no `KafkaSource`.
 
     >>> from lovelace_streams import KafkaSettings, KafkaSource, Row, kafka_source
     >>> flow = Dataflow("orders")
     >>> up = kafka_source("kafka", flow, KafkaSource(KafkaSettings("127.0.0.1:9092"), topics=["orders.raw"]))
-    >>> journey_of(flow).lanes[0].source.topics
+    >>> topology_of(flow).lanes[0].source.topics
     ('orders.raw',)
     """
     steps = list(_steps(flow.substeps))
@@ -63,7 +63,7 @@ def journey_of(flow: Dataflow) -> Journey:
     if not sources:
         raise DeploymentFault(f"the flow {flow.flow_id!r} has no kafka_source: there is nothing to read")
     ends = [step.settings for step in steps if _kind(step) == "progress"]
-    return Journey(
+    return Topology(
         name=flow.flow_id,
         lanes=tuple(_lane(source, steps) for source in sources),
         writers=tuple(dict.fromkeys(step.writer for step in steps if _kind(step) == "upsert")),
@@ -87,13 +87,13 @@ def _kind(step: Any) -> str:
     return kind.__name__ if kind.__module__.partition(".")[0] == __name__.partition(".")[0] else ""
 
 
-def _lane(source: Any, steps: list[Any]) -> Lane:
+def _lane(source: Any, steps: list[Any]) -> Route:
     """Follow the streams from a source on."""
     decoder = _next("decode", source.down, steps)
     normalizer = decoder and _next("normalize", decoder.oks, steps)
     batch = normalizer and _next("batch", normalizer.oks, steps)
     writer = batch and _next("upsert", batch.down, steps)
-    return Lane(
+    return Route(
         source.source,
         decoder and decoder.decoder,
         normalizer and normalizer.target,

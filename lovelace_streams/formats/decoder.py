@@ -30,7 +30,7 @@ class Decoder(Protocol):
 
 
 @runtime_checkable
-class DecodesAll(Protocol):
+class SupportsDecodeAll(Protocol):
     """A decoder that has a quicker way for many messages."""
 
     def decode_all(
@@ -45,7 +45,7 @@ class DecodesAll(Protocol):
 
 
 @runtime_checkable
-class LooksAhead(Protocol):
+class SupportsLookAhead(Protocol):
     """A decoder that reads many messages at once where it can, and gives each in its turn."""
 
     def look_ahead(self, records: Sequence[Record]) -> None:
@@ -71,7 +71,7 @@ class Ports:
 def sort(decoder: Decoder, window: Iterable[Envelope[bytes]]) -> Ports:
     """Messages as items, letters and skips."""
     ports = Ports()
-    if isinstance(decoder, DecodesAll):
+    if isinstance(decoder, SupportsDecodeAll):
         decoder.decode_all(window, ports.oks, ports.errs, ports.skipped)
     else:
         for envelope in looked_ahead(decoder, window):
@@ -81,7 +81,7 @@ def sort(decoder: Decoder, window: Iterable[Envelope[bytes]]) -> Ports:
 
 def looked_ahead(decoder: Decoder, window: Iterable[Envelope[bytes]]) -> Iterable[Envelope[bytes]]:
     """The window, after the decoder had a look at it."""
-    if not isinstance(decoder, LooksAhead):
+    if not isinstance(decoder, SupportsLookAhead):
         return window
     envelopes = list(window)
     decoder.look_ahead([envelope.record for envelope in envelopes])

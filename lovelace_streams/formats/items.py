@@ -9,7 +9,7 @@ from lovelace_streams.records import ITEMS_MAX, DeadLetter, Envelope, Reason, Re
 from lovelace_streams.rows.normalizer import Message, RawItem
 from lovelace_streams.rows.paths import find
 from lovelace_streams.rows.targets import Target
-from lovelace_streams.rows.values import got
+from lovelace_streams.rows.values import json_type_name
 
 
 def items_at(target: Target, root: Any, value: bytes) -> RawItem | list[RawItem]:
@@ -22,10 +22,10 @@ def items_at(target: Target, root: Any, value: bytes) -> RawItem | list[RawItem]
     if isinstance(found, list):
         message = Message(value, root)
         return [RawItem(target, None, None, None, message, item, root) for item in found]
-    raise RecordFault(Reason.WRONG_TYPE, f"expected object or list, got {got(found)} at {target.base}")
+    raise RecordFault(Reason.WRONG_TYPE, f"expected object or list, got {json_type_name(found)} at {target.base}")
 
 
-def hand_on(
+def emit_items(
     record: Record,
     found: list[RawItem] | SkipReason,
     oks: list[Envelope[RawItem]],
@@ -36,14 +36,14 @@ def hand_on(
     """Compare the number with the header's (law 6), take of a replay what it names, and set `record.items`."""
     if not isinstance(found, SkipReason):
         if len(found) > ITEMS_MAX:
-            fail_whole(record, errs, step, RecordFault(Reason.TOO_LARGE, f"expected at most {ITEMS_MAX} items"))
+            fail_message(record, errs, step, RecordFault(Reason.TOO_LARGE, f"expected at most {ITEMS_MAX} items"))
             return
         if record.declared is not None and record.declared != len(found):
             detail = f"expected {record.declared} items by the header, got {len(found)}"
-            fail_whole(record, errs, step, RecordFault(Reason.ITEMS_MISMATCH, detail))
+            fail_message(record, errs, step, RecordFault(Reason.ITEMS_MISMATCH, detail))
             return
         if found:
-            named = _named(record)
+            named = _replayed_items(record)
             numbers = range(len(found)) if named is None else named
             record.items = len(numbers)
             for number in numbers:
@@ -54,24 +54,24 @@ def hand_on(
                     errs.append(DeadLetter(record, number, 1, step, Reason.ITEMS_MISMATCH, detail))
             return
         found = SkipReason.EMPTY
-    spans = _whole(record)
+    spans = _item_spans(record)
     record.items = sum(count for _, count in spans)
     skipped.extend((found, Envelope(record, first, None, count)) for first, count in spans)
 
 
-def fail_whole(record: Record, errs: list[DeadLetter], step: str, fault: RecordFault) -> None:
+def fail_message(record: Record, errs: list[DeadLetter], step: str, fault: RecordFault) -> None:
     """End a message whole: as many items as its header says, one without; of a replay those that it names."""
-    spans = _whole(record)
+    spans = _item_spans(record)
     record.items = sum(count for _, count in spans)
     errs.extend(
         DeadLetter(record, first, count, step, fault.reason, fault.detail, fault.code) for first, count in spans
     )
 
 
-def _named(record: Record) -> list[int] | None:
+def _replayed_items(record: Record) -> list[int] | None:
     return sorted(set(record.origin.items)) if record.origin is not None and record.origin.items else None
 
 
-def _whole(record: Record) -> list[tuple[int, int]]:
-    named = _named(record)
+def _item_spans(record: Record) -> list[tuple[int, int]]:
+    named = _replayed_items(record)
     return [(0, record.declared or 1)] if named is None else [(number, 1) for number in named]

@@ -16,13 +16,13 @@ from msgspec import UNSET, Raw
 
 from lovelace_streams.errors import RecordFault
 from lovelace_streams.formats.events import Events, Items
-from lovelace_streams.formats.items import fail_whole, hand_on, items_at
+from lovelace_streams.formats.items import emit_items, fail_message, items_at
 from lovelace_streams.formats.limits import DEEP_BYTES_MIN, SHALLOW_BYTES, check_depth, check_utf8
 from lovelace_streams.records import DeadLetter, Envelope, Reason, Record, SkipReason
 from lovelace_streams.rows.normalizer import Message, RawItem
 from lovelace_streams.rows.row import Row
 from lovelace_streams.rows.targets import MapFunction, Target
-from lovelace_streams.rows.values import got, parse
+from lovelace_streams.rows.values import json_type_name, parse
 
 
 class JsonDecoder:
@@ -74,9 +74,9 @@ class JsonDecoder:
         try:
             found = read(record.value)
         except RecordFault as fault:
-            fail_whole(record, errs, step, fault)
+            fail_message(record, errs, step, fault)
             return
-        hand_on(record, [found] if isinstance(found, RawItem) else found, oks, errs, skipped, step)
+        emit_items(record, [found] if isinstance(found, RawItem) else found, oks, errs, skipped, step)
 
     def decode_all(
         self,
@@ -104,10 +104,10 @@ class JsonDecoder:
                 target, locate = locations[root.__class__]
                 node = root if locate is None else locate(root)
             except RecordFault as fault:
-                fail_whole(record, errs, step, fault)
+                fail_message(record, errs, step, fault)
                 continue
             except _REFUSALS:
-                self._decode(self._untyped, record, oks, errs, skipped, step)
+                self._decode(self._decode_untyped, record, oks, errs, skipped, step)
                 continue
             if (
                 node is not None
@@ -120,7 +120,7 @@ class JsonDecoder:
                 record.items = 1
                 add(Envelope(record, 0, RawItem(target, node, root, value)))
             elif (found := self._items(target, root, node, value)) is not None:
-                hand_on(record, found, oks, errs, skipped, step)
+                emit_items(record, found, oks, errs, skipped, step)
             else:
                 self.decode(record, oks, errs, skipped, step)
 
@@ -178,16 +178,16 @@ class JsonDecoder:
                 target, locate = self._locations[root.__class__]
                 found = self._items(target, root, root if locate is None else locate(root), value)
             except _REFUSALS:
-                return self._untyped(value)
+                return self._decode_untyped(value)
             if found is not None:
                 return found
         return self._read_plainly(value)
 
-    def _untyped(self, value: bytes) -> RawItem | list[RawItem] | SkipReason:
+    def _decode_untyped(self, value: bytes) -> RawItem | list[RawItem] | SkipReason:
         """What a message holds that decoding by type refused; raises `RecordFault`."""
-        return self._otherwise if self._is_anothers(value) else self._read_plainly(value)
+        return self._otherwise if self._is_unknown_event(value) else self._read_plainly(value)
 
-    def _is_anothers(self, value: bytes) -> bool:
+    def _is_unknown_event(self, value: bytes) -> bool:
         """Whether a message names an event that is none of ours, as far as that shows without reading all of it."""
         try:
             return self._head is not None and self._head(value).name not in self._targets
@@ -219,7 +219,7 @@ class JsonDecoder:
     def _read_plainly(self, value: bytes) -> RawItem | list[RawItem] | SkipReason:
         root = parse(value)
         if not isinstance(root, dict):
-            raise RecordFault(Reason.WRONG_TYPE, f"expected object, got {got(root)} at $")
+            raise RecordFault(Reason.WRONG_TYPE, f"expected object, got {json_type_name(root)} at $")
         name = "" if self._events is None else root.get(self._events.field)
         target = self._targets.get(name) if isinstance(name, str) else None
         if target is None:

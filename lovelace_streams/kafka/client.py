@@ -56,10 +56,10 @@ def name_of(error: KafkaError | Exception | int) -> str:
     return str(KafkaError(error).name()) if isinstance(error, int) else type(error).__name__
 
 
-class Door:
+class AuthGrace:
     """Whether the broker lets us in: one refusal says little, one that lasts is the deployment's fault.
 
-    >>> door = Door()
+    >>> door = AuthGrace()
     >>> door.refused(10.0); door.shut(19.0), door.shut(20.0)
     (False, True)
     >>> door.opened(); door.shut(99.0)

@@ -1,8 +1,8 @@
 """A member of a consumer group: what it polls, holds and commits, and how it gets and loses partitions.
 
 Every call is made from the one thread that polls, and so are librdkafka's callbacks, within a poll. A partition is held
-for the time of an assignment (`offsets.InHand`); what is read is reported only while the broker says that the topic is
-still the one that the assignment began with (`topics`).
+for the time of an assignment (`runtime.in_flight`); what is read is reported only while the broker says that the topic
+is still the one that the assignment began with (`topic_ids`).
 """
 
 import time
@@ -19,16 +19,16 @@ from lovelace_streams.kafka.client import (
     LOG,
     NOT_LET_IN,
     REFUSED_IN_REBALANCE,
-    Door,
+    AuthGrace,
     common_config,
     name_of,
 )
 from lovelace_streams.kafka.headers import records_of
-from lovelace_streams.kafka.start_offsets import Covers, Starts
+from lovelace_streams.kafka.start_offsets import Covers, StartOffsets
 from lovelace_streams.kafka.topic_ids import REQUEST_SECONDS, TopicIds
 from lovelace_streams.observability import metrics
 from lovelace_streams.records import Envelope
-from lovelace_streams.runtime.in_flight import Assignment, InHand
+from lovelace_streams.runtime.in_flight import Assignment, InFlight
 from lovelace_streams.runtime.process import Outside
 from lovelace_streams.settings import KafkaSettings
 
@@ -43,11 +43,11 @@ FETCH_BYTES = 4 * 1024 * 1024
 LIST = 200
 """Messages of one call. They are let go once they are records, while what they hold is still in the cache: in lists of
 1,000 making a record costs half as much again."""
-Place = tuple[str, int]
+PartitionKey = tuple[str, int]
 """Topic and partition."""
 
 
-class Member:
+class GroupConsumer:
     """One consumer of the group and what it has been assigned.
 
     `note` takes a fault of the deployment; `finish(seconds)` ends what is in flight before partitions are given up;
@@ -59,7 +59,7 @@ class Member:
         group: str | None,
         topics: tuple[str, ...],
         settings: KafkaSettings,
-        in_hand: InHand,
+        in_flight: InFlight,
         outside: Outside,
         *,
         note: Callable[[DeploymentFault], None],
@@ -69,7 +69,7 @@ class Member:
         self._group = group
         self._topics = topics
         self._settings = settings
-        self._in_hand = in_hand
+        self._in_hand = in_flight
         self._outside = outside
         self._note = note
         self._finish = finish
@@ -77,8 +77,8 @@ class Member:
         self._consumer: Consumer | None = None
         self._admin: AdminClient | None = None
         self._ids: TopicIds | None = None
-        self._starts: Starts | None = None
-        self._door = Door()
+        self._starts: StartOffsets | None = None
+        self._door = AuthGrace()
         self._topic_ids: dict[str, str] = {}
         self._asked: dict[int, int] = {}
         """Assignment → the end of what was read when its topic's id was last asked for."""
@@ -172,7 +172,7 @@ class Member:
 
     def _records(self, messages: Iterable[Message]) -> list[Envelope[bytes]]:
         """Messages of current assignments, as records in hand."""
-        held: dict[Place, Assignment] = {(a.topic, a.partition): a for a in self._in_hand.current.values()}
+        held: dict[PartitionKey, Assignment] = {(a.topic, a.partition): a for a in self._in_hand.current.values()}
         envelopes: list[Envelope[bytes]] = []
         for run in _runs(messages):
             assignment = held.get(_place(run[0]))
@@ -252,7 +252,7 @@ class Member:
                 "error_cb": self._on_error,
             }
         )
-        self._starts = Starts(self._consumer, self._admin, self._ledger, self._topics)
+        self._starts = StartOffsets(self._consumer, self._admin, self._ledger, self._topics)
         self._consumer.subscribe(topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
 
     def _make_topic(self, name: str) -> bool:
@@ -470,8 +470,8 @@ class Member:
             log.info("commit put off", error=name_of(error))
 
 
-def _place(message: Message) -> Place:
-    return cast("Place", (message.topic(), message.partition()))
+def _place(message: Message) -> PartitionKey:
+    return cast("PartitionKey", (message.topic(), message.partition()))
 
 
 def _is_end(message: Message) -> bool:

@@ -30,7 +30,7 @@ TOPIC_ID = re.compile(r"[^\x00-\x1f\x7f]{1,255}\Z")
 Headers = list[tuple[str, bytes | None]]
 
 
-class Told(msgspec.Struct, gc=False):
+class JobHeaders(msgspec.Struct, gc=False):
     """What a message's headers say."""
 
     headers: Headers
@@ -42,7 +42,7 @@ class Told(msgspec.Struct, gc=False):
     origin: Origin | None = None
 
 
-NOTHING = Told([], [])
+NO_HEADERS = JobHeaders([], [])
 
 
 def records_of(messages: Iterable[Message], assignment: Assignment) -> list[Record]:
@@ -52,7 +52,7 @@ def records_of(messages: Iterable[Message], assignment: Assignment) -> list[Reco
     them, and their list is shared, so nobody may change it.
     """
     topic, partition, number, after = assignment.topic, assignment.partition, assignment.number, assignment.next
-    told = NOTHING
+    told = NO_HEADERS
     records = []
     for message in messages:
         offset = cast("int", message.offset())
@@ -63,7 +63,7 @@ def records_of(messages: Iterable[Message], assignment: Assignment) -> list[Reco
         except UnicodeDecodeError:
             headers = headers_of(message)
         if headers != told.same:
-            told = told_by(headers, topic)
+            told = parse_job_headers(headers, topic)
         records.append(
             Record(
                 topic,
@@ -100,9 +100,9 @@ def headers_of(message: Message) -> Headers:
         return []
 
 
-def told_by(headers: Headers, topic: str) -> Told:
+def parse_job_headers(headers: Headers, topic: str) -> JobHeaders:
     """Job, attempt, number of items and origin; the last of a name wins, what is not valid is no header."""
-    told = Told(headers, headers)
+    told = JobHeaders(headers, headers)
     named = {name: value for name, value in headers if name in OURS and value is not None}
     if (job := named.get("lovelace-job-id")) is not None:
         told.job = _job(job)

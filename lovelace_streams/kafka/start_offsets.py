@@ -20,7 +20,7 @@ Covers = dict[int, Offsets]
 T = TypeVar("T")
 
 
-class Start(NamedTuple):
+class StartOffset(NamedTuple):
     """Where to begin, and what says so."""
 
     topic: str
@@ -30,7 +30,7 @@ class Start(NamedTuple):
     by: str
 
 
-class Starts:
+class StartOffsets:
     """Finds starts for partitions of a consumer's group; `ledger(topic_id)` may take its time."""
 
     def __init__(
@@ -49,7 +49,7 @@ class Starts:
 
     def find(
         self, partitions: list[TopicPartition], topic_ids: dict[str, str]
-    ) -> tuple[list[Start], list[TopicPartition]]:
+    ) -> tuple[list[StartOffset], list[TopicPartition]]:
         """The starts that are known, and the partitions to ask for again. Raises `KafkaException`.
 
         A commit that was made for another topic id is none: it names offsets of a topic that is gone.
@@ -61,7 +61,7 @@ class Starts:
                 raise KafkaException(held.error)
             topic_id = topic_ids.get(held.topic, "")
             if held.offset >= 0 and held.metadata in {None, "", topic_id}:
-                starts.append(Start(held.topic, topic_id, held.partition, held.offset, "committed"))
+                starts.append(StartOffset(held.topic, topic_id, held.partition, held.offset, "committed"))
             elif (covers := self._covers(held.topic, topic_id)) is None:
                 waiting.append(TopicPartition(held.topic, held.partition))
             else:
@@ -71,7 +71,7 @@ class Starts:
             low = lows[at.topic, at.partition]
             offset = covers.get(at.partition, Offsets()).end_of(low)
             by = "ledger" if offset > low else "earliest"
-            starts.append(Start(at.topic, topic_ids.get(at.topic, ""), at.partition, offset, by))
+            starts.append(StartOffset(at.topic, topic_ids.get(at.topic, ""), at.partition, offset, by))
         still = {topic_ids.get(p.topic, "") for p in waiting}
         self._asked = {topic_id: asked for topic_id, asked in self._asked.items() if topic_id in still}
         return starts, waiting

@@ -19,7 +19,7 @@ FIRST_SECONDS = 8.0
 ASK_SECONDS = 2.0
 """How long one question waits; between two of them we hear whether anybody is there at all."""
 
-Spans = dict[int, tuple[int, int]]
+OffsetRanges = dict[int, tuple[int, int]]
 """Partition → first offset, and the one after the last."""
 
 
@@ -34,20 +34,20 @@ def messages(
 
     Without either all of it. Raises `NoSuchTopic`, and `DestinationFault` where the broker is or goes away.
     """
-    with onlooker(settings) as consumer:
-        first, last = _spans(bounds(consumer, settings, topic), newest, oldest)
+    with standalone_consumer(settings) as consumer:
+        first, last = _spans(watermarks(consumer, settings, topic), newest, oldest)
         yield from _messages(consumer, settings, topic, first)
         yield from _messages(consumer, settings, topic, last)
 
 
-def messages_within(settings: KafkaSettings, topic: str, spans: Spans) -> Iterator[Message]:
+def messages_within(settings: KafkaSettings, topic: str, spans: OffsetRanges) -> Iterator[Message]:
     """What the topic holds within these offsets, each partition in its order. Raises as `messages` does."""
-    with onlooker(settings) as consumer:
+    with standalone_consumer(settings) as consumer:
         yield from _messages(consumer, settings, topic, spans)
 
 
 @contextmanager
-def onlooker(settings: KafkaSettings, group: str | None = None, **more: Any) -> Iterator[Consumer]:
+def standalone_consumer(settings: KafkaSettings, group: str | None = None, **more: Any) -> Iterator[Consumer]:
     """A consumer that says nothing by itself and joins nothing, also where it asks in a group's name.
 
     A broker that is away ends what is within as `DestinationFault`: at once where nobody listens.
@@ -89,7 +89,7 @@ def _reach(consumer: Consumer, gone: list[KafkaError]) -> None:
             return
 
 
-def bounds(consumer: Consumer, settings: KafkaSettings, topic: str) -> Spans:
+def watermarks(consumer: Consumer, settings: KafkaSettings, topic: str) -> OffsetRanges:
     """The offsets that a topic holds. Raises `NoSuchTopic` and `KafkaException`."""
     listed = consumer.list_topics(topic, timeout=SECONDS).topics[topic]
     if listed.error is not None:
@@ -102,18 +102,18 @@ def bounds(consumer: Consumer, settings: KafkaSettings, topic: str) -> Spans:
     }
 
 
-def _spans(bounds: Spans, newest: int | None, oldest: int | None) -> tuple[Spans, Spans]:
+def _spans(watermarks: OffsetRanges, newest: int | None, oldest: int | None) -> tuple[OffsetRanges, OffsetRanges]:
     """What to read first and what after it, disjoint."""
     if newest is None and oldest is None:
-        return bounds, {}
-    first = {partition: (low, min(high, low + (oldest or 0))) for partition, (low, high) in bounds.items()}
+        return watermarks, {}
+    first = {partition: (low, min(high, low + (oldest or 0))) for partition, (low, high) in watermarks.items()}
     last = {
-        partition: (max(first[partition][1], high - (newest or 0)), high) for partition, (_, high) in bounds.items()
+        partition: (max(first[partition][1], high - (newest or 0)), high) for partition, (_, high) in watermarks.items()
     }
     return first, last
 
 
-def _messages(consumer: Consumer, settings: KafkaSettings, topic: str, spans: Spans) -> Iterator[Message]:
+def _messages(consumer: Consumer, settings: KafkaSettings, topic: str, spans: OffsetRanges) -> Iterator[Message]:
     ends = {partition: end for partition, (start, end) in spans.items() if start < end}
     consumer.assign([TopicPartition(topic, partition, spans[partition][0]) for partition in ends])
     deadline = time.monotonic() + SECONDS

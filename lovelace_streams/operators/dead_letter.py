@@ -6,7 +6,7 @@ from functools import partial
 import bytewax.operators as op
 from bytewax.dataflow import Stream, operator
 
-from lovelace_streams.dead_letters.sender import PostOffice
+from lovelace_streams.dead_letters.sender import DeadLetterSender
 from lovelace_streams.records import DeadLetter, Settled
 from lovelace_streams.sources.kafka import KafkaSource
 
@@ -29,7 +29,7 @@ def dead_letter(step_id: str, source: KafkaSource, *errs: Stream[DeadLetter]) ->
     counted and replayed by their origin, so one that came twice is one. A thousand items in a row refused for one
     cause stop the worker with none of them dead-lettered.
     """
-    office = PostOffice(source)
+    office = DeadLetterSender(source)
     source.register(office)
     settled = [
         op.flat_map_batch(f"send_{order}", each, partial(office.take, order=order)) for order, each in enumerate(errs)

@@ -9,7 +9,7 @@ from bytewax.outputs import DynamicSink, StatelessSinkPartition
 
 from lovelace_streams.records import JobState, Settled
 from lovelace_streams.reporting.reporter import Committer, Reporter
-from lovelace_streams.reporting.status import Teller
+from lovelace_streams.reporting.status import StatusReporter
 from lovelace_streams.settings import ProgressSettings
 from lovelace_streams.sources.kafka import KafkaSource
 
@@ -27,7 +27,7 @@ def progress(
         keeper: Committer | Reporter = Committer(source)
     else:
         keeper = Reporter(source, settings)
-        source.register(Teller(source, settings))
+        source.register(StatusReporter(source, settings))
         source.ledger_cover = keeper.cover
     source.register(keeper)
     states = op.flat_map_batch("report", _merged(settled), keeper.take)

@@ -6,7 +6,7 @@ from typing import Any, cast
 import bytewax.operators as op
 from bytewax.dataflow import Stream, operator
 
-from lovelace_streams.delivery.block_writer import Carrier
+from lovelace_streams.delivery.block_writer import BlockWriter
 from lovelace_streams.records import Batch, DeadLetter, Settled
 from lovelace_streams.sources.kafka import KafkaSource
 from lovelace_streams.writers import Writer
@@ -28,7 +28,7 @@ def upsert(step_id: str, up: Stream[Batch[Any]], writer: Writer, source: KafkaSo
     dead-lettered; a call that takes longer than the writer's `deadline` is cut off and tried again. A restart writes
     rows again: they are idempotent (law 8). A wrong table stops the worker with exit code 78.
     """
-    carrier = Carrier("upsert", writer, source)
+    carrier = BlockWriter("upsert", writer, source)
     source.register(carrier, carries=True)
     ends = op.flat_map_batch("write", up, carrier.write)
     sides = op.branch("side", ends, _is_settled)

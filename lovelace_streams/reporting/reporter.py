@@ -1,8 +1,9 @@
 """Reports what is settled to the progress service, and lets commits follow what it has accepted.
 
 One report is in flight a worker, from a thread with its own clock, so that a range leaves within 100 ms of being
-settled whether or not anything more is read; what settles meanwhile goes with the next, `PACE` after this one was
-begun. The service is idempotent (a set of offsets), so a report is repeated until it is accepted.
+settled whether or not anything more is read. What settles meanwhile goes with the next one, which begins
+`REQUEST_INTERVAL_SECONDS` after this one. The service is idempotent (a set of offsets), so a report is repeated until
+it is accepted.
 """
 
 import threading
@@ -17,7 +18,15 @@ import structlog
 from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.observability import metrics, tracing
 from lovelace_streams.records import JobState, Settled
-from lovelace_streams.reporting.requests import RANGES_MAX, Answer, Report, answer_of, halves, request_of, together
+from lovelace_streams.reporting.requests import (
+    RANGES_MAX,
+    Answer,
+    Report,
+    answer_of,
+    group_by_size,
+    request_of,
+    split_in_half,
+)
 from lovelace_streams.runtime.backoff import Backoff
 from lovelace_streams.runtime.offsets import Offsets
 from lovelace_streams.settings import ProgressSettings
@@ -26,7 +35,7 @@ from lovelace_streams.sources.kafka import KafkaSource
 log = structlog.get_logger(__name__)
 
 
-PACE = 0.09
+REQUEST_INTERVAL_SECONDS = 0.09
 """Seconds from the beginning of a request to that of the next: what settles in between goes together. The first after
 a silence leaves at once. A request costs 0.7 ms of the worker's CPU by httpx (0.15 by http.client; median of 300, 2 kB)
 and several of the service's, so their number is kept as low as the 100 ms allow."""
@@ -47,8 +56,8 @@ class Committer:
 
     def serve(self, *, idle: bool, between: bool) -> None:  # noqa: ARG002
         """Extend the cover; the source commits."""
-        for assignment, ranges in self._source.in_hand.take_ranges():
-            self._source.in_hand.accept(assignment.number, ranges)
+        for assignment, ranges in self._source.in_flight.take_ranges():
+            self._source.in_flight.accept(assignment.number, ranges)
 
     def unfinished(self) -> bool:
         """Nothing waits here."""
@@ -69,7 +78,7 @@ class Committer:
 class Reporter:
     """Sends ranges in the background and brings back what was accepted; all else happens in the source's thread."""
 
-    def __init__(self, source: KafkaSource, settings: ProgressSettings, pace: float = PACE) -> None:
+    def __init__(self, source: KafkaSource, settings: ProgressSettings, pace: float = REQUEST_INTERVAL_SECONDS) -> None:
         assert settings.url is not None
         self._settings = settings
         self._pace = pace
@@ -111,7 +120,7 @@ class Reporter:
         if self._source.ending and not self._hurry:
             self._hurry_up()
         self._accept()
-        metrics.UNREPORTED.labels(self._source.pipeline).set(self._source.in_hand.unaccepted)
+        metrics.UNREPORTED.labels(self._source.pipeline).set(self._source.in_flight.unaccepted)
 
     def unfinished(self) -> bool:
         """Reports that are not answered yet."""
@@ -163,7 +172,7 @@ class Reporter:
     # -- the source's thread ---------------------------------------------------------------------------------------
 
     def _offer(self) -> None:
-        if not (taken := self._source.in_hand.take_ranges()):
+        if not (taken := self._source.in_flight.take_ranges()):
             return
         with self._changed:
             waited = bool(self._queue)  # then the thread knows, and sends it in time
@@ -187,7 +196,7 @@ class Reporter:
         while self._answers:
             reports, states = self._answers.popleft()
             for report in reports:
-                self._source.in_hand.accept(report.number, report.ranges)
+                self._source.in_flight.accept(report.number, report.ranges)
             self._states = [*self._states[-1000:], *states]
             self._source.tell(states)
         if self._fault is not None:
@@ -215,14 +224,14 @@ class Reporter:
         """
         answer = self._answer(reports, short=short and self._fresh)
         if answer is TOO_LARGE_TO_TAKE:
-            for half in halves(reports):
+            for half in split_in_half(reports):
                 self._deliver(half, short=short)
             return
         self._fresh = not (answer.known or answer.overlaps)
         overlapping = [report for report in reports if answer.overlaps_with(report)]
         accepted = [report for report in reports if not answer.overlaps_with(report)] if overlapping else reports
         self._answers.append((accepted, answer.jobs))
-        for part in together(overlapping, RANGES_MAX):
+        for part in group_by_size(overlapping, RANGES_MAX):
             self._deliver(part, short=False)
 
     def _answer(self, reports: list[Report], *, short: bool) -> Answer:

@@ -83,7 +83,7 @@ def request_of(pipeline: str | None, reports: Iterable[Report], *, short: bool) 
     return msgspec.json.encode({"pipeline": pipeline, "reports": said}), has_sums
 
 
-def together(reports: Iterable[Report], room: int) -> Iterator[list[Report]]:
+def group_by_size(reports: Iterable[Report], room: int) -> Iterator[list[Report]]:
     """Reports in groups of at most so many ranges (one that has more by itself is a group)."""
     group: list[Report] = []
     held = 0
@@ -97,7 +97,7 @@ def together(reports: Iterable[Report], room: int) -> Iterator[list[Report]]:
         yield group
 
 
-def halves(reports: list[Report]) -> Iterator[list[Report]]:
+def split_in_half(reports: list[Report]) -> Iterator[list[Report]]:
     """The same ranges in two requests."""
     if len(reports) > 1:
         middle = len(reports) // 2

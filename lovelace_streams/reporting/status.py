@@ -10,7 +10,7 @@ import httpx
 import msgspec
 import structlog
 
-from lovelace_streams.runtime.gauges import Standing
+from lovelace_streams.runtime.gauges import PartitionStatus
 from lovelace_streams.settings import ProgressSettings
 from lovelace_streams.sources.kafka import KafkaSource
 
@@ -20,7 +20,7 @@ TELL_SECONDS = 5.0
 DEADLINE = 5.0
 
 
-class Teller:
+class StatusReporter:
     """Tells every few seconds how far this worker's partitions are; says nothing while it has none.
 
     A service that does not take it (an older one) is left alone: reports are what matters, and they say more about it.
@@ -31,7 +31,7 @@ class Teller:
         self._source = source
         self._url = f"{settings.url.rstrip('/')}/progress"
         self._every = every
-        self._standings: list[Standing] = []
+        self._standings: list[PartitionStatus] = []
         self._ended = threading.Event()
         self.thread: threading.Thread | None = None
         headers = {"authorization": f"Bearer {settings.token}", "content-type": "application/json"}

@@ -19,7 +19,7 @@ from lovelace_streams.records import Record
 from lovelace_streams.rows.coercion import EPOCH
 from lovelace_streams.rows.decode_types import DecodeNode, attribute
 from lovelace_streams.rows.fields import Field
-from lovelace_streams.rows.paths import Place
+from lovelace_streams.rows.paths import JsonPath
 from lovelace_streams.rows.row import Row
 from lovelace_streams.rows.values import parse
 
@@ -27,7 +27,7 @@ Generated = Callable[[Any, Any, Record, datetime], Row]
 """`map(item, message, record, latest version)` on typed Structs; whatever it raises means: interpret."""
 
 
-class Slow(Exception):  # noqa: N818
+class UseInterpreter(Exception):  # noqa: N818
     """The generated function leaves this item to `interpret`."""
 
 
@@ -45,10 +45,10 @@ def plain(raw: Raw) -> Any:
 def stamp(timestamp: int) -> datetime:
     """Kafka's milliseconds as an instant; many messages share one, and making it costs more than finding it.
 
-    Raises `Slow` where there are none.
+    Raises `UseInterpreter` where there are none.
     """
     if timestamp < 0:
-        raise Slow
+        raise UseInterpreter
     return EPOCH + timedelta(0, 0, 0, timestamp)
 
 
@@ -57,15 +57,15 @@ def generate(
 ) -> Generated:
     """Write the function that reads attributes and makes the row, and compile it. `map.__doc__` is its source."""
     names: dict[str, Any] = {
-        "UNSET": UNSET, "SLOW": Slow, "UTC": UTC, "plain": plain, "stamp": stamp, "copy": copy.copy, "Row": row_class,
-        "replace": msgspec.structs.replace,
+        "UNSET": UNSET, "SLOW": UseInterpreter, "UTC": UTC, "plain": plain, "stamp": stamp, "copy": copy.copy,
+        "Row": row_class, "replace": msgspec.structs.replace,
     }  # fmt: skip
     lines: list[str] = []
     if any(field.kafka for field in fields):
         lines.append("if record.origin is not None: raise SLOW")
     parents: dict[tuple[bool, tuple[str, ...]], str] = {(True, ()): "message", (False, ()): "item"}
 
-    def parent(place: Place, tree: DecodeNode, parts: tuple[str, ...]) -> str:
+    def parent(place: JsonPath, tree: DecodeNode, parts: tuple[str, ...]) -> str:
         known = parents.get((place.root, parts))
         if known is None:
             above = parent(place, tree, parts[:-1])

@@ -15,7 +15,7 @@ from uuid import UUID
 import msgspec
 
 from lovelace_streams.records import Reason
-from lovelace_streams.rows.values import DIGITS_MAX, INT_MAX, INT_MIN, Misfit, fraction, got
+from lovelace_streams.rows.values import DIGITS_MAX, INT_MAX, INT_MIN, ConversionError, fraction, json_type_name
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 WORDS = {
@@ -29,8 +29,8 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _NUMERIC_EXPONENTS = range(-16383, 131072)  # what Postgres' numeric can hold
 
 
-def wrong_type(expected: str, value: Any) -> Misfit:
-    return Misfit(Reason.WRONG_TYPE, expected, got(value))
+def wrong_type(expected: str, value: Any) -> ConversionError:
+    return ConversionError(Reason.WRONG_TYPE, expected, json_type_name(value))
 
 
 def to_int(value: Any) -> int:
@@ -38,14 +38,14 @@ def to_int(value: Any) -> int:
         if not (value.isascii() and value.isdigit()) and not _INTEGER.fullmatch(value):
             raise wrong_type("int", value)
         if len(value) >= DIGITS_MAX:
-            raise Misfit(Reason.OUT_OF_RANGE, "int of 64 bits", "a longer one")
+            raise ConversionError(Reason.OUT_OF_RANGE, "int of 64 bits", "a longer one")
         value = int(value)
     elif isinstance(value, Decimal) and value.is_finite() and value.adjusted() + 2 >= DIGITS_MAX:
-        raise Misfit(Reason.OUT_OF_RANGE, "int of 64 bits", "a longer one")
+        raise ConversionError(Reason.OUT_OF_RANGE, "int of 64 bits", "a longer one")
     elif isinstance(value, bool) or not isinstance(value, int):
         raise wrong_type("int", value)
     if not INT_MIN <= value <= INT_MAX:
-        raise Misfit(Reason.OUT_OF_RANGE, "int of 64 bits", "a longer one")
+        raise ConversionError(Reason.OUT_OF_RANGE, "int of 64 bits", "a longer one")
     return int(value)
 
 
@@ -54,9 +54,9 @@ def to_str(value: Any) -> str:
         raise wrong_type("str", value)
     if not value.isprintable():  # neither NUL nor surrogates are printable, and most text is
         if "\0" in value:
-            raise Misfit(Reason.BAD_VALUE, "str", "str with NUL")
+            raise ConversionError(Reason.BAD_VALUE, "str", "str with NUL")
         if _SURROGATE.search(value):
-            raise Misfit(Reason.BAD_VALUE, "str", "str with a lone surrogate")
+            raise ConversionError(Reason.BAD_VALUE, "str", "str with a lone surrogate")
     return value
 
 
@@ -79,7 +79,7 @@ def to_lenient_bool(value: Any) -> bool:
         raise wrong_type("bool", value)
     word = WORDS.get(str(value).lower())
     if word is None:
-        raise Misfit(Reason.BAD_VALUE, "bool", f"{got(value)} that says neither")
+        raise ConversionError(Reason.BAD_VALUE, "bool", f"{json_type_name(value)} that says neither")
     return word
 
 
@@ -91,14 +91,14 @@ def to_float(value: Any) -> float:
     except OverflowError:
         number = math.inf
     if not math.isfinite(number):
-        raise Misfit(Reason.OUT_OF_RANGE, "float", "a number that is not finite")
+        raise ConversionError(Reason.OUT_OF_RANGE, "float", "a number that is not finite")
     return number
 
 
 def to_decimal(value: Any) -> Decimal:
     if isinstance(value, str):
         if not _NUMBER.fullmatch(value):
-            raise Misfit(Reason.BAD_VALUE, "Decimal", "str that is no number")
+            raise ConversionError(Reason.BAD_VALUE, "Decimal", "str that is no number")
         value = fraction(value)
     elif isinstance(value, float):
         value = Decimal(repr(value))
@@ -106,10 +106,10 @@ def to_decimal(value: Any) -> Decimal:
         raise wrong_type("Decimal", value)
     number = Decimal(value)
     if not number.is_finite():
-        raise Misfit(Reason.OUT_OF_RANGE, "Decimal", "a number that is not finite")
+        raise ConversionError(Reason.OUT_OF_RANGE, "Decimal", "a number that is not finite")
     exponent = number.as_tuple().exponent
     if number and not (number.adjusted() in _NUMERIC_EXPONENTS and int(exponent) in _NUMERIC_EXPONENTS):
-        raise Misfit(Reason.OUT_OF_RANGE, "Decimal", "a number past Postgres' numeric")
+        raise ConversionError(Reason.OUT_OF_RANGE, "Decimal", "a number past Postgres' numeric")
     return number
 
 
@@ -121,28 +121,28 @@ def to_datetime(value: Any) -> datetime:
             try:
                 value = datetime.fromisoformat(value)
             except ValueError:
-                raise Misfit(Reason.BAD_VALUE, "datetime", "str that is no ISO datetime") from None
+                raise ConversionError(Reason.BAD_VALUE, "datetime", "str that is no ISO datetime") from None
     elif not isinstance(value, datetime):
         raise wrong_type("datetime", value)
     return utc(value)
 
 
 def utc(value: datetime) -> datetime:
-    """The same instant in UTC; raises `Misfit` for a naive one, and where UTC leaves the years 1 to 9999."""
+    """The same instant in UTC; raises `ConversionError` for a naive one, and where UTC leaves the years 1 to 9999."""
     if value.utcoffset() is None:
-        raise Misfit(Reason.BAD_VALUE, "datetime with offset", "one without")
+        raise ConversionError(Reason.BAD_VALUE, "datetime with offset", "one without")
     try:
         return value.astimezone(UTC)
     except OverflowError:
-        raise Misfit(Reason.BAD_VALUE, "datetime", "one past the years 1 to 9999") from None
+        raise ConversionError(Reason.BAD_VALUE, "datetime", "one past the years 1 to 9999") from None
 
 
 def after_epoch(microseconds: int) -> datetime:
-    """An instant given as microseconds since 1970; raises `Misfit`."""
+    """An instant given as microseconds since 1970; raises `ConversionError`."""
     try:
         return EPOCH + timedelta(microseconds=microseconds)
     except OverflowError:
-        raise Misfit(Reason.BAD_VALUE, "datetime", "a number past the years 1 to 9999") from None
+        raise ConversionError(Reason.BAD_VALUE, "datetime", "a number past the years 1 to 9999") from None
 
 
 def epoch_of(scale: int) -> Callable[[Any], datetime]:
@@ -151,14 +151,14 @@ def epoch_of(scale: int) -> Callable[[Any], datetime]:
             return utc(value)
         if isinstance(value, str):
             if not _NUMBER.fullmatch(value):
-                raise Misfit(Reason.BAD_VALUE, "number since 1970", "str that is no number")
+                raise ConversionError(Reason.BAD_VALUE, "number since 1970", "str that is no number")
             value = fraction(value)
         if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
             raise wrong_type("number since 1970", value)
         if isinstance(value, int):
             return after_epoch(value * scale)
         if not math.isfinite(float(value)):
-            raise Misfit(Reason.BAD_VALUE, "datetime", "a number past the years 1 to 9999")
+            raise ConversionError(Reason.BAD_VALUE, "datetime", "a number past the years 1 to 9999")
         return after_epoch(round(float(value) * scale))
 
     return coerce
@@ -169,7 +169,7 @@ def to_date(value: Any) -> date:
         try:
             return msgspec.convert(value, date)
         except ValueError:  # a lone surrogate raises UnicodeEncodeError
-            raise Misfit(Reason.BAD_VALUE, "date", "str that is no ISO date") from None
+            raise ConversionError(Reason.BAD_VALUE, "date", "str that is no ISO date") from None
     if isinstance(value, datetime) or not isinstance(value, date):
         raise wrong_type("date", value)
     return value
@@ -180,14 +180,14 @@ def to_uuid(value: Any) -> UUID:
         try:
             return msgspec.convert(value, UUID)
         except ValueError:
-            raise Misfit(Reason.BAD_VALUE, "UUID", "str that is none") from None
+            raise ConversionError(Reason.BAD_VALUE, "UUID", "str that is none") from None
     if not isinstance(value, UUID):
         raise wrong_type("UUID", value)
     return value
 
 
 def plain_json(value: Any) -> Any:
-    """What JSONB takes: no NUL and no lone surrogate anywhere, ints of 64 bits, finite floats; raises `Misfit`."""
+    """What JSONB takes: no NUL or lone surrogate anywhere, ints of 64 bits, finite floats; raises `ConversionError`."""
     if isinstance(value, str):
         return to_str(value)
     if value is None or isinstance(value, bool):
@@ -217,9 +217,11 @@ def json_of(expected: str, wanted: tuple[type, ...], target: Any) -> Callable[[A
         except msgspec.ValidationError as error:
             inner = re.search(r" - at `(?:key in )?\$([^`]*)`$", str(error))  # its text may quote a value
             path = inner[1] if inner else ""
-            raise Misfit(Reason.WRONG_TYPE, expected, f"{got(value)} that does not fit", path) from None
+            raise ConversionError(
+                Reason.WRONG_TYPE, expected, f"{json_type_name(value)} that does not fit", path
+            ) from None
         except Exception as error:  # noqa: BLE001 - its own __post_init__ may raise anything
-            raise Misfit(Reason.RULE, expected, type(error).__name__) from None
+            raise ConversionError(Reason.RULE, expected, type(error).__name__) from None
 
     return coerce
 
@@ -235,18 +237,18 @@ def choice_of(expected: str, members: dict[Any, Any]) -> Callable[[Any], Any]:
         if type(value) not in kinds:
             raise wrong_type(expected, value)
         if value not in members:
-            raise Misfit(Reason.BAD_VALUE, expected, f"another {got(value)}")
+            raise ConversionError(Reason.BAD_VALUE, expected, f"another {json_type_name(value)}")
         return members[value]
 
     return coerce
 
 
-def loosen(value: Any) -> Any:
-    """The same with floats as Python's, for functions of users; raises `Misfit` for a number beyond them."""
+def decimals_to_floats(value: Any) -> Any:
+    """The same with floats as Python's, for functions of users; raises `ConversionError` for a number beyond them."""
     if isinstance(value, Decimal):
         return to_float(value)
     if isinstance(value, dict):
-        return {name: loosen(inner) for name, inner in value.items()}
+        return {name: decimals_to_floats(inner) for name, inner in value.items()}
     if isinstance(value, list):
-        return [loosen(inner) for inner in value]
+        return [decimals_to_floats(inner) for inner in value]
     return value

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from lovelace_streams.records import Reason
-from lovelace_streams.rows.values import Misfit
+from lovelace_streams.rows.values import ConversionError
 
 _BOUNDS: dict[str, Callable[[Any, Any], bool]] = {
     "ge": lambda value, bound: value >= bound,
@@ -24,9 +24,10 @@ _SHAPES: dict[str, Callable[[Any, Any], bool]] = {
 }
 
 
-def limits(metas: tuple[msgspec.Meta, ...], expected: str) -> Callable[[Any], Any]:
-    """A function that hands on what keeps all constraints, else raises `Misfit`: out_of_range, or bad_value of shapes.
+def constraint_check(metas: tuple[msgspec.Meta, ...], expected: str) -> Callable[[Any], Any]:
+    """A function that hands on what keeps all constraints, and raises `ConversionError` for what does not.
 
+    Its reason is `out_of_range` for a bound, `bad_value` for a length or a pattern.
     Raises `TypeError` at once for a constraint that the type can't have.
     """
     checks = [
@@ -45,7 +46,7 @@ def limits(metas: tuple[msgspec.Meta, ...], expected: str) -> Callable[[Any], An
     def check(value: Any) -> Any:
         for holds, bound, reason, name in checks:
             if not holds(value, bound):
-                raise Misfit(reason, f"{expected} with {name}={bound!r}", "one without")
+                raise ConversionError(reason, f"{expected} with {name}={bound!r}", "one without")
         return value
 
     return check

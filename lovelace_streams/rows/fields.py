@@ -10,13 +10,13 @@ from msgspec import NODEFAULT, UNSET
 
 from lovelace_streams.errors import RecordFault
 from lovelace_streams.records import Reason, Record
-from lovelace_streams.rows.coercion import after_epoch, loosen
-from lovelace_streams.rows.constraints import limits
+from lovelace_streams.rows.coercion import after_epoch, decimals_to_floats
+from lovelace_streams.rows.constraints import constraint_check
 from lovelace_streams.rows.declaration import Column, From, FromKafka
-from lovelace_streams.rows.paths import Place, find, getter
+from lovelace_streams.rows.paths import JsonPath, find, getter
 from lovelace_streams.rows.row import Row
-from lovelace_streams.rows.types import Kind, kind_of
-from lovelace_streams.rows.values import Misfit
+from lovelace_streams.rows.types import ColumnType, column_type
+from lovelace_streams.rows.values import ConversionError
 
 
 class Field:
@@ -28,25 +28,25 @@ class Field:
         """Key or version: an absent one is `missing`, whatever the default."""
         source = column.source
         self.kafka = source.field if isinstance(source, FromKafka) else None
-        self.places = tuple(map(Place.of, source.paths)) if isinstance(source, From) else ()
+        self.places = tuple(map(JsonPath.of, source.paths)) if isinstance(source, From) else ()
         alike = column.default is None if column.nullable else required or column.default is NODEFAULT
         self.blank: Any = None if alike else UNSET
         """What stands for an absent value in the generated mapping: None where absent and null come to the same."""
         self.kind = self._kind()
-        self.limits = limits(column.meta, self.kind.expected)
+        self.limits = constraint_check(column.meta, self.kind.expected)
         declared = column.before or column.after or column.meta
         self._get = getter(self.places[0]) if self.places and not declared else None
         """What lies at the first place, where no more is declared than a type."""
 
-    def _kind(self) -> Kind:
+    def _kind(self) -> ColumnType:
         column, kafka = self.column, self.kafka
         if kafka == "key" and column.type is bytes:
-            return Kind("bytes", bytes)
+            return ColumnType("bytes", bytes)
         allowed = {"timestamp": (datetime, int), "topic": (str,), "partition": (int,), "offset": (int,)}
         if kafka in allowed and column.type not in allowed[kafka]:
             raise TypeError(f"{column.name}: FromKafka({kafka!r}) can't be {column.type!r}")
         try:
-            return kind_of(column.type, lenient=column.lenient, epoch=column.epoch)
+            return column_type(column.type, lenient=column.lenient, epoch=column.epoch)
         except TypeError as error:
             raise TypeError(f"{column.name}: {error}") from None
 
@@ -57,7 +57,7 @@ class Field:
                 found = self._get(item, root)
                 if found is not None:
                     return self.kind.coerce(found)
-            except Misfit as misfit:
+            except ConversionError as misfit:
                 raise misfit.at(self.places[0].below(base)) from None
             except AttributeError:  # a parent is no object: what follows says which
                 pass
@@ -95,7 +95,7 @@ class Field:
     def _stamp(self, timestamp: int) -> datetime:
         try:
             return after_epoch(timestamp * 1000)
-        except Misfit as misfit:
+        except ConversionError as misfit:
             raise misfit.at("Kafka's timestamp") from None
 
     def key(self, record: Record) -> Any:
@@ -125,8 +125,8 @@ class Field:
         value = raw
         if self.column.before:
             try:
-                value = loosen(value) if self.kind.expected != "Decimal" else value
-            except Misfit as misfit:
+                value = decimals_to_floats(value) if self.kind.expected != "Decimal" else value
+            except ConversionError as misfit:
                 raise misfit.at(path) from None
             for function in self.column.before:
                 value = call(function, value, path)
@@ -134,7 +134,7 @@ class Field:
                     return self._null(path)
         try:
             value = self.kind.coerce(value)
-        except Misfit as misfit:
+        except ConversionError as misfit:
             raise misfit.at(path) from None
         if self.column.after:
             for function in self.column.after:
@@ -144,7 +144,7 @@ class Field:
             path += f" after {name_of(self.column.after[-1])}"
         try:
             return self.limits(self.kind.coerce(value) if self.column.after else value)
-        except Misfit as misfit:
+        except ConversionError as misfit:
             raise misfit.at(path) from None
 
 

@@ -11,7 +11,7 @@ from lovelace_streams.records import Reason, Record
 from lovelace_streams.rows.coercion import EPOCH
 from lovelace_streams.rows.fields import call, fields_of
 from lovelace_streams.rows.row import Row
-from lovelace_streams.rows.values import got
+from lovelace_streams.rows.values import json_type_name
 
 AHEAD_MAX = timedelta(days=1)
 """A version further ahead of now than this is the record's fault: it would win for ever (law 8)."""
@@ -35,7 +35,7 @@ def interpret(
     if record is None:
         record = Record("", 0, 0, 0, 0, None, None, [], now_ms)
     if not isinstance(raw, Mapping) and not takes_scalars(row_class):
-        raise RecordFault(Reason.WRONG_TYPE, f"expected object, got {got(raw)} at {base}")
+        raise RecordFault(Reason.WRONG_TYPE, f"expected object, got {json_type_name(raw)} at {base}")
     whole = raw if root is None else root
     values = {field.column.name: field.value(raw, whole, record, base) for field in fields_of(row_class)}
     row: Row = call(lambda given: row_class(**given), values, base, name=f"{row_class.__name__}.__post_init__")

@@ -9,14 +9,14 @@ from msgspec import UNSET
 from lovelace_streams.errors import DeploymentFault, LovelaceError, RecordFault
 from lovelace_streams.records import Envelope, Reason
 from lovelace_streams.rows.codegen import Generated
-from lovelace_streams.rows.coercion import loosen
+from lovelace_streams.rows.coercion import decimals_to_floats
 from lovelace_streams.rows.declaration import Skip
 from lovelace_streams.rows.fields import fields_of, name_of
 from lovelace_streams.rows.interpreter import check_version, interpret, latest
 from lovelace_streams.rows.paths import find
 from lovelace_streams.rows.row import Row
 from lovelace_streams.rows.targets import MapFunction, Target
-from lovelace_streams.rows.values import Misfit, parse
+from lovelace_streams.rows.values import ConversionError, parse
 
 
 class Message(msgspec.Struct, gc=False):
@@ -106,7 +106,7 @@ class Normalizer:
             item, root = raw.plain()
             chosen = self._function or raw.target
             if chosen.function is not None:
-                return apply(chosen, loose(item, raw.base), loose(root, "$"), now_ms)
+                return apply(chosen, _with_floats(item, raw.base), _with_floats(root, "$"), now_ms)
             assert chosen.row is not None
             return interpret(chosen.row, item, envelope.record, root, now_ms, raw.base)
         except LovelaceError:
@@ -122,11 +122,11 @@ def normalizer(*targets: type[Row] | MapFunction | Sequence[type[Row]]) -> Norma
     return Normalizer(*(each for it in targets for each in (it if isinstance(it, Sequence) else (it,))))
 
 
-def loose(value: Any, path: str) -> Any:
+def _with_floats(value: Any, path: str) -> Any:
     """Plain values with Python's floats, for a user's function; raises `RecordFault`."""
     try:
-        return loosen(value)
-    except Misfit as misfit:
+        return decimals_to_floats(value)
+    except ConversionError as misfit:
         raise misfit.at(path) from None
 
 
@@ -171,6 +171,6 @@ def _check_made(row: Row, name: str, now_ms: int) -> None:
             raise RecordFault(Reason.NULL, f"expected {field.kind.expected}, got null at {path}")
         try:
             setattr(row, column.name, field.limits(field.kind.coerce(value)))
-        except Misfit as misfit:
+        except ConversionError as misfit:
             raise misfit.at(path) from None
     check_version(row, latest(now_ms))

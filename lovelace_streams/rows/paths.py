@@ -12,17 +12,17 @@ from msgspec import UNSET
 
 from lovelace_streams.errors import RecordFault
 from lovelace_streams.records import Reason
-from lovelace_streams.rows.values import got
+from lovelace_streams.rows.values import json_type_name
 
 
-class Place(msgspec.Struct, frozen=True):
+class JsonPath(msgspec.Struct, frozen=True):
     """Where a value lies: below the message (`root`) or below the item."""
 
     root: bool
     parts: tuple[str, ...]
 
     @classmethod
-    def of(cls, path: str) -> "Place":
+    def of(cls, path: str) -> "JsonPath":
         """Read `$.d.guild_id` or `user.id`; raises `ValueError`."""
         if path in ("$", "."):
             return cls(root=path == "$", parts=())
@@ -47,14 +47,14 @@ def find(value: Any, parts: tuple[str, ...], base: str = "$") -> Any:
                 return UNSET
             if not isinstance(value, Mapping):
                 at = ".".join((base, *parts[:depth]))
-                raise RecordFault(Reason.WRONG_TYPE, f"expected object, got {got(value)} at {at}")
+                raise RecordFault(Reason.WRONG_TYPE, f"expected object, got {json_type_name(value)} at {at}")
         value = value.get(part, UNSET)
         if value is UNSET:
             return UNSET
     return value
 
 
-def getter(place: Place) -> Callable[[Any, Any], Any]:
+def getter(place: JsonPath) -> Callable[[Any, Any], Any]:
     """A function of item and message for what lies at a place; None, or an `AttributeError`, where `find` has to tell.
 
     It costs a third of `find`, and of an item that is interpreted mostly one field is wrong, the last one looked at.

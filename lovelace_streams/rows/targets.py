@@ -12,7 +12,7 @@ from lovelace_streams.rows.codegen import Generated, generate
 from lovelace_streams.rows.declaration import Skip
 from lovelace_streams.rows.decode_types import DecodeNode, ReadWholeAndInParts, attribute
 from lovelace_streams.rows.fields import Field, fields_of, name_of
-from lovelace_streams.rows.paths import Place
+from lovelace_streams.rows.paths import JsonPath
 from lovelace_streams.rows.row import Row
 
 MapFunction = Callable[..., Row | Iterable[Row] | Skip]
@@ -27,7 +27,7 @@ class Target:
     """
 
     def __init__(self, what: type[Row] | MapFunction, path: str = "$") -> None:
-        place = Place.of(path if path.startswith("$") else f"$.{path}")
+        place = JsonPath.of(path if path.startswith("$") else f"$.{path}")
         self.path = place.parts
         self.locate = attrgetter(".".join(map(attribute, self.path))) if self.path else None
         """Takes the item, or list of items, out of the message's Struct."""

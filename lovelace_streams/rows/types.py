@@ -1,6 +1,6 @@
-"""What a JSON value becomes in a column: one `Kind` for each type that a row may declare.
+"""What a JSON value becomes in a column: one `ColumnType` for each type that a row may declare.
 
-Every kind has a plain side, `coerce` (a value as `parse` gives it → the column's value, or `Misfit`), which is
+Every kind has a plain side, `coerce` (a value as `parse` gives it → the column's value, or `ConversionError`), which is
 authoritative, and a fast side for the common types: the `hint` that msgspec decodes by and the `lines` that finish the
 job in generated code. The fast side may refuse what the plain one takes; it may never take what the plain one refuses.
 """
@@ -33,11 +33,11 @@ from lovelace_streams.rows.coercion import (
     utc,
     wrong_type,
 )
-from lovelace_streams.rows.constraints import limits
-from lovelace_streams.rows.values import INT_MAX, INT_MIN, Misfit
+from lovelace_streams.rows.constraints import constraint_check
+from lovelace_streams.rows.values import INT_MAX, INT_MIN, ConversionError
 
 
-class Kind(msgspec.Struct, frozen=True):
+class ColumnType(msgspec.Struct, frozen=True):
     """How values of one type are taken."""
 
     expected: str
@@ -51,7 +51,7 @@ class Kind(msgspec.Struct, frozen=True):
     """What `lines` refer to; `{n}` is the column's name, for what is a column's own."""
 
 
-def _list(element: Kind, element_null: bool, limits: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def _list(element: ColumnType, element_null: bool, constraint_check: Callable[[Any], Any]) -> Callable[[Any], Any]:
     expected = f"list of {element.expected}"
 
     def coerce(value: Any) -> list[Any]:
@@ -63,10 +63,10 @@ def _list(element: Kind, element_null: bool, limits: Callable[[Any], Any]) -> Ca
                 taken.append(None)
                 continue
             if inner is None:
-                raise Misfit(Reason.WRONG_TYPE, element.expected, "null", "[]")
+                raise ConversionError(Reason.WRONG_TYPE, element.expected, "null", "[]")
             try:
-                taken.append(limits(element.coerce(inner)))
-            except Misfit as misfit:
+                taken.append(constraint_check(element.coerce(inner)))
+            except ConversionError as misfit:
                 misfit.where = "[]" + misfit.where
                 raise
         return taken
@@ -90,22 +90,24 @@ _INTS_LINES = (  # a loop, as a comprehension is a call up to Python 3.11: a thi
     "{x} = ints",
 )
 _EPOCH_HINT = _INT_HINT | float | str
-SIMPLE: dict[Any, Kind] = {
-    int: Kind("int", to_int, _INT_HINT | str, _INT_LINES, {"FLOORS": _FLOORS}),
-    str: Kind("str", to_str, str),  # that no NUL is in the message is seen to before
-    bool: Kind("bool", to_bool, bool),
-    float: Kind("float", to_float, float | int, ("if {x}.__class__ is int: {x} = float({x})",)),
-    Decimal: Kind("Decimal", to_decimal),
-    datetime: Kind("datetime", to_datetime, datetime, ("if {x}.tzinfo is not UTC: {x} = utc({x})",), {"utc": utc}),
-    date: Kind("date", to_date, date),
-    UUID: Kind("UUID", to_uuid, UUID),
-    Any: Kind("JSON", json_of("JSON", (), None)),
-    object: Kind("JSON", json_of("JSON", (), None)),
-    dict: Kind("object", json_of("object", (Mapping,), None)),
+SIMPLE: dict[Any, ColumnType] = {
+    int: ColumnType("int", to_int, _INT_HINT | str, _INT_LINES, {"FLOORS": _FLOORS}),
+    str: ColumnType("str", to_str, str),  # that no NUL is in the message is seen to before
+    bool: ColumnType("bool", to_bool, bool),
+    float: ColumnType("float", to_float, float | int, ("if {x}.__class__ is int: {x} = float({x})",)),
+    Decimal: ColumnType("Decimal", to_decimal),
+    datetime: ColumnType(
+        "datetime", to_datetime, datetime, ("if {x}.tzinfo is not UTC: {x} = utc({x})",), {"utc": utc}
+    ),
+    date: ColumnType("date", to_date, date),
+    UUID: ColumnType("UUID", to_uuid, UUID),
+    Any: ColumnType("JSON", json_of("JSON", (), None)),
+    object: ColumnType("JSON", json_of("JSON", (), None)),
+    dict: ColumnType("object", json_of("object", (Mapping,), None)),
 }
-LENIENT: dict[Any, Kind] = {str: Kind("str", to_lenient_str), bool: Kind("bool", to_lenient_bool)}
+LENIENT: dict[Any, ColumnType] = {str: ColumnType("str", to_lenient_str), bool: ColumnType("bool", to_lenient_bool)}
 EPOCHS = {
-    unit: Kind(
+    unit: ColumnType(
         f"datetime as {unit} since 1970",
         epoch_of(scale),
         _EPOCH_HINT,
@@ -116,7 +118,7 @@ EPOCHS = {
 }
 
 
-def kind_of(declared: Any, *, lenient: bool = False, epoch: str | None = None) -> Kind:  # noqa: PLR0911 - a table
+def column_type(declared: Any, *, lenient: bool = False, epoch: str | None = None) -> ColumnType:  # noqa: PLR0911 - a table
     """The kind of a declared type; raises `TypeError` for one that no column can be."""
     if epoch is not None:
         if declared is not datetime:
@@ -131,29 +133,29 @@ def kind_of(declared: Any, *, lenient: bool = False, epoch: str | None = None) -
         pass
     origin = get_origin(declared)
     if origin is Literal or (isinstance(declared, type) and issubclass(declared, Enum)):
-        return _choice_kind(declared)
+        return _choice_type(declared)
     if declared is list or origin is list:
-        return _list_kind(*(get_args(declared) or (Any,)), lenient=lenient)
+        return _list_type(*(get_args(declared) or (Any,)), lenient=lenient)
     if origin is dict:
         loose = get_args(declared) == (str, Any)
-        return SIMPLE[dict] if loose else Kind("object", json_of("object", (Mapping,), declared))
+        return SIMPLE[dict] if loose else ColumnType("object", json_of("object", (Mapping,), declared))
     if isinstance(declared, type) and issubclass(declared, msgspec.Struct):
-        return Kind("object", json_of("object", (Mapping,), declared))
+        return ColumnType("object", json_of("object", (Mapping,), declared))
     raise TypeError(f"a column can't be {declared!r}")
 
 
-def _choice_kind(declared: Any) -> Kind:
+def _choice_type(declared: Any) -> ColumnType:
     is_enum = isinstance(declared, type)
     members = {m.value: m for m in declared} if is_enum else {value: value for value in get_args(declared)}
     expected = declared.__name__ if is_enum else "one of a Literal"
     coerce = choice_of(expected, members)
     if {type(value) for value in members} == {str}:
         lines = ("{x} = members_{n}.get({x})", "if {x} is None: raise SLOW")
-        return Kind(expected, coerce, str, lines, {"members_{n}": members})
-    return Kind(expected, coerce)
+        return ColumnType(expected, coerce, str, lines, {"members_{n}": members})
+    return ColumnType(expected, coerce)
 
 
-def _list_kind(declared: Any, *, lenient: bool) -> Kind:
+def _list_type(declared: Any, *, lenient: bool) -> ColumnType:
     metas: tuple[Any, ...] = ()
     nullable = False
     if get_origin(declared) in (Union, UnionType):
@@ -164,15 +166,15 @@ def _list_kind(declared: Any, *, lenient: bool) -> Kind:
     if get_origin(declared) is Annotated:
         declared, *metas_ = get_args(declared)
         metas = tuple(mark for mark in metas_ if isinstance(mark, msgspec.Meta))
-    element = kind_of(declared, lenient=lenient)
-    coerce = _list(element, nullable, limits(metas, element.expected))
+    element = column_type(declared, lenient=lenient)
+    coerce = _list(element, nullable, constraint_check(metas, element.expected))
     expected = f"list of {element.expected}"
     if metas or nullable or declared not in (int, str, bool, float, date, UUID):
-        return Kind(expected, coerce)
+        return ColumnType(expected, coerce)
     if declared is int:
-        return Kind(
+        return ColumnType(
             expected, coerce, GenericAlias(list, (element.hint,)), _INTS_LINES, {"integer": to_int, "FLOORS": _FLOORS}
         )
     if declared is float:
-        return Kind(expected, coerce, GenericAlias(list, (element.hint,)), ("{x} = [float(e) for e in {x}]",))
-    return Kind(expected, coerce, GenericAlias(list, (element.hint,)))
+        return ColumnType(expected, coerce, GenericAlias(list, (element.hint,)), ("{x} = [float(e) for e in {x}]",))
+    return ColumnType(expected, coerce, GenericAlias(list, (element.hint,)))

@@ -15,14 +15,14 @@ INT_MIN, INT_MAX = -(2**63), 2**63 - 1
 DIGITS_MAX = 4300  # beyond it int() refuses (sys.set_int_max_str_digits)
 
 
-class Misfit(Exception):  # noqa: N818
+class ConversionError(Exception):
     """A value that is not of its kind; whoever knows the path makes a `RecordFault` of it. Holds no value (law 10)."""
 
-    def __init__(self, reason: Reason, expected: str, got: str, where: str = "") -> None:
-        super().__init__(reason, expected, got, where)
+    def __init__(self, reason: Reason, expected: str, json_type_name: str, where: str = "") -> None:
+        super().__init__(reason, expected, json_type_name, where)
         self.reason = reason
         self.expected = expected
-        self.got = got
+        self.got = json_type_name
         self.where = where
         """What is to be added to the path, for values inside of values."""
 
@@ -31,10 +31,10 @@ class Misfit(Exception):  # noqa: N818
         return RecordFault(self.reason, f"expected {self.expected}, got {self.got} at {path}{self.where}")
 
 
-def got(value: Any) -> str:
+def json_type_name(value: Any) -> str:
     """What JSON kind a value is: never the value itself.
 
-    >>> got({}), got(None), got(True), got(Decimal("1.5"))
+    >>> json_type_name({}), json_type_name(None), json_type_name(True), json_type_name(Decimal("1.5"))
     ('object', 'null', 'bool', 'float')
     """
     if value is None:

@@ -14,12 +14,12 @@ from prometheus_client import Gauge
 
 from lovelace_streams.observability import metrics, tracing
 from lovelace_streams.records import Envelope
-from lovelace_streams.runtime.in_flight import Assignment, InHand
+from lovelace_streams.runtime.in_flight import Assignment, InFlight
 
 LOOK_SECONDS = 1.0
 
 
-class Standing(msgspec.Struct, frozen=True):
+class PartitionStatus(msgspec.Struct, frozen=True):
     """Where one partition stands: read up to `position`, of `end`; `pending` items in hand, the oldest for so long."""
 
     topic: str
@@ -31,7 +31,7 @@ class Standing(msgspec.Struct, frozen=True):
     oldest_unsettled_ms: int
 
 
-class Watch:
+class WorkerGauges:
     """Keeps the gauges of one worker: by partition its end, the lag, what is in hand and for how long; and their sums.
 
     `end_of(assignment)` answers the end of its partition as the last fetch told it, None where nothing was fetched yet.
@@ -40,12 +40,12 @@ class Watch:
     def __init__(
         self,
         pipeline: str | None,
-        in_hand: InHand,
+        in_flight: InFlight,
         end_of: Callable[[Assignment], int | None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pipeline = pipeline
-        self._in_hand = in_hand
+        self._in_hand = in_flight
         self._end_of = end_of
         self._clock = clock
         self._next = clock()
@@ -54,7 +54,7 @@ class Watch:
         self._read: dict[int, deque[tuple[int, float]]] = {}
         """Assignment → (everything below this offset, was read by this time), one for each look that found more."""
         self._shown: set[tuple[Gauge, str, int]] = set()
-        self.standings: list[Standing] = []
+        self.standings: list[PartitionStatus] = []
         """As of the last look; a new list each time."""
 
     def read(self, window: Sequence[Envelope[Any]]) -> None:
@@ -108,7 +108,7 @@ class Watch:
             if end is not None:
                 shown[metrics.END, a.topic, a.partition] = end
                 shown[metrics.LAG, a.topic, a.partition] = max(0, end - a.next)
-            standings.append(Standing(a.topic, a.topic_id, a.partition, a.next, end, held, int(1000 * age)))
+            standings.append(PartitionStatus(a.topic, a.topic_id, a.partition, a.next, end, held, int(1000 * age)))
         self.standings = standings
         self._show(shown)
         metrics.PENDING.labels(self._pipeline).set(pending)
@@ -128,7 +128,7 @@ class Watch:
         read = self._read[assignment.number]
         if not read or read[-1][0] < assignment.next:
             read.append((assignment.next, now))
-        oldest = next(iter(assignment.in_hand), assignment.next)  # records come in hand in the order of their offsets
+        oldest = next(iter(assignment.in_flight), assignment.next)  # records come in hand in the order of their offsets
         while read and read[0][0] <= oldest:
             read.popleft()
         return now - read[0][1] if read else 0.0

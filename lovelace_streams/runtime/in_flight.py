@@ -34,7 +34,7 @@ class Assignment(msgspec.Struct, gc=False):
     committed: int
     confirmed: float = float("inf")
     """Offsets below are known to be of the topic with this id: only they are reported (topics.py says why)."""
-    in_hand: dict[int, Record] = {}
+    in_flight: dict[int, Record] = {}
     ready: list[Range] = []
     """What is settled and was not handed out, in any order."""
     cover: Offsets = msgspec.field(default_factory=Offsets)
@@ -51,10 +51,12 @@ class Assignment(msgspec.Struct, gc=False):
     @property
     def pending(self) -> int:
         """Items in hand without an outcome, counted by themselves; a record not decoded yet counts none."""
-        return sum(record.items - record.succeeded - record.failed - record.skipped for record in self.in_hand.values())
+        return sum(
+            record.items - record.succeeded - record.failed - record.skipped for record in self.in_flight.values()
+        )
 
 
-class InHand:
+class InFlight:
     """All current assignments of a worker: what was read, how it ended, what may be reported and committed.
 
     One thread. Everything asked about an assignment that has ended is answered by doing nothing.
@@ -89,9 +91,9 @@ class InHand:
     def read(self, *records: Record) -> None:
         """Take records of one assignment in hand, each after the one before."""
         assignment = self.current[records[0].assignment]
-        in_hand = assignment.in_hand
+        in_flight = assignment.in_flight
         for record in records:
-            in_hand[record.offset] = record
+            in_flight[record.offset] = record
         end = records[-1].offset + 1
         assignment.unaccepted += end - records[0].after
         assignment.next = end
@@ -107,7 +109,7 @@ class InHand:
     def holds(self, record: Record) -> bool:
         """Whether a record is in hand: ours, and without an outcome for one of its items."""
         assignment = self.current.get(record.assignment)
-        return assignment is not None and record.offset in assignment.in_hand
+        return assignment is not None and record.offset in assignment.in_flight
 
     def settle(self, settled: Settled) -> int:
         """Note the outcome of items that were written or skipped; of dead-lettered ones `fail` has been told.
@@ -136,13 +138,13 @@ class InHand:
             return 0
         skipped = int(outcome is Outcome.SKIPPED)
         succeeded = 1 - skipped
-        in_hand, ready = assignment.in_hand, assignment.ready
+        in_flight, ready = assignment.in_flight, assignment.ready
         first = end = -1
         job: str | None = None
         attempt = 1
         for record in records:
             offset = record.offset
-            if in_hand.pop(offset, None) is None:
+            if in_flight.pop(offset, None) is None:
                 raise _twice(record)
             if skipped:
                 record.skipped = 1
@@ -199,7 +201,7 @@ class InHand:
         done = record.succeeded + record.failed + record.skipped
         if done < record.items:
             return
-        if done > record.items or assignment.in_hand.pop(record.offset, None) is None:
+        if done > record.items or assignment.in_flight.pop(record.offset, None) is None:
             raise _twice(record)
         assignment.ready += ranges_of(record)
 

@@ -19,11 +19,11 @@ from bytewax.dataflow import Dataflow, Stream, operator
 from bytewax.inputs import DynamicSource, StatelessSourcePartition
 
 from lovelace_streams.errors import DeploymentFault
-from lovelace_streams.kafka.consumer import Member
+from lovelace_streams.kafka.consumer import GroupConsumer
 from lovelace_streams.observability import metrics
 from lovelace_streams.records import DeadLetter, Envelope, JobState, Record, Settled
-from lovelace_streams.runtime.gauges import Standing, Watch
-from lovelace_streams.runtime.in_flight import Assignment, InHand
+from lovelace_streams.runtime.gauges import PartitionStatus, WorkerGauges
+from lovelace_streams.runtime.in_flight import Assignment, InFlight
 from lovelace_streams.runtime.offsets import Offsets
 from lovelace_streams.runtime.process import Outside
 from lovelace_streams.settings import KafkaSettings
@@ -75,7 +75,7 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
         self.topics = tuple(topics)
         self.pipeline: str | None = settings.group
         self.outside = Outside()
-        self.in_hand = InHand()
+        self.in_flight = InFlight()
         self.fault: DeploymentFault | None = None
         self.draining_since: float | None = None
         self.reached = 0
@@ -88,8 +88,8 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
         self.services: list[Service] = []
         self._carriers: list[Service] = []
         self._listeners: list[Callable[[list[JobState]], None]] = []
-        self._watch: Watch | None = None
-        self._member: Member | None = None
+        self._watch: WorkerGauges | None = None
+        self._member: GroupConsumer | None = None
         self._serving: list[Service] = []
         self._idle = False
         self._closed = False
@@ -118,7 +118,7 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
         return any(service.unfinished() for service in self._carriers)
 
     @property
-    def standings(self) -> list[Standing]:
+    def standings(self) -> list[PartitionStatus]:
         """Where each partition that is ours stood a second ago."""
         return self._watch.standings if self._watch is not None else []
 
@@ -136,15 +136,15 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
 
         Asked before every effect: the next owner may have written newer rows, which ours would overwrite.
         """
-        return record.assignment in self.in_hand.current
+        return record.assignment in self.in_flight.current
 
     def topic_id(self, topic: str) -> str:
         """Kafka's id of a topic that is held: another one means that it was deleted and made again."""
-        return next((held.topic_id for held in self.in_hand.current.values() if held.topic == topic), "")
+        return next((held.topic_id for held in self.in_flight.current.values() if held.topic == topic), "")
 
     def settle(self, settled: Settled) -> None:
         """Note items whose effect is durable."""
-        metrics.items(self.pipeline, settled, self.in_hand.settle(settled))
+        metrics.items(self.pipeline, settled, self.in_flight.settle(settled))
 
     def failed(self, letters: Iterable[DeadLetter]) -> None:
         """Hand over what failed outside of a step's call; `dead_letter` takes it."""
@@ -180,7 +180,7 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
     def unfinished(self) -> bool:
         """Whether something is yet to be begun, or was read and is not settled, accounted for and committed."""
         to_begin = self._member is not None and self._member.to_begin and not self.ending
-        return to_begin or self.in_hand.unfinished or any(service.unfinished() for service in self.services)
+        return to_begin or self.in_flight.unfinished or any(service.unfinished() for service in self.services)
 
     def keep_alive(self, seconds: float, records: Iterable[Record] = ()) -> bool:
         """Wait without reading; False at once when the worker ends or one of the records is not ours any more."""
@@ -214,7 +214,7 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
             self.outside.begin(self.drain)
         except DeploymentFault as fault:  # through Bytewax it would be ninety lines and exit code 1
             self.note(fault)
-        self._watch = Watch(self.pipeline, self.in_hand, self._known_end)
+        self._watch = WorkerGauges(self.pipeline, self.in_flight, self._known_end)
         self.register(self._watch)
         return _Worker(self)
 
@@ -261,14 +261,14 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
 
     # -- within --------------------------------------------------------------------------------------------------
 
-    def _joined(self) -> Member | None:
+    def _joined(self) -> GroupConsumer | None:
         """The member of the group; None while the broker is away, or where a fault was noted before."""
         if self._member is None:
-            self._member = Member(
+            self._member = GroupConsumer(
                 self.pipeline,
                 self.topics,
                 self.settings,
-                self.in_hand,
+                self.in_flight,
                 self.outside,
                 note=self.note,
                 finish=self._finish,
@@ -286,11 +286,11 @@ class KafkaSource(DynamicSource[Envelope[bytes]]):
         return self._member.known_end(assignment) if self._member else None
 
     def _full(self) -> bool:
-        return self.in_hand.unaccepted >= self.settings.max_unreported or any(s.full() for s in self.services)
+        return self.in_flight.unaccepted >= self.settings.max_unreported or any(s.full() for s in self.services)
 
-    def _drained(self, member: Member) -> list[Envelope[bytes]]:
+    def _drained(self, member: GroupConsumer) -> list[Envelope[bytes]]:
         if not self.unfinished or self.drain_left <= 0:
-            log.info("drained", pipeline=self.pipeline, left_for_the_next=self.in_hand.unaccepted)
+            log.info("drained", pipeline=self.pipeline, left_for_the_next=self.in_flight.unaccepted)
             raise StopIteration
         member.hold(0.02)
         self._idle = True

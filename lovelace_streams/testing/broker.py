@@ -18,7 +18,7 @@ from confluent_kafka.admin import AdminClient
 from lovelace_streams.runtime.process import Outside
 
 Headers = Sequence[tuple[str, bytes | None]]
-Place = tuple[str, int]
+PartitionKey = tuple[str, int]
 """Topic and partition."""
 
 NOTHING = -1001
@@ -35,7 +35,7 @@ class Stored:
 
     def __init__(
         self,
-        place: Place,
+        place: PartitionKey,
         offset: int,
         sequence: int,
         value: bytes | None,
@@ -82,8 +82,8 @@ class Broker(Outside):
 
     def __init__(self, on_silence: Callable[[], None]) -> None:
         self.on_silence = on_silence
-        self.logs: dict[Place, list[Stored]] = {}
-        self.committed: dict[Place, int] = {}
+        self.logs: dict[PartitionKey, list[Stored]] = {}
+        self.committed: dict[PartitionKey, int] = {}
         self.stopped: str | None = None
         """The line that the worker would have ended with, and exit code 78."""
         self._sequence = count()
@@ -112,14 +112,14 @@ class Broker(Outside):
         for partition in range(partitions):
             self.logs.setdefault((topic, partition), [])
 
-    def append(self, place: Place, value: bytes | None, key: bytes | None, headers: Headers, ms: int) -> Stored:
+    def append(self, place: PartitionKey, value: bytes | None, key: bytes | None, headers: Headers, ms: int) -> Stored:
         """Store a message. Raises `KeyError` where there is no such topic or partition."""
         log = self.logs[place]
         stored = Stored(place, len(log), next(self._sequence), value, key, headers, ms)
         log.append(stored)
         return stored
 
-    def places(self, topics: Iterable[str]) -> list[Place]:
+    def places(self, topics: Iterable[str]) -> list[PartitionKey]:
         """All partitions of these topics."""
         wanted = set(topics)
         return [place for place in self.logs if place[0] in wanted]
@@ -141,8 +141,8 @@ class MemoryConsumer:
         self._on_assign: Callable[[Any, list[TopicPartition]], None] | None = None
         self._on_revoke: Callable[[Any, list[TopicPartition]], None] | None = None
         self._topics: list[str] = []
-        self._positions: dict[Place, int] = {}
-        self._paused: set[Place] = set()
+        self._positions: dict[PartitionKey, int] = {}
+        self._paused: set[PartitionKey] = set()
         self._answers: list[list[TopicPartition]] = []
 
     def subscribe(self, topics: list[str], *, on_assign: Any, on_revoke: Any, on_lost: Any) -> None:  # noqa: ARG002

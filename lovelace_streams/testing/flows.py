@@ -15,16 +15,16 @@ import structlog
 from bytewax.dataflow import Dataflow
 from bytewax.testing import run_main
 
-from lovelace_streams.dead_letters.reader import DeadLettered, letter_of
-from lovelace_streams.delivery.block_writer import Carrier
-from lovelace_streams.flows.topology import journey_of
+from lovelace_streams.dead_letters.reader import StoredDeadLetter, letter_of
+from lovelace_streams.delivery.block_writer import BlockWriter
+from lovelace_streams.flows.topology import topology_of
 from lovelace_streams.records import Outcome, Settled
 from lovelace_streams.reporting.reporter import Reporter
-from lovelace_streams.reporting.status import Teller
-from lovelace_streams.runtime.in_flight import InHand
+from lovelace_streams.reporting.status import StatusReporter
+from lovelace_streams.runtime.in_flight import InFlight
 from lovelace_streams.settings import Settings
 from lovelace_streams.sources.kafka import KafkaSource
-from lovelace_streams.testing.broker import Broker, Place
+from lovelace_streams.testing.broker import Broker, PartitionKey
 from lovelace_streams.testing.messages import Message
 from lovelace_streams.testing.schemas import AnySchema, MemoryRegistry, framings
 from lovelace_streams.writers import Writer
@@ -46,13 +46,13 @@ class Result(msgspec.Struct, frozen=True):
 
     tables: dict[str, list[dict[str, Any]]]
     """Table → its rows, in the order of their first write."""
-    letters: list[DeadLettered]
+    letters: list[StoredDeadLetter]
     """The dead-letter topic, read as `lovelace dlq` reads it: `reason`, `detail`, `items`, `step`, `value`."""
     outcomes: Counter[str]
     """Items by how they ended: `written`, `superseded`, `dead_lettered`, `skipped`."""
     skipped: Counter[str]
     """Skipped items by their reason."""
-    committed: dict[Place, int]
+    committed: dict[PartitionKey, int]
     """(topic, partition) → the group's offset: where a restart would begin."""
     jobs: dict[str, Any]
     """Job → its state at the progress service: `status`, `succeeded`, `failed`, `skipped`."""
@@ -79,7 +79,7 @@ class Result(msgspec.Struct, frozen=True):
         there = [{name: row.get(name) for name in columns} for row in rows[:5]]
         raise AssertionError(f"expected one row with {wanted}, got {len(found)} of {len(rows)}: {there}; {self}")
 
-    def letter(self, reason: str | None = None) -> DeadLettered:
+    def letter(self, reason: str | None = None) -> StoredDeadLetter:
         """The only dead letter (with this reason). Raises `AssertionError` that says what there is instead."""
         found = [letter for letter in self.letters if letter.matches(reason, None)]
         if len(found) == 1:
@@ -124,10 +124,10 @@ def run(
     ledger = Ledger(jobs or {})
     built = _build(flow, settings | ({"progress_api_url": SERVICE} if jobs else {}))
     source = source_of(built)
-    broker = Broker(on_silence=Patience(source, timeout).end)
+    broker = Broker(on_silence=StopWhenSettled(source, timeout).end)
     source.outside = broker
-    source.in_hand = watched = Watched()
-    for lane in journey_of(built).lanes:
+    source.in_flight = watched = Watched()
+    for lane in topology_of(built).lanes:
         for framing in framings(lane.decoder):
             framing.registry = MemoryRegistry(schemas or {})
     into = _replace_ends(source, writers, ledger)
@@ -147,7 +147,7 @@ def run(
     return Result(
         tables={name: list(table.values()) for writer in into for name, table in writer.tables.items()},
         letters=[letter_of(cast("Any", message), with_value=True) for message in broker.logs.get((letters, 0), [])],
-        outcomes=Counter({outcome: count for outcome, count in source.in_hand.totals.items() if count}),
+        outcomes=Counter({outcome: count for outcome, count in source.in_flight.totals.items() if count}),
         skipped=watched.skipped,
         committed=broker.committed,
         jobs=ledger.jobs,
@@ -158,7 +158,7 @@ def run(
 
 def source_of(flow: Dataflow) -> KafkaSource:
     """The source that a flow reads. Raises `DeploymentFault` where there is none, `TypeError` for several."""
-    found = {id(lane.source): lane.source for lane in journey_of(flow).lanes}
+    found = {id(lane.source): lane.source for lane in topology_of(flow).lanes}
     if len(found) > 1:
         raise TypeError(f"{flow.flow_id}: expected a flow with one KafkaSource, got {len(found)}")
     return next(iter(found.values()))
@@ -204,10 +204,10 @@ def _replace_ends(source: KafkaSource, writers: Sequence[MemoryWriter], ledger: 
     given = {frozenset(writer.tables): writer for writer in writers}
     into = []
     for service in source.services:
-        if isinstance(service, Carrier):
+        if isinstance(service, BlockWriter):
             service.writer = _in_memory(service.writer, given)
             into.append(service.writer)
-        if isinstance(service, Reporter | Teller):
+        if isinstance(service, Reporter | StatusReporter):
             service.client.close()
             service.client = httpx.Client(transport=httpx.MockTransport(ledger.answer))
     if ledger.opened and not any(isinstance(service, Reporter) for service in source.services):
@@ -237,7 +237,7 @@ def _send(broker: Broker, source: KafkaSource, messages: Sequence[Message]) -> N
         broker.append(at, message.value_sent, message.key_sent, message.headers_sent, message.ms(place))
 
 
-class Patience:
+class StopWhenSettled:
     """Ends the worker when nothing is left to read and all of it is settled, or when the time is up."""
 
     def __init__(self, source: KafkaSource, seconds: float) -> None:
@@ -250,7 +250,7 @@ class Patience:
             self._source.drain()
 
 
-class Watched(InHand):
+class Watched(InFlight):
     """Also remembers why items were skipped, and how many messages were not settled in the end."""
 
     def __init__(self) -> None:
@@ -267,7 +267,7 @@ class Watched(InHand):
     def end(self, topic: str, partition: int) -> None:
         """Forget the partition."""
         if (held := self.of(topic, partition)) is not None:
-            self.left += len(held.in_hand)
+            self.left += len(held.in_flight)
         super().end(topic, partition)
 
 

@@ -5,6 +5,7 @@ the writer that writes one by one (law 8). It tells refusals (values) from fault
 waits is `resilience`'s business.
 """
 
+import warnings
 from collections.abc import Hashable, Iterator, Sequence
 from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
@@ -15,6 +16,26 @@ from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.records import ITEMS_MAX, Reason
 from lovelace_streams.rows.row import Row
 
+_RENAMED = {
+    "End": "RowOutcome",
+    "Result": "RowResult",
+    "Encodes": "SupportsEncode",
+    "Evolves": "SupportsEvolution",
+    "order_of": "sequence_of",
+}
+"""Names of version 0.1; each goes on working until version 0.3."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _RENAMED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    _warn(f"{__name__}.{name}", _RENAMED[name])
+    return globals()[_RENAMED[name]]
+
+
+def _warn(old: str, new: str) -> None:
+    warnings.warn(f"{old} is called {new} now; the old name goes with version 0.3", DeprecationWarning, stacklevel=3)
+
 
 class Entry(msgspec.Struct, gc=False):
     """One row to write. `only_new` (a replay): written only where that can't take a newer row's place.
@@ -24,34 +45,46 @@ class Entry(msgspec.Struct, gc=False):
 
     row: Row
     only_new: bool = False
-    order: int = 0
-    """Its place in its partition, `order_of(offset, item)`: it decides between equal versions, or where there is none.
+    sequence: int = 0
+    """Its place in its partition, `sequence_of(offset, item)`: it decides between equal versions, or without a version.
 
     A writer with transactions goes by the order of the block; one without has it written beside the row.
     """
-    joined: bool = False
+    same_item: bool = False
     """Of the same item as the entry before it: both are written, or neither is."""
+
+    @property
+    def order(self) -> int:
+        """The old name of `sequence`."""
+        _warn("Entry.order", "Entry.sequence")
+        return self.sequence
+
+    @property
+    def joined(self) -> bool:
+        """The old name of `same_item`."""
+        _warn("Entry.joined", "Entry.same_item")
+        return self.same_item
 
 
 def items_of(block: Sequence[Entry]) -> list[Sequence[Entry]]:
     """The rows of each item of a block.
 
-    >>> [len(item) for item in items_of([Entry(Row()), Entry(Row(), joined=True), Entry(Row())])]
+    >>> [len(item) for item in items_of([Entry(Row()), Entry(Row(), same_item=True), Entry(Row())])]
     [2, 1]
     """
     items: list[Any] = []
     for entry in block:
-        if entry.joined and items:
+        if entry.same_item and items:
             items[-1].append(entry)
         else:
             items.append([entry])
     return items
 
 
-def order_of(offset: int, item: int) -> int:
+def sequence_of(offset: int, item: int) -> int:
     """One integer that grows with the offset, and in a message with the item's number.
 
-    >>> order_of(7, 0) < order_of(7, 1) < order_of(8, 0)
+    >>> sequence_of(7, 0) < sequence_of(7, 1) < sequence_of(8, 0)
     True
     """
     return offset << _ITEM_BITS | item
@@ -60,7 +93,7 @@ def order_of(offset: int, item: int) -> int:
 _ITEM_BITS = ITEMS_MAX.bit_length()
 
 
-class End(StrEnum):
+class RowOutcome(StrEnum):
     """What became of a row that was not refused."""
 
     WRITTEN = "written"
@@ -78,19 +111,40 @@ class Refusal(msgspec.Struct, frozen=True):
     rule: str = ""
 
 
-Result = End | Refusal
+RowResult = RowOutcome | Refusal
 
 
-class Capabilities(msgspec.Struct, frozen=True):
+_RENAMED_CAPABILITIES = {
+    "keeps_absent": "partial_updates",
+    "tells_older": "reports_superseded",
+    "rolls_back": "can_dry_run",
+}
+
+
+class _CapabilitiesMeta(msgspec.StructMeta):
+    """Takes the old names of capabilities too, so that writers of one's own go on working."""
+
+    def __call__(
+        cls,  # noqa: N805 - of a metaclass
+        *args: Any,
+        **declared: Any,
+    ) -> Any:
+        for old in _RENAMED_CAPABILITIES.keys() & declared.keys():
+            _warn(f"Capabilities({old}=…)", _RENAMED_CAPABILITIES[old])
+            declared[_RENAMED_CAPABILITIES[old]] = declared.pop(old)
+        return super().__call__(*args, **declared)
+
+
+class Capabilities(msgspec.Struct, frozen=True, metaclass=_CapabilitiesMeta):
     """What writers differ in: whoever writes rows (`upsert`, the contract suite) asks, and knows no writer by name."""
 
-    keeps_absent: bool = True
+    partial_updates: bool = True
     """An absent field keeps what is stored; else rows are replaced whole, and those that need it refused at start."""
-    tells_older: bool = True
+    reports_superseded: bool = True
     """A row older than what is stored is told (`SUPERSEDED`); else it is `WRITTEN`, and the table goes on showing the
     newer one."""
-    rolls_back: bool = True
-    """`rehearse` asks the destination's own rules; else it holds values against the columns' types."""
+    can_dry_run: bool = True
+    """`dry_run` asks the destination's own rules; else it holds values against the columns' types."""
     block_rows: int = 0
     """Rows that one call should carry where a window has more than one batch; 0: a batch a call."""
 
@@ -120,21 +174,21 @@ class Writer(Protocol):
         Raises `DeploymentFault` (naming both sides) or `DestinationFault`. May be called again after a fault.
         """
 
-    def write(self, block: Sequence[Entry]) -> list[Result]:
+    def write(self, block: Sequence[Entry]) -> list[RowResult]:
         """Write a block durably, isolating what is refused; one result an entry, in order.
 
-        An item whose rows are several (`Entry.joined`) is written as a whole or not at all: each of its rows then has
-        the refusal of the one that was refused.
+        An item whose rows are several (`Entry.same_item`) is written as a whole or not at all: each of its rows then
+        has the refusal of the one that was refused.
 
         Raises `DestinationFault` (then nothing is known of the block: write it again, rows are idempotent) or
         `DeploymentFault` (a code of the deployment, and no other row could be written).
         """
 
-    def rehearse(self, block: Sequence[Entry]) -> list[Result]:
+    def dry_run(self, block: Sequence[Entry]) -> list[RowResult]:
         """What `write` would answer, with nothing written: tried by the destination's own rules, then rolled back.
 
         Triggers run and are rolled back with the rest; a sequence keeps what was taken from it. Where there is nothing
-        to roll back (`Capabilities.rolls_back`), values are held against the columns' types. Raises what `write` does.
+        to roll back (`Capabilities.can_dry_run`), values are held against the columns' types. Raises what `write` does.
         """
 
     def probe(self, others: Sequence[Entry] = ()) -> bool | None:
@@ -151,7 +205,7 @@ class Writer(Protocol):
 
 
 @runtime_checkable
-class Encodes(Protocol):
+class SupportsEncode(Protocol):
     """A writer that can make a block ready while it is writing another one."""
 
     def encode(self, block: Sequence[Entry]) -> Sequence[Entry]:
@@ -182,7 +236,7 @@ class Evolution(msgspec.Struct):
 
 
 @runtime_checkable
-class Evolves(Protocol):
+class SupportsEvolution(Protocol):
     """A writer that can say what its tables lack, and add it."""
 
     evolves: bool
@@ -195,9 +249,17 @@ class Evolves(Protocol):
         """
 
 
+def dry_run(writer: Writer, block: Sequence[Entry]) -> list[RowResult]:
+    """`Writer.dry_run`, also of a writer that still calls it `rehearse`."""
+    if not hasattr(writer, "dry_run") and hasattr(writer, "rehearse"):
+        _warn(f"{type(writer).__name__}.rehearse", "dry_run")
+        return list(writer.rehearse(block))
+    return writer.dry_run(block)
+
+
 def check_capabilities(writer: Writer) -> None:
     """Raises `DeploymentFault` where rows keep what is stored and the writer can't: before anything is read."""
-    if writer.capabilities.keeps_absent:
+    if writer.capabilities.partial_updates:
         return
     fields = list(_kept(writer.rows))
     if fields:
@@ -219,12 +281,14 @@ def _kept(rows: Sequence[type[Row]]) -> Iterator[str]:
         yield from (f"{other.__name__}.{name}" for name, other in names.items() if name not in own)
 
 
-def superseded(results: Sequence[Result], keys: Sequence[Hashable]) -> list[Result]:
+def superseded(results: Sequence[RowResult], keys: Sequence[Hashable]) -> list[RowResult]:
     """The results of a block, where of a key's written rows all but the last were overwritten by the block itself."""
     last: dict[Hashable, int] = {
-        key: place for place, (key, result) in enumerate(zip(keys, results, strict=True)) if result is End.WRITTEN
+        key: place
+        for place, (key, result) in enumerate(zip(keys, results, strict=True))
+        if result is RowOutcome.WRITTEN
     }
     return [
-        End.SUPERSEDED if result is End.WRITTEN and last[keys[place]] != place else result
+        RowOutcome.SUPERSEDED if result is RowOutcome.WRITTEN and last[keys[place]] != place else result
         for place, result in enumerate(results)
     ]

@@ -8,7 +8,7 @@ from msgspec import UNSET
 from lovelace_streams.records import Reason
 from lovelace_streams.rows.declaration import Table
 from lovelace_streams.rows.row import Row
-from lovelace_streams.writers import Capabilities, End, Entry, Refusal, Result, items_of, superseded
+from lovelace_streams.writers import Capabilities, Entry, Refusal, RowOutcome, RowResult, items_of, superseded
 
 Check = Callable[[dict[str, Any]], bool]
 """Whether a row, as it would be stored, is accepted."""
@@ -52,14 +52,14 @@ class MemoryWriter:
     def open(self) -> None:
         """Nothing to connect to."""
 
-    def write(self, block: Sequence[Entry]) -> list[Result]:
+    def write(self, block: Sequence[Entry]) -> list[RowResult]:
         """Write a block; see `Writer.write`. Raises nothing."""
         results = [end for item in items_of(block) for end in self._write(item)]
-        self._wrote = self._wrote or End.WRITTEN in results
+        self._wrote = self._wrote or RowOutcome.WRITTEN in results
         return superseded(results, [(type(entry.row).__table__.name, self._key(entry.row)) for entry in block])
 
-    def rehearse(self, block: Sequence[Entry]) -> list[Result]:
-        """Write a block and take it back; see `Writer.rehearse`."""
+    def dry_run(self, block: Sequence[Entry]) -> list[RowResult]:
+        """Write a block and take it back; see `Writer.dry_run`."""
         before, wrote = self._copy(), self._wrote
         try:
             return self.write(block)
@@ -89,7 +89,7 @@ class MemoryWriter:
     def _key(row: Row) -> tuple[Any, ...]:
         return tuple(getattr(row, name) for name in type(row).__table__.key)
 
-    def _write(self, item: Sequence[Entry]) -> list[Result]:
+    def _write(self, item: Sequence[Entry]) -> list[RowResult]:
         """All rows of an item, or none."""
         before = self._copy() if len(item) > 1 else {}
         ends = [self._write_row(entry) for entry in item]
@@ -99,7 +99,7 @@ class MemoryWriter:
         self._restore(before)
         return [refusal] * len(item)
 
-    def _write_row(self, entry: Entry) -> Result:
+    def _write_row(self, entry: Entry) -> RowResult:
         declared = self._declared[type(entry.row).__table__.name]
         table, key = self.tables[declared.name], self._key(entry.row)
         stored = table.get(key)
@@ -111,9 +111,9 @@ class MemoryWriter:
         if refusal is not None:
             return refusal
         if stored is not None and _holds_off(declared, stored, new, only_new=entry.only_new):
-            return End.SUPERSEDED
+            return RowOutcome.SUPERSEDED
         table[key] = new
-        return End.WRITTEN
+        return RowOutcome.WRITTEN
 
     def _refusal(self, declared: Table, row: dict[str, Any]) -> Refusal | None:
         for column in declared.columns:

@@ -13,7 +13,7 @@ from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.records import Reason
 from lovelace_streams.rows import UNSET, Row
 from lovelace_streams.settings import ClickHouseSettings, PostgresSettings
-from lovelace_streams.writers import End, Entry, Refusal, check_capabilities, order_of
+from lovelace_streams.writers import Entry, Refusal, RowOutcome, check_capabilities, sequence_of
 from lovelace_streams.writers.clickhouse import ClickHouseWriter
 from lovelace_streams.writers.clickhouse import ddl as clickhouse_ddl
 from lovelace_streams.writers.memory import MemoryWriter
@@ -21,7 +21,7 @@ from lovelace_streams.writers.postgres import PostgresWriter
 from lovelace_streams.writers.postgres import writer as postgres
 from lovelace_streams.writers.postgres.ddl import create_table
 
-W, S = End.WRITTEN, End.SUPERSEDED
+W, S = RowOutcome.WRITTEN, RowOutcome.SUPERSEDED
 
 
 class Member(Row, table="members", primary_key=("guild", "user"), version="seen_at"):
@@ -72,15 +72,15 @@ def member(user, minute, name="n", nick=UNSET, roles=UNSET):
 
 
 def reading(minute, value, offset=0, **more):
-    return Entry(Reading(sensor=1, place="x", value=value, seen_at=at(minute)), order=order_of(offset, 0), **more)
+    return Entry(Reading(sensor=1, place="x", value=value, seen_at=at(minute)), sequence=sequence_of(offset, 0), **more)
 
 
 def note(offset, number, text, **more):
-    return Entry(Note(id=number, text=text), order=order_of(offset, 0), **more)
+    return Entry(Note(id=number, text=text), sequence=sequence_of(offset, 0), **more)
 
 
 class PostgresCase:
-    keeps_absent = True
+    partial_updates = True
 
     def __init__(self, dsn, settings=None, **options):
         self.dsn, self.options = dsn, options
@@ -111,7 +111,7 @@ class PostgresCase:
 
 
 class MemoryCase:
-    keeps_absent = True
+    partial_updates = True
     violated = "23514"
 
     def make(self, *rows, check=None):
@@ -122,7 +122,7 @@ class MemoryCase:
 
 
 class ClickHouseCase:
-    keeps_absent = False
+    partial_updates = False
     violated = "469"
 
     def __init__(self, dsn, **options):
@@ -189,7 +189,7 @@ def keeping(case, opened):
     """A writer of `Member`; None, once it was refused, where absent fields do not keep what is stored."""
 
     def make(*rows):
-        if case.keeps_absent:
+        if case.partial_updates:
             return opened(*rows)
         with pytest.raises(DeploymentFault, match=r"members replaces rows whole, but .*Member\.nick"):
             opened(*rows)
@@ -200,7 +200,7 @@ def keeping(case, opened):
 
 def older(writer):
     """What becomes of a row that is older than what is stored."""
-    return S if writer.capabilities.tells_older else W
+    return S if writer.capabilities.reports_superseded else W
 
 
 def test_nothing_is_nothing(opened):
@@ -339,9 +339,9 @@ def test_a_rehearsal_says_what_a_write_would_and_changes_nothing(case, opened):
     before = case.table(writer)
     block = [Entry(Note(id=1, text="new")), Entry(Note(id=2, text="bad")), Entry(Note(id=3, text="nul \0"))]
 
-    rehearsed = writer.rehearse(block)
+    rehearsed = writer.dry_run(block)
     assert case.table(writer) == before
-    if writer.capabilities.rolls_back:
+    if writer.capabilities.can_dry_run:
         assert rehearsed == writer.write(block)
     else:
         assert [isinstance(end, Refusal) for end in rehearsed] == [
@@ -354,7 +354,7 @@ def test_rows_of_one_item_are_written_together_or_not_at_all(case, opened):
     items = [["ok", "bad", "ok"], ["ok"], ["ok", "ok"], ["bad"], ["ok", "bad"]]
     number = iter(range(100))
     block = [
-        Entry(Note(id=(n := next(number)), text=text), order=order_of(n, at), joined=at > 0)
+        Entry(Note(id=(n := next(number)), text=text), sequence=sequence_of(n, at), same_item=at > 0)
         for item in items
         for at, text in enumerate(item)
     ]
@@ -389,7 +389,7 @@ def test_an_item_is_written_in_all_its_tables_or_in_none(request, kind):
         [Heading(id=4)],
     ]
     try:
-        ends = writer.write([Entry(row, joined=at > 0) for item in items for at, row in enumerate(item)])
+        ends = writer.write([Entry(row, same_item=at > 0) for item in items for at, row in enumerate(item)])
 
         assert [isinstance(end, Refusal) for end in ends] == [False] * 3 + [True] * 4 + [False]
         assert {end.reason for end in ends if isinstance(end, Refusal)} == {Reason.CHECK}

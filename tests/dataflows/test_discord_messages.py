@@ -22,7 +22,7 @@ from lovelace_streams.records import Record
 from lovelace_streams.rows.normalizer import normalizer
 from lovelace_streams.settings import BatchPolicy, ClickHouseSettings
 from lovelace_streams.testing import Message, run
-from lovelace_streams.writers import End, Refusal, check_capabilities
+from lovelace_streams.writers import Refusal, RowOutcome, check_capabilities
 from lovelace_streams.writers.clickhouse import ClickHouseWriter
 
 GUILD = 41771983423143937
@@ -87,7 +87,7 @@ def delete(number: int) -> dict[str, Any]:
 
 
 def test_a_message_is_a_row_with_its_columns(table: Table) -> None:
-    assert table.send(create(8)) == [End.WRITTEN]
+    assert table.send(create(8)) == [RowOutcome.WRITTEN]
 
     row = table.now(8)
     assert (row["channel_id"], row["guild_id"], row["author_id"]) == (GUILD + 1, GUILD, 10**17 + 8)
@@ -160,7 +160,7 @@ def test_the_sample_holds_as_many_items_as_asked_for_and_a_row_for_each_that_suc
     assert sum(outgoing.items for outgoing in made) == 1000
 
     results = table.send(*(outgoing.value for outgoing in made))
-    written = results.count(End.WRITTEN)
+    written = results.count(RowOutcome.WRITTEN)
     assert (written, len(results)) == (1000 - 14, 999)  # 13 bad ones, and an event that nobody knows
     [(rows,)] = table.client.query(count_rows(GUILD)).result_rows
     assert rows == written

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from lovelace_streams.rows import Row
 from lovelace_streams.settings import ClickHouseSettings
-from lovelace_streams.writers import Entry, Refusal, order_of
+from lovelace_streams.writers import Entry, Refusal, sequence_of
 from lovelace_streams.writers.clickhouse import ClickHouseWriter
 
 
@@ -89,7 +89,7 @@ def rows(draw: st.DrawFn, kind: type[Row], *, careful: bool) -> Row:
 def blocks(draw: st.DrawFn, kind: type[Row]) -> list[Entry]:
     careful = draw(st.booleans())
     places = draw(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2)), min_size=1, max_size=12, unique=True))
-    return [Entry(draw(rows(kind, careful=careful)), order=order_of(*place)) for place in sorted(places)]
+    return [Entry(draw(rows(kind, careful=careful)), sequence=sequence_of(*place)) for place in sorted(places)]
 
 
 @dataclass

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from lovelace_streams.rows import UNSET, Row
 from lovelace_streams.settings import PostgresSettings
-from lovelace_streams.writers import End, Entry, Refusal, items_of
+from lovelace_streams.writers import Entry, Refusal, RowOutcome, items_of
 from lovelace_streams.writers.postgres import PostgresWriter
 
 BASE = """
@@ -122,7 +122,7 @@ def items(draw: st.DrawFn, *, versioned: bool) -> list[list[Entry]]:
     for _ in range(draw(st.integers(1, 10))):
         rows = [row() for _ in range(draw(st.sampled_from([1, 1, 2, 3])))]
         only_new = draw(st.integers(0, 7)) == 0
-        made.append([Entry(each, only_new, joined=at > 0) for at, each in enumerate(rows)])
+        made.append([Entry(each, only_new, same_item=at > 0) for at, each in enumerate(rows)])
     return made
 
 
@@ -142,7 +142,9 @@ def comparable(ends: list[list[object]]) -> list[object]:
     """Who was refused and why, and what was suppressed. Superseded or written is the cut's."""
     for item in ends:
         assert len({isinstance(end, Refusal) for end in item}) == 1, "a part of an item was written"
-    return [[(e.reason, e.code) if isinstance(e, Refusal) else e is End.SUPPRESSED for e in item] for item in ends]
+    return [
+        [(e.reason, e.code) if isinstance(e, Refusal) else e is RowOutcome.SUPPRESSED for e in item] for item in ends
+    ]
 
 
 @pytest.fixture
@@ -188,6 +190,6 @@ def test_any_cut_of_items_in_two_tables_ends_as_item_by_item(world, data, featur
 
 
 def test_the_items_of_a_block_are_told_by_their_rows():
-    entries = [Entry(Head(k=1, a=1, up=None)), Entry(Line(k=1, head=1, c=1, u=1), joined=True)]
+    entries = [Entry(Head(k=1, a=1, up=None)), Entry(Line(k=1, head=1, c=1, u=1), same_item=True)]
 
     assert [len(item) for item in items_of(entries * 2)] == [2, 2]

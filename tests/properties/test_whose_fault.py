@@ -5,11 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lovelace_streams.dead_letters.fail_fast import FailFast
-from lovelace_streams.delivery.retry import Patience, harmful
+from lovelace_streams.delivery.retry import BlockRetry, may_be_one_rows_fault
 from lovelace_streams.errors import DestinationFault
 from lovelace_streams.records import Reason
 from lovelace_streams.runtime.backoff import Backoff
-from lovelace_streams.writers import End, Entry, Refusal
+from lovelace_streams.writers import Entry, Refusal, RowOutcome
 
 OUTAGES = ["57014", "53200", "XX000", "08006", "timeout", "53100", "53300", "25006", "55P03", "57P01", "57P03", "40001"]
 HARMS = ["57014", "53200", "XX000", "08006", "timeout"]
@@ -41,7 +41,7 @@ class Destination:
                 raise DestinationFault(self.harming[entry.row])
         self.written |= {entry.row for entry in block} - self.refused
         self.known_good = self.known_good or bool(block)
-        return [Refusal(Reason.CHECK, "23514") if e.row in self.refused else End.WRITTEN for e in block]
+        return [Refusal(Reason.CHECK, "23514") if e.row in self.refused else RowOutcome.WRITTEN for e in block]
 
     def probe(self, others):
         self.calls += 1
@@ -55,8 +55,8 @@ class Destination:
         self.patience_left -= 1
         return self.patience_left > 0
 
-    def patience(self) -> Patience:
-        return Patience(self.write, self.probe, self.wait, Backoff(chance=lambda: 0.5))
+    def patience(self) -> BlockRetry:
+        return BlockRetry(self.write, self.probe, self.wait, Backoff(chance=lambda: 0.5))
 
 
 blocks = st.integers(1, 12)
@@ -90,7 +90,7 @@ def test_only_harming_rows_are_dead_lettered_whatever_the_outage(
         elif n in refused:
             assert result == Refusal(Reason.CHECK, "23514")
         else:
-            assert result is End.WRITTEN
+            assert result is RowOutcome.WRITTEN
             assert n in destination.written
 
 
@@ -102,7 +102,7 @@ def test_an_outage_without_end_gives_no_verdict(code: str, size: int) -> None:
     assert destination.patience().write([Entry(n) for n in range(size)]) is None
 
 
-@pytest.mark.parametrize("code", [code for code in OUTAGES if not harmful(code)])
+@pytest.mark.parametrize("code", [code for code in OUTAGES if not may_be_one_rows_fault(code)])
 def test_codes_of_the_destination_alone_never_isolate(code: str) -> None:
     destination = Destination(range(0), "", {0: code}, set(), known_good=True)
 
@@ -122,7 +122,7 @@ def test_an_outage_in_mid_halving_accuses_nobody(begins: int, code: str) -> None
 def test_deadlocks_are_tried_again_at_once_and_do_not_wait() -> None:
     destination = Destination(range(1, 4), "40P01", {}, set(), known_good=False)
 
-    assert destination.patience().write([Entry(1)]) == [End.WRITTEN]
+    assert destination.patience().write([Entry(1)]) == [RowOutcome.WRITTEN]
     assert destination.patience_left == 300
 
 
@@ -201,7 +201,7 @@ def test_accepted_refusals_are_dead_lettered() -> None:
 @given(sizes=st.lists(st.integers(1, 4), min_size=2, max_size=6), data=st.data())
 def test_an_item_of_several_rows_is_given_up_as_a_whole(sizes, data) -> None:
     harmful_item = data.draw(st.integers(0, len(sizes) - 1))
-    block = [Entry(number, joined=at > 0) for number, size in enumerate(sizes) for at in range(size)]
+    block = [Entry(number, same_item=at > 0) for number, size in enumerate(sizes) for at in range(size)]
     destination = Destination(range(0), "", {harmful_item: "XX000"}, set(), known_good=True)
     calls = []
     write = destination.write
@@ -210,4 +210,4 @@ def test_an_item_of_several_rows_is_given_up_as_a_whole(sizes, data) -> None:
     results = destination.patience().write(block)
 
     assert [isinstance(end, Refusal) for end in results] == [entry.row == harmful_item for entry in block]
-    assert all(not part[0].joined for part in calls), "an item was cut"
+    assert all(not part[0].same_item for part in calls), "an item was cut"

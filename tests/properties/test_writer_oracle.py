@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from lovelace_streams.rows import UNSET, Row
 from lovelace_streams.settings import PostgresSettings
-from lovelace_streams.writers import End, Entry, Refusal
+from lovelace_streams.writers import Entry, Refusal, RowOutcome
 from lovelace_streams.writers.postgres import PostgresWriter
 from lovelace_streams.writers.postgres import writer as postgres
 
@@ -232,7 +232,7 @@ def written(writer: PostgresWriter, block: list[Entry], sizes: list[int]) -> lis
 
 def comparable(results: list[object]) -> list[object]:
     """What has to be equal: who was refused and why, and who was suppressed. Superseded or written is the cut's."""
-    return [(r.reason, r.code) if isinstance(r, Refusal) else r is End.SUPPRESSED for r in results]
+    return [(r.reason, r.code) if isinstance(r, Refusal) else r is RowOutcome.SUPPRESSED for r in results]
 
 
 @pytest.fixture

@@ -362,7 +362,7 @@ class Reporting:
     def __init__(self, service, job, start):
         self.source = KafkaSource(KafkaSettings("127.0.0.1:1"), ["raw"])
         self.source.pipeline = "flow"
-        self.held = self.source.in_hand.assign("raw", job, 0, start)
+        self.held = self.source.in_flight.assign("raw", job, 0, start)
         self.reporter = Reporter(self.source, ProgressSettings(str(service.base_url), TOKEN))
         self.job = job
 
@@ -371,13 +371,13 @@ class Reporting:
         envelopes = []
         for at in range(self.held.next, end):
             record = Record("raw", 0, at, at, self.held.number, None, b"", [], -1, f"{self.job}-{at % 3}", items=1)
-            self.source.in_hand.read(record)
+            self.source.in_flight.read(record)
             if at % 7:
                 envelopes.append(Envelope(record, 0, None))
             else:
-                self.source.in_hand.fail(record, {0: "check"})
+                self.source.in_flight.fail(record, {0: "check"})
         self.reporter.take([Settled(Outcome.WRITTEN, envelopes)])
-        until(lambda: self.reporter.serve(idle=True, between=True) or not self.source.in_hand.unaccepted)
+        until(lambda: self.reporter.serve(idle=True, between=True) or not self.source.in_flight.unaccepted)
         assert self.source.fault is None
 
 

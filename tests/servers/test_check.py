@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from confluent_kafka.admin import AdminClient
 
-from lovelace_streams.admin.check import AWAY, DEPLOYMENT, FAILS, Report, check
+from lovelace_streams.admin.check import AWAY, DEPLOYMENT, FAILS, CheckReport, check
 from lovelace_streams.avro import AvroDecoder
-from lovelace_streams.flows.topology import journey_of
+from lovelace_streams.flows.topology import topology_of
 from lovelace_streams.local.kafka import Kafka
 from lovelace_streams.settings import Settings
 from lovelace_streams.writers.postgres.ddl import create_table
@@ -20,16 +20,16 @@ from tests.faults.harness import Group, query, send
 from tests.servers import flows
 from tests.servers.command import lovelace
 
-Look = Callable[..., Report]
+Look = Callable[..., CheckReport]
 
 
 @pytest.fixture
 def look(brokers: str, database: str, make_topic) -> Look:
     """Check the flow of orders on a topic of the test's own; `look.topic` is its name."""
 
-    def look(sample: int = 200, **changes: object) -> Report:
+    def look(sample: int = 200, **changes: object) -> CheckReport:
         settings = Settings(_env_file=None, **{"kafka_brokers": brokers, "postgres_dsn": database, **changes})
-        return check(journey_of(flows.orders(settings, look.topic)), sample)
+        return check(topology_of(flows.orders(settings, look.topic)), sample)
 
     look.topic = make_topic(partitions=2)
     return look
@@ -57,11 +57,11 @@ def topics(brokers: str) -> set[str]:
     return {topic for topic in listed if not topic.startswith("__")}  # the broker's own come with the first question
 
 
-def states(report: Report) -> set[str]:
+def states(report: CheckReport) -> set[str]:
     return {finding.state for finding in report.findings}
 
 
-def said(report: Report, state: str) -> str:
+def said(report: CheckReport, state: str) -> str:
     return "\n".join(finding.text for finding in report.findings if finding.state == state)
 
 
@@ -215,7 +215,7 @@ def test_steps_of_the_flows_own_are_not_guessed_at(brokers: str, table: str, mak
     topic = make_topic(partitions=1)
     send(brokers, topic, [order(1), order(2, total="x")])
 
-    report = check(journey_of(flows.orders(settings, topic, between=True)), 10)
+    report = check(topology_of(flows.orders(settings, topic, between=True)), 10)
 
     assert "no row was tried" in said(report, "note")
     assert [f.reason for f in report.sample.failures] == ["wrong_type"]
@@ -255,7 +255,7 @@ def test_a_registry_is_asked_where_the_flow_decodes_with_one(brokers: str, table
     with HTTPServer(("127.0.0.1", 0), Answer) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         decoder = AvroDecoder(f"http://127.0.0.1:{server.server_port}", flows.Order)
-        journey = journey_of(flows.orders(settings, make_topic(partitions=1), decoder=decoder))
+        journey = topology_of(flows.orders(settings, make_topic(partitions=1), decoder=decoder))
         reports = []
         for answer in (200, 401, 503):
             answers.append(answer)

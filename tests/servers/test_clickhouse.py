@@ -16,13 +16,13 @@ from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.records import Reason
 from lovelace_streams.rows import Row
 from lovelace_streams.settings import ClickHouseSettings
-from lovelace_streams.writers import End, Entry, Refusal, order_of
+from lovelace_streams.writers import Entry, Refusal, RowOutcome, sequence_of
 from lovelace_streams.writers.clickhouse import ClickHouseWriter
 from lovelace_streams.writers.clickhouse import ddl as clickhouse_ddl
 from tests.servers.clickhouse_server import Server
 from tests.unit.writers.clickhouse.test_faults import CODES
 
-W = End.WRITTEN
+W = RowOutcome.WRITTEN
 
 
 class Reading(Row, table="readings", primary_key=("sensor", "place"), version="seen_at"):
@@ -39,7 +39,7 @@ class Reading(Row, table="readings", primary_key=("sensor", "place"), version="s
 
 def reading(sensor: int, offset: int = 0, **values: object) -> Entry:
     seen_at = datetime(2024, 5, 1, 12, 0, 0, 123456, tzinfo=UTC)
-    return Entry(Reading(sensor=sensor, place="x", seen_at=seen_at, **values), order=order_of(offset, 0))
+    return Entry(Reading(sensor=sensor, place="x", seen_at=seen_at, **values), sequence=sequence_of(offset, 0))
 
 
 @pytest.fixture(scope="module")
@@ -230,7 +230,7 @@ def test_a_proxy_that_refuses_everything_is_the_deployments_fault_and_no_records
 def test_a_probe_writes_whole_items_or_nothing(server: Server, table) -> None:
     table.command("alter table readings add constraint no_bad check value is null or value != 'bad'")
     writer = opened(server)
-    bad = msgspec.structs.replace(reading(2, value="bad"), joined=True)
+    bad = msgspec.structs.replace(reading(2, value="bad"), same_item=True)
 
     assert writer.probe([reading(1), bad]) is False
     assert rows(table) == []
@@ -304,7 +304,7 @@ def test_a_table_that_fits_in_its_own_way_is_taken(clickhouse: str) -> None:
 
 def test_a_server_that_is_away_for_an_hour_is_waited_for(server: Server, table) -> None:
     """An hour of a clock that the test turns: dead-lettered is nothing, and the first try after it writes the block."""
-    from lovelace_streams.delivery.retry import Patience
+    from lovelace_streams.delivery.retry import BlockRetry
 
     writer = opened(server)
     server.stop()
@@ -323,7 +323,7 @@ def test_a_server_that_is_away_for_an_hour_is_waited_for(server: Server, table) 
             back = True
         return not back or len(waited) < 1000  # it ends, whatever happens
 
-    patience = Patience(call, writer.probe, wait)
+    patience = BlockRetry(call, writer.probe, wait)
     assert patience.write([reading(n) for n in range(3)]) == [W, W, W]
     assert sum(waited) > 3600
     assert rows(table) == [(0,), (1,), (2,)]

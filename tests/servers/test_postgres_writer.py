@@ -18,7 +18,7 @@ from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.records import Reason
 from lovelace_streams.rows import UNSET, Row
 from lovelace_streams.settings import PostgresSettings
-from lovelace_streams.writers import End, Entry, Refusal
+from lovelace_streams.writers import Entry, Refusal, RowOutcome
 from lovelace_streams.writers.postgres import PostgresWriter
 from lovelace_streams.writers.postgres import subtransactions as postgres_sweep
 from lovelace_streams.writers.postgres import writer as postgres
@@ -130,7 +130,7 @@ def test_every_declared_type_comes_back_as_it_was(run, writer_of, monkeypatch, c
     rows.append(everything(id=2, text="\\N \\. \t\r\n\\", tags=["\\N\t"], ids=[-(2**63)]))
     rows += [everything(id=n, text=text, at=datetime(2024, 2, 29, tzinfo=UTC)) for n, text in ((3, "\\."), (4, None))]
 
-    assert writer.write([Entry(row) for row in rows]) == [End.WRITTEN] * len(rows)
+    assert writer.write([Entry(row) for row in rows]) == [RowOutcome.WRITTEN] * len(rows)
     assert writer._bet.likely  # of straight COPY, where that was tried
     stored = run("select * from everything").fetchall()
     plain = [
@@ -173,14 +173,14 @@ def test_a_value_that_cannot_be_sent_is_refused_alone(run, writer_of, column, va
     writer.open()
     block = [Entry(everything(id=1)), Entry(everything(**{"id": 2, column: value})), Entry(everything(id=3))]
 
-    assert writer.write(block) == [End.WRITTEN, Refusal(Reason.BAD_VALUE, "22000", column), End.WRITTEN]
+    assert writer.write(block) == [RowOutcome.WRITTEN, Refusal(Reason.BAD_VALUE, "22000", column), RowOutcome.WRITTEN]
 
 
 def test_a_value_too_long_is_refused_and_never_cut(run, things):
     writer = things("create table things (id bigint primary key, text varchar(3))")
     results = writer.write(entries("abc", "abcd", "ab   "))
 
-    assert results == [End.WRITTEN, Refusal(Reason.BAD_VALUE, "22001"), End.WRITTEN]
+    assert results == [RowOutcome.WRITTEN, Refusal(Reason.BAD_VALUE, "22001"), RowOutcome.WRITTEN]
     assert run("select text from things order by id").fetchall() == [("abc",), ("ab ",)]
 
 
@@ -247,7 +247,7 @@ def test_a_table_that_does_not_match_stops_with_one_line_that_names_both_sides(r
     ],
 )
 def test_tables_that_will_do(things, ddl):
-    assert things(ddl).write(entries("a", "b")) == [End.WRITTEN] * 2
+    assert things(ddl).write(entries("a", "b")) == [RowOutcome.WRITTEN] * 2
 
 
 def test_a_table_of_another_schema_and_odd_names(run, writer_of):
@@ -264,7 +264,7 @@ def test_a_table_of_another_schema_and_odd_names(run, writer_of):
     writer.open()
     block = [Entry(Odd(select=n, t=1, s=UNSET if n == 2 else 2, n="%s" if n == 1 else "n")) for n in range(4)]
 
-    assert [type(result) for result in writer.write(block)] == [End, Refusal, End, End]
+    assert [type(result) for result in writer.write(block)] == [RowOutcome, Refusal, RowOutcome, RowOutcome]
 
 
 def test_row_classes_of_one_table_agree():
@@ -358,7 +358,7 @@ def test_a_full_picture_of_what_is_there_is_merged_after_a_few_lost_bets(run, th
     monkeypatch.setattr(postgres, "copy_in", lambda *args: tried.append(args) or copy_in(*args))
     block = entries(*"abcdefghij")
     for _ in range(40):
-        assert writer.write(block) == [End.WRITTEN] * 10
+        assert writer.write(block) == [RowOutcome.WRITTEN] * 10
 
     assert len(tried) == 7  # the first one won, then with ever longer pauses
     assert run("select count(*) from things").fetchone() == (10,)
@@ -375,7 +375,7 @@ def test_row_security_refuses_rows_not_the_deployment(run, things, database):
         with pytest.raises(DeploymentFault):
             writer.write(entries("theirs"))
         refused = Refusal(Reason.REFUSED, "42501")
-        assert writer.write(entries("mine", "theirs", "mine")) == [End.WRITTEN, refused, End.WRITTEN]
+        assert writer.write(entries("mine", "theirs", "mine")) == [RowOutcome.WRITTEN, refused, RowOutcome.WRITTEN]
         assert writer.write(entries("theirs")) == [refused]  # the probe succeeds
         run("revoke all on things from tenant")
         with pytest.raises(DeploymentFault) as caught:
@@ -406,7 +406,7 @@ def test_a_statement_that_takes_too_long_is_the_destinations(things, database):
             writer.write(entries("a"))
         assert caught.value.code == "57014"
         assert writer.probe() is False
-    assert writer.write(entries("a")) == [End.WRITTEN]
+    assert writer.write(entries("a")) == [RowOutcome.WRITTEN]
 
 
 def test_asking_which_keys_are_new_takes_no_longer_than_a_block_may(run, writer_of, database):
@@ -440,7 +440,7 @@ def test_a_terminated_backend_is_opened_again(run, things):
         writer.write(entries("a"))
     assert writer.probe() is False
     writer.open()
-    assert writer.write(entries("a")) == [End.WRITTEN]
+    assert writer.write(entries("a")) == [RowOutcome.WRITTEN]
 
 
 def test_abort_from_another_thread_ends_a_write(run, things, database):
@@ -465,7 +465,7 @@ def test_abort_from_another_thread_ends_a_write(run, things, database):
         thread.join(60)
     assert faults == ["08006"]
     writer.open()
-    assert writer.write(entries("a")) == [End.WRITTEN]
+    assert writer.write(entries("a")) == [RowOutcome.WRITTEN]
 
 
 class Tagged(Row, table="tagged", primary_key="id"):
@@ -488,7 +488,7 @@ def test_a_row_that_leaves_a_column_without_default_out_updates_the_stored_one(r
     writer.open()
 
     block = [Entry(Retagged(id=1, tag="y")), Entry(Retagged(id=2, tag="z"))]
-    assert writer.write(block) == [End.WRITTEN, Refusal(Reason.NOT_NULL, "23502", "name")]
+    assert writer.write(block) == [RowOutcome.WRITTEN, Refusal(Reason.NOT_NULL, "23502", "name")]
     assert run("table tagged").fetchall() == [(1, "n", "y", 1)]
 
 
@@ -504,7 +504,11 @@ def test_a_key_that_the_block_itself_made_is_not_new_any_more(run, writer_of, on
         Entry(Tagged(id=1, name="n", tag="y", more=UNSET)),
     ]
 
-    assert writer.write(block) == [End.SUPERSEDED, Refusal(Reason.UNIQUE, "23505", "tagged_tag_key"), End.WRITTEN]
+    assert writer.write(block) == [
+        RowOutcome.SUPERSEDED,
+        Refusal(Reason.UNIQUE, "23505", "tagged_tag_key"),
+        RowOutcome.WRITTEN,
+    ]
 
 
 # -- what is left behind -----------------------------------------------------------------------------------------------
@@ -579,7 +583,7 @@ def test_partial_rows_that_race_for_a_new_key_both_count(run, things, writer_of)
     for thread in threads:
         thread.join()
 
-    assert ends == [End.WRITTEN] * 600
+    assert ends == [RowOutcome.WRITTEN] * 600
     assert run("select count(*) from pairs where a = 'a' and b = 'b'").fetchone() == (300,)
 
 
@@ -590,7 +594,7 @@ def test_a_trigger_that_returns_nothing_suppresses(run, things):
         "create table things (id bigint primary key, text text);"
         "create trigger quiet before insert or update on things for each row execute function quiet()"
     )
-    assert writer.write(entries("a", "quiet", "b")) == [End.WRITTEN, End.SUPPRESSED, End.WRITTEN]
+    assert writer.write(entries("a", "quiet", "b")) == [RowOutcome.WRITTEN, RowOutcome.SUPPRESSED, RowOutcome.WRITTEN]
 
 
 @pytest.mark.parametrize(
@@ -621,14 +625,14 @@ def test_what_a_trigger_refuses_is_swept_not_halved(run, things, monkeypatch):
     monkeypatch.setattr(writer, "_attempt", lambda rows, **options: attempts.append(len(rows)) or attempt(rows))
     results = writer.write(entries(*[{0: "ok", 1: "none"}.get(n % 4, "bad") for n in range(200)]))
 
-    kinds = {0: End.WRITTEN, 1: End.SUPPRESSED}
+    kinds = {0: RowOutcome.WRITTEN, 1: RowOutcome.SUPPRESSED}
     assert results == [kinds.get(n % 4, Refusal(Reason.REFUSED, "P0001", "c")) for n in range(200)]
     assert attempts == [200]
     assert run("select count(*) from things").fetchone() == (50,)
 
     results = writer.write([Entry(Thing(id=n, text="ok")) for n in range(200, 200 + SWEPT_ROWS)])
-    assert results == [End.WRITTEN] * SWEPT_ROWS
-    assert writer.write([Entry(Thing(id=n, text="ok")) for n in range(2)]) == [End.WRITTEN] * 2
+    assert results == [RowOutcome.WRITTEN] * SWEPT_ROWS
+    assert writer.write([Entry(Thing(id=n, text="ok")) for n in range(2)]) == [RowOutcome.WRITTEN] * 2
     assert attempts == [200, 2]
 
 
@@ -697,7 +701,7 @@ def test_what_was_shared_out_for_connections_that_are_gone_is_shared_out_anew(ru
             writer.write(block)
 
         writer.open()
-        assert writer.write(block) == [End.WRITTEN] * 200
+        assert writer.write(block) == [RowOutcome.WRITTEN] * 200
         assert run("select count(*) from things").fetchall() == [(200,)]
         assert writer.probe() is True
     finally:
@@ -729,7 +733,7 @@ def test_what_looks_at_other_rows_is_written_by_one_connection(run, database, lo
     try:
         writer.open()
         block = [Entry(Thing(id=n, text=str(n - 1) if n % 2 else None)) for n in range(200)]
-        assert writer.write(writer.encode(block)) == [End.WRITTEN] * 200
+        assert writer.write(writer.encode(block)) == [RowOutcome.WRITTEN] * 200
         assert writer.capabilities.block_rows == 2000
     finally:
         writer.close()
@@ -744,7 +748,7 @@ def test_a_key_that_is_none_is_refused_alone_whatever_the_number_of_connections(
         writer.open()
         block = [Entry(Thing(id=["a"] if n == 7 else n)) for n in range(150)]
         ends = writer.write(writer.encode(block))
-        assert [place for place, end in enumerate(ends) if end != End.WRITTEN] == [7]
+        assert [place for place, end in enumerate(ends) if end != RowOutcome.WRITTEN] == [7]
         assert ends[7].reason is Reason.BAD_VALUE
     finally:
         writer.close()

@@ -5,7 +5,7 @@ import threading
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from lovelace_streams.kafka.start_offsets import Covers, Start, Starts
+from lovelace_streams.kafka.start_offsets import Covers, StartOffset, StartOffsets
 from lovelace_streams.runtime.offsets import Offsets
 from tests.faults.harness import eventually, send
 
@@ -30,15 +30,15 @@ def test_the_committed_the_covered_and_the_earliest(brokers: str, make_topic) ->
             TopicPartition(topic, 3, 5, metadata="another topic's id"),
         ]
         eventually(lambda: consumer.commit(offsets=committed, asynchronous=False) is not None)
-        starts = Starts(consumer, AdminClient({"bootstrap.servers": brokers}), ledger, [topic])
+        starts = StartOffsets(consumer, AdminClient({"bootstrap.servers": brokers}), ledger, [topic])
 
         found, waiting = starts.find([TopicPartition(topic, p) for p in range(4)], {topic: ID})
 
-        assert found == [Start(topic, ID, 0, 5, "committed")]
+        assert found == [StartOffset(topic, ID, 0, 5, "committed")]
         assert sorted(p.partition for p in waiting) == [1, 2, 3]
         assert starts.find(waiting, {topic: ID})[0] == []
         answer.set()
-        rest: list[Start] = []
+        rest: list[StartOffset] = []
 
         def all_found() -> bool:
             nonlocal waiting

@@ -17,14 +17,14 @@ from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.records import Reason
 from lovelace_streams.rows import UNSET, Row
 from lovelace_streams.settings import PostgresSettings
-from lovelace_streams.writers import End, Entry, Evolution, Refusal, Result
+from lovelace_streams.writers import Entry, Evolution, Refusal, RowOutcome, RowResult
 from lovelace_streams.writers.postgres import PostgresWriter
 from lovelace_streams.writers.postgres.ddl import create_table
 from lovelace_streams.writers.postgres.grouping import Together
 from tests.faults.harness import eventually
 from tests.servers.command import lovelace
 
-W, S = End.WRITTEN, End.SUPERSEDED
+W, S = RowOutcome.WRITTEN, RowOutcome.SUPERSEDED
 Run = Callable[..., psycopg.Cursor[Any]]
 WriterOf = Callable[..., PostgresWriter]
 
@@ -81,10 +81,10 @@ create table tags (id bigint primary key, order_id bigint default 2 references o
 
 def block(*items: Row | list[Row]) -> list[Entry]:
     rows = [item if isinstance(item, list) else [item] for item in items]
-    return [Entry(row, joined=at > 0) for item in rows for at, row in enumerate(item)]
+    return [Entry(row, same_item=at > 0) for item in rows for at, row in enumerate(item)]
 
 
-def codes(results: list[Result]) -> list[str]:
+def codes(results: list[RowResult]) -> list[str]:
     return [end.code if isinstance(end, Refusal) else str(end) for end in results]
 
 

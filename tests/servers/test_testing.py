@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lovelace_streams.dead_letters.reader import DeadLettered, read_letters
+from lovelace_streams.dead_letters.reader import StoredDeadLetter, read_letters
 from lovelace_streams.settings import KafkaSettings
 from lovelace_streams.testing import run
 from lovelace_streams.writers.postgres.ddl import create_table
@@ -65,7 +65,7 @@ def messages() -> list[bytes | None]:
     return sent
 
 
-def told(letters: list[DeadLettered]) -> list[tuple[object, ...]]:
+def told(letters: list[StoredDeadLetter]) -> list[tuple[object, ...]]:
     """All that a letter says, but for the topic's id and the time."""
     return sorted(
         (letter.origin.split("/")[2:], letter.reason, letter.detail, letter.step, letter.failed, letter.value)

@@ -40,7 +40,8 @@ PUBLIC = {
     "lovelace_streams.local": "LocalStack PartStatus down status up",
     "lovelace_streams.cli": "app main",
     "lovelace_streams.writers":
-        "Capabilities Encodes End Entry Evolution Evolves Refusal Result Writer check_capabilities items_of order_of",
+        "Capabilities Entry Evolution Refusal RowOutcome RowResult SupportsEncode SupportsEvolution Writer"
+        " check_capabilities items_of sequence_of",
     "lovelace_streams.writers.postgres": "PostgresWriter",
     "lovelace_streams.writers.clickhouse": "ClickHouseWriter",
     "lovelace_streams.writers.memory": "MemoryWriter",

@@ -13,16 +13,16 @@ import msgspec
 import structlog
 from msgspec import UNSET
 
-from lovelace_streams.dead_letters.reader import DeadLettered, Filter, letter_of
+from lovelace_streams.dead_letters.reader import Filter, StoredDeadLetter, letter_of
 from lovelace_streams.errors import DeploymentFault, DestinationFault, LovelaceError
-from lovelace_streams.flows.discovery import flow_names, journey
-from lovelace_streams.flows.topology import Journey
+from lovelace_streams.flows.discovery import flow_names, topology
+from lovelace_streams.flows.topology import Topology
 from lovelace_streams.formats.decoder import Decoder, Ports
 from lovelace_streams.kafka.topic_reader import messages
 from lovelace_streams.records import Record
 from lovelace_streams.rows.declaration import From
 from lovelace_streams.rows.normalizer import RawItem
-from lovelace_streams.rows.paths import Place, find
+from lovelace_streams.rows.paths import JsonPath, find
 from lovelace_streams.rows.row import Row
 from lovelace_streams.settings import KafkaSettings
 
@@ -76,21 +76,21 @@ def samples_of(settings: KafkaSettings, pipeline: str, wanted: Filter) -> Sample
         return Samples([], "The flow can't be built here.")
 
 
-def _flow(pipeline: str) -> Journey:
+def _flow(pipeline: str) -> Topology:
     """Only what lies in `dataflows` is imported, whatever is asked for."""
     if pipeline not in flow_names():
         raise DeploymentFault("there is no dataflow of this pipeline's name where the service was started")
-    return journey(pipeline)
+    return topology(pipeline)
 
 
-def _samples(settings: KafkaSettings, topic: str, flow: Journey, wanted: Filter) -> Iterator[Sample]:
+def _samples(settings: KafkaSettings, topic: str, flow: Topology, wanted: Filter) -> Iterator[Sample]:
     letters = [letter_of(message, with_value=True) for message in messages(settings, topic, newest=NEWEST)]
     for letter in sorted(letters, key=lambda letter: letter.at, reverse=True):
         if wanted.takes(letter):
             yield from islice(_items(letter, flow, wanted.reason), 3)
 
 
-def _items(letter: DeadLettered, flow: Journey, reason: str | None) -> Iterator[Sample]:
+def _items(letter: StoredDeadLetter, flow: Topology, reason: str | None) -> Iterator[Sample]:
     items = _decoded(letter, flow)
     for number, named in letter.items:
         if reason in {None, named}:
@@ -100,13 +100,13 @@ def _items(letter: DeadLettered, flow: Journey, reason: str | None) -> Iterator[
             yield Sample(letter.origin.partition("/")[2], number, named, letter.detail, fields, note)
 
 
-def _why_not(letter: DeadLettered, raw: RawItem | None) -> str:
+def _why_not(letter: StoredDeadLetter, raw: RawItem | None) -> str:
     if letter.truncated:
         return "The letter came without its value, for its size."
     return "It can't be taken apart." if raw is None else "Its fields are read by a function, which names none."
 
 
-def _decoded(letter: DeadLettered, flow: Journey) -> dict[int, RawItem]:
+def _decoded(letter: StoredDeadLetter, flow: Topology) -> dict[int, RawItem]:
     """Item → its values, of a message that can be taken apart at all."""
     decoder = _decoder(letter, flow)
     if decoder is None or letter.value is None:
@@ -120,7 +120,7 @@ def _decoded(letter: DeadLettered, flow: Journey) -> dict[int, RawItem]:
     return {each.item: each.payload for each in ports.oks if isinstance(each.payload, RawItem)}
 
 
-def _decoder(letter: DeadLettered, flow: Journey) -> Decoder | None:
+def _decoder(letter: StoredDeadLetter, flow: Topology) -> Decoder | None:
     topic = letter.source.topic if letter.source is not None else ""
     decoders = {topic: lane.decoder for lane in flow.lanes for topic in lane.source.topics}
     return decoders.get(topic, flow.lanes[0].decoder)
@@ -143,16 +143,16 @@ def fields_of(raw: RawItem, rows: tuple[type[Row], ...]) -> Iterator[Field]:
             yield shown_as(path, value)
 
 
-def paths_of(row: type[Row], base: str) -> Iterator[tuple[str, Place, bool]]:
+def paths_of(row: type[Row], base: str) -> Iterator[tuple[str, JsonPath, bool]]:
     """Absolute path, place, and whether it is marked; so a field that is reached by two ways is one."""
     for column in row.__table__.columns:
         if isinstance(column.source, From):
             for path in column.source.paths:
-                place = Place.of(path)
+                place = JsonPath.of(path)
                 yield place.below(base), place, column.pii is not None
 
 
-def _value(within: Any, place: Place) -> Any:
+def _value(within: Any, place: JsonPath) -> Any:
     try:
         return find(within, place.parts)
     except LovelaceError:

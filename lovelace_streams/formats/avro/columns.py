@@ -42,15 +42,15 @@ def columns_are_known() -> bool:
     return find_spec("pyruhvro") is not None and find_spec("pyarrow") is not None
 
 
-class Unlike(Exception):  # noqa: N818
+class UnsupportedSchema(Exception):  # noqa: N818
     """A schema, or what rows read of it, that is not understood here."""
 
 
 class Columns:
-    """Reads data of one writer's schema into Structs, as `reading` and `msgspec.convert` would; raises `Unlike`.
+    """Reads data of one writer's schema into Structs, as `reading` and `msgspec.convert` would.
 
-    `types` are the messages' Structs by event; without an `event` field there is one, named "". Messages of events that
-    are not understood are left to the reader.
+    Raises `UnsupportedSchema`. `types` are the messages' Structs by event; without an `event` field there is one, named
+    "". Messages of events that are not understood are left to the reader.
     """
 
     def __init__(
@@ -68,10 +68,10 @@ class Columns:
         self._tries = self._idle = 0
         self._make: dict[str, Make] = {}
         for name, made in types.items():
-            with suppress(Unlike):
+            with suppress(UnsupportedSchema):
                 self._make[name] = _record(made, writer.root, reader.root)
         if not self._make:
-            raise Unlike
+            raise UnsupportedSchema
 
     def read(self, data: Sequence[bytes]) -> list[tuple[str, Any] | None]:
         """(event, message) of each datum; None where it is left to the reader."""
@@ -164,26 +164,26 @@ class Columns:
 def _schema_text(node: Node, within: tuple[int, ...], known: set[str]) -> tuple[Any, int]:
     """A type for pyruhvro, without logical types, which it knows few of, and the least number of bytes of a value.
 
-    Raises `Unlike` for types that it does not have, and for what a few bytes could make endless.
+    Raises `UnsupportedSchema` for types that it does not have, and for what a few bytes could make endless.
     """
     if id(node) in within:
-        raise Unlike
+        raise UnsupportedSchema
     within = (*within, id(node))
     if node.kind == "union":
         inner, nullable = _present(node)
         if not nullable:
-            raise Unlike
+            raise UnsupportedSchema
         text, _ = _schema_text(inner, within, known)
         return ["null", text] if node.inner[0].kind == "null" else [text, "null"], 1
     if node.kind == "array":
         text, width = _schema_text(node.inner[0], within, known)
         if not width:
-            raise Unlike
+            raise UnsupportedSchema
         return {"type": "array", "items": text}, 1
     if node.kind in _PLAIN:
         return node.kind, 1
     if node.kind not in ("enum", "record") or (node.kind == "record" and not node.fields):
-        raise Unlike
+        raise UnsupportedSchema
     made: dict[str, Any] = {"type": node.kind, "name": node.name}
     if node.kind == "enum":
         width = 1
@@ -198,17 +198,17 @@ def _schema_text(node: Node, within: tuple[int, ...], known: set[str]) -> tuple[
 
 
 def _present(node: Node) -> tuple[Node, bool]:
-    """A type without null, and whether it had it; raises `Unlike` for other unions."""
+    """A type without null, and whether it had it; raises `UnsupportedSchema` for other unions."""
     if node.kind != "union":
         return node, False
     others = [branch for branch in node.inner if branch.kind != "null"]
     if len(others) != 1:
-        raise Unlike
+        raise UnsupportedSchema
     return others[0], len(node.inner) > 1
 
 
 def _alike(writer: Node, reader: Node) -> Node:
-    """The writer's type without null, where the reader has the very same; raises `Unlike`."""
+    """The writer's type without null, where the reader has the very same; raises `UnsupportedSchema`."""
     (w, w_nullable), (r, r_nullable) = _present(writer), _present(reader)
     if (
         w.kind != r.kind
@@ -217,7 +217,7 @@ def _alike(writer: Node, reader: Node) -> Node:
         or w.symbols != r.symbols
         or not matches(w, r)
     ):
-        raise Unlike
+        raise UnsupportedSchema
     return w
 
 
@@ -230,7 +230,9 @@ _FIRST, _LAST = -62_135_596_800_000_000, 253_402_300_799_999_999
 def _spans(
     writer: Node, reader: Node, wanted: Wanted | None, path: tuple[str, ...]
 ) -> Iterable[tuple[tuple[str, ...], int, int]]:
-    """All instants that any row reads, with their bounds; raises `Unlike` for a type whose values may be refused.
+    """All instants that any row reads, with their bounds.
+
+    Raises `UnsupportedSchema` for a type whose values may be refused.
 
     A message is refused for what another event's row reads of it, too.
     """
@@ -240,19 +242,19 @@ def _spans(
         for field, source in sources(r, w):
             if wanted is None or field.name in wanted:
                 if source is None:
-                    raise Unlike
+                    raise UnsupportedSchema
                 yield from _spans(source.type, field.type, wanted and wanted[field.name], (*path, source.name))
     elif w.logical is not None:
         scale = _INSTANTS.get(w.logical.name)
         if scale is None:
-            raise Unlike
+            raise UnsupportedSchema
         yield path, _FIRST // scale, _LAST // scale
     elif w.kind == "array":
         _alike(w.inner[0], _present(reader)[0].inner[0])
         if w.inner[0].kind not in _PLAIN or w.inner[0].logical is not None:
-            raise Unlike
+            raise UnsupportedSchema
     elif w.kind not in _PLAIN and w.kind != "enum":
-        raise Unlike
+        raise UnsupportedSchema
 
 
 _PLAIN = frozenset({"boolean", "int", "long", "float", "double", "string"})
@@ -285,7 +287,7 @@ def _record(made: type[msgspec.Struct], w: Node, r: Node) -> Make:
             continue
         reader, source = known[field.encode_name]
         if source is None:
-            raise Unlike
+            raise UnsupportedSchema
         parts.append((source.name, _value(field.type, source.type, reader)))
 
     def make(array: "pa.StructArray", bad: set[int]) -> list[Any]:
@@ -300,25 +302,25 @@ def _value(hint: Any, writer: Node, reader: Node) -> Make:
     struct: Any = next((each for each in get_args(hint) if isinstance(each, msgspec.StructMeta)), None)
     if struct is not None:
         if w.kind != "record":
-            raise Unlike
+            raise UnsupportedSchema
         return _with_null(_record(struct, w, _present(reader)[0]))
     element = w.inner[0] if w.kind == "array" else w
     name = element.logical.name if element.logical is not None else element.kind
     if name not in _LEAVES or (element is not w and name not in ("int", "long", "boolean", "string")):
-        raise Unlike
+        raise UnsupportedSchema
     sample, make = _LEAVES[name]
     _taken_as_it_is(sample if element is w else [sample], hint)
     return make if element is w else _lists(name)
 
 
 def _taken_as_it_is(sample: Any, hint: Any) -> None:
-    """Raises `Unlike` where a value of this kind would be converted, or refused."""
+    """Raises `UnsupportedSchema` where a value of this kind would be converted, or refused."""
     try:
         taken = msgspec.convert(sample, hint)
     except msgspec.ValidationError:
-        raise Unlike from None
+        raise UnsupportedSchema from None
     if taken != sample or taken.__class__ is not sample.__class__:
-        raise Unlike
+        raise UnsupportedSchema
 
 
 def _with_null(make: Make) -> Make:

@@ -10,19 +10,19 @@ from typing import Any, Protocol
 import msgspec
 
 from lovelace_streams.errors import RecordFault
-from lovelace_streams.formats.avro.columns import Columns, Unlike, columns_are_known
+from lovelace_streams.formats.avro.columns import Columns, UnsupportedSchema, columns_are_known
 from lovelace_streams.formats.avro.reading import Read, Wanted, reading
 from lovelace_streams.formats.avro.registry import NoSchema, Registry
 from lovelace_streams.formats.avro.schema import Node, Schema, load
 from lovelace_streams.formats.events import Events, Items
-from lovelace_streams.formats.items import fail_whole, hand_on, items_at
+from lovelace_streams.formats.items import emit_items, fail_message, items_at
 from lovelace_streams.formats.json import JsonDecoder
 from lovelace_streams.records import DeadLetter, Envelope, Reason, Record, SkipReason
 from lovelace_streams.rows.normalizer import RawItem
 from lovelace_streams.rows.paths import find
 from lovelace_streams.rows.row import Row
 from lovelace_streams.rows.targets import MapFunction, Target
-from lovelace_streams.rows.values import got
+from lovelace_streams.rows.values import json_type_name
 
 UNKNOWN_SECONDS = 60.0
 """How long an id that the registry does not know is not asked for again."""
@@ -197,9 +197,9 @@ class AvroDecoder:
         try:
             found = ahead or self._items(record.value)
         except RecordFault as fault:
-            fail_whole(record, errs, step, fault)
+            fail_message(record, errs, step, fault)
             return
-        hand_on(record, [found] if isinstance(found, RawItem) else found, oks, errs, skipped, step)
+        emit_items(record, [found] if isinstance(found, RawItem) else found, oks, errs, skipped, step)
 
     def look_ahead(self, records: Sequence[Record]) -> None:
         """Read what can be read at once, of the records that `decode` is about to be given; raises nothing.
@@ -245,7 +245,7 @@ class AvroDecoder:
         read = self._reads.get(key) or self._compiled(key)
         root = read(value, start)
         if not isinstance(root, dict):
-            raise RecordFault(Reason.WRONG_TYPE, f"expected record, got {got(root)} at $")
+            raise RecordFault(Reason.WRONG_TYPE, f"expected record, got {json_type_name(root)} at $")
         name = "" if self._events is None else root.get(self._events.field)
         target = self.targets.get(name) if isinstance(name, str) else None
         if target is None:
@@ -324,7 +324,7 @@ class AvroDecoder:
         event = self._events.field if self._events is not None else None
         try:
             return Columns(writer, self.reader or writer, self._wanted, types, event)
-        except Unlike:
+        except UnsupportedSchema:
             return None
 
 

@@ -25,7 +25,7 @@ Misfit = tuple[Reason, str]
 """What a value that the reader has no place for fails with, and where."""
 
 
-class Broken(Exception):  # noqa: N818
+class MalformedAvro(Exception):  # noqa: N818
     """Bytes that no writer of this schema makes."""
 
 
@@ -44,7 +44,7 @@ class Read:
             value, at = self._function(message, start, end, 0)
         except (IndexError, struct.error):
             raise RecordFault(Reason.NOT_AVRO, "ends too early") from None
-        except Broken as broken:
+        except MalformedAvro as broken:
             raise RecordFault(Reason.NOT_AVRO, str(broken)) from None
         except UnicodeDecodeError:
             raise RecordFault(Reason.NOT_UTF8, "text that is not UTF-8") from None
@@ -79,7 +79,7 @@ def _long(b: bytes, p: int, n: int) -> tuple[int, int]:
     x = int.from_bytes(b[p - 1 : p + 9], "little")
     last = ~x & _CONTINUED
     if not last:
-        raise Broken("a number past 64 bits")
+        raise MalformedAvro("a number past 64 bits")
     last &= -last
     p += last.bit_length() // 8 - 1
     if p > len(b):
@@ -89,14 +89,14 @@ def _long(b: bytes, p: int, n: int) -> tuple[int, int]:
     x = x & 0x3FFF00003FFF00003FFF | (x & 0x00003FFF00003FFF0000) >> 2
     x = x & 0xFFFFFFF | (x >> 32 & 0xFFFFFFF) << 28 | x >> 64 << 56
     if x >> 64:
-        raise Broken("a number past 64 bits")
+        raise MalformedAvro("a number past 64 bits")
     return x, p
 
 
 def _int(b: bytes, p: int, n: int) -> tuple[int, int]:
     n, p = _long(b, p, n)
     if n >> 32:
-        raise Broken("an int past 32 bits")
+        raise MalformedAvro("an int past 32 bits")
     return n, p
 
 
@@ -105,14 +105,14 @@ def _past(b: bytes, p: int) -> int:
     for q in range(p, p + 9):
         if b[q] < 128:  # noqa: PLR2004
             return q + 1
-    raise Broken("a number past 64 bits")
+    raise MalformedAvro("a number past 64 bits")
 
 
 _CONTINUED = 0x80808080808080808080
 _FLOAT, _DOUBLE = struct.Struct("<f").unpack_from, struct.Struct("<d").unpack_from
 _NAMES = {
     "long_": _long, "int_": _int, "past_": _past, "float_": _FLOAT, "double_": _DOUBLE, "copy": copy.deepcopy,
-    "Broken": Broken, "Fault": RecordFault, "OUTSIDE": (ValueError, OverflowError),
+    "Broken": MalformedAvro, "Fault": RecordFault, "OUTSIDE": (ValueError, OverflowError),
     "too_deep": (Reason.TOO_DEEP, f"more than {DEPTH_MAX} levels"),
     "too_many": (Reason.TOO_LARGE, f"more than {ITEMS_MAX} values that take no bytes"),
 }  # fmt: skip

@@ -245,7 +245,7 @@ def columns_of(rows: Sequence[Row], names: Sequence[str]) -> list[list[Any]]:
 
 def orders(entries: Sequence[Entry]) -> list[int]:
     """Their places in their partitions."""
-    return [entry.order for entry in entries]
+    return [entry.sequence for entry in entries]
 
 
 NUMBERS: dict[Any, Callable[[list[Any]], list[int]]] = {

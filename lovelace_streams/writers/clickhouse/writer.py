@@ -15,7 +15,7 @@ from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.records import Reason
 from lovelace_streams.rows.row import Row
 from lovelace_streams.settings import ClickHouseSettings
-from lovelace_streams.writers import Capabilities, End, Entry, Refusal, Result, items_of
+from lovelace_streams.writers import Capabilities, Entry, Refusal, RowOutcome, RowResult, items_of
 from lovelace_streams.writers.clickhouse.catalog import Shape, columns_of, inspect, qualified
 from lovelace_streams.writers.clickhouse.client import Connection, connect
 from lovelace_streams.writers.clickhouse.native import block as native_block
@@ -178,7 +178,7 @@ class ClickHouseWriter:
         self.settings = settings
         self.deadline = settings.write_seconds + 1  # the server's own max_execution_time comes first, if it can
         self.capabilities = Capabilities(
-            rolls_back=False, keeps_absent=False, tells_older=False, block_rows=settings.block_rows
+            can_dry_run=False, partial_updates=False, reports_superseded=False, block_rows=settings.block_rows
         )
         self.one_by_one = one_by_one
         for row in rows[1:]:
@@ -275,16 +275,16 @@ class ClickHouseWriter:
                 encoded.body = self._encode(block)
         return encoded
 
-    def write(self, block: Sequence[Entry]) -> list[Result]:
+    def write(self, block: Sequence[Entry]) -> list[RowResult]:
         """Write a block durably; see `Writer.write`."""
         if not block:
             return []
         ahead = block if isinstance(block, Encoded) else Encoded()
         results = self._believed(self._isolated(block, ahead.body))
-        self._last = next((e for e, r in zip(block, results, strict=True) if r is End.WRITTEN), self._last)
+        self._last = next((e for e, r in zip(block, results, strict=True) if r is RowOutcome.WRITTEN), self._last)
         return results if ahead.distinct or self._distinct(block) else self._superseded(block, results)
 
-    def _isolated(self, block: Sequence[Entry], body: Body | None) -> Sequence[End | Refused]:
+    def _isolated(self, block: Sequence[Entry], body: Body | None) -> Sequence[RowOutcome | Refused]:
         """What became of each row; an item's rows are written together or not at all."""
         if self.one_by_one:
             items = items_of(block)
@@ -299,9 +299,9 @@ class ClickHouseWriter:
             )
         return [outcome for item, outcome in zip(items, outcomes, strict=True) for _ in item]
 
-    def _attempt_items(self, items: Sequence[Sequence[Entry]]) -> list[End] | Refused:
+    def _attempt_items(self, items: Sequence[Sequence[Entry]]) -> list[RowOutcome] | Refused:
         outcome = self._attempt([entry for item in items for entry in item])
-        return outcome if isinstance(outcome, Refused) else [End.WRITTEN] * len(items)
+        return outcome if isinstance(outcome, Refused) else [RowOutcome.WRITTEN] * len(items)
 
     def _sieve_items(self, items: Sequence[Sequence[Entry]], outcome: Refused) -> Mapping[int, Refusal]:
         """Of an item with several rows the first column that has a bad value names it, whichever row's: by halving."""
@@ -309,10 +309,10 @@ class ClickHouseWriter:
         found = self._sieve([items[place][0] for place in alone], outcome)
         return {alone[place]: refusal for place, refusal in found.items()}
 
-    def rehearse(self, block: Sequence[Entry]) -> list[Result]:
+    def dry_run(self, block: Sequence[Entry]) -> list[RowResult]:
         """What the columns' types refuse, which leaves the table's own CHECKs open: there is nothing to roll back."""
         refused = self._sieve(block)
-        return [refused.get(place, End.WRITTEN) for place in range(len(block))]
+        return [refused.get(place, RowOutcome.WRITTEN) for place in range(len(block))]
 
     def probe(self, others: Sequence[Entry] = ()) -> bool | None:
         """Whether the row that was last written, or one of the first other items, can be written now.
@@ -328,10 +328,10 @@ class ClickHouseWriter:
                 continue
         return False if candidates else None
 
-    def _believed(self, outcomes: Sequence[End | Refused]) -> list[Result]:
+    def _believed(self, outcomes: Sequence[RowOutcome | Refused]) -> list[RowResult]:
         """A code that may be the deployment's is the record's where a neighbour (or a probe) was accepted."""
-        if outcomes.count(End.WRITTEN) == len(outcomes):
-            return [End.WRITTEN] * len(outcomes)
+        if outcomes.count(RowOutcome.WRITTEN) == len(outcomes):
+            return [RowOutcome.WRITTEN] * len(outcomes)
         suspects = [outcome for outcome in outcomes if isinstance(outcome, Refused) and outcome.suspect]
         if suspects and all(isinstance(outcome, Refused) for outcome in outcomes):
             deployment = [o.refusal.code for o in suspects if fault_of(o.refusal.code) == "deployment"]
@@ -346,9 +346,9 @@ class ClickHouseWriter:
             return any(len(set(map(of, rows))) == len(rows) for of in self._identities)
         return False
 
-    def _superseded(self, block: Sequence[Entry], results: list[Result]) -> list[Result]:
+    def _superseded(self, block: Sequence[Entry], results: list[RowResult]) -> list[RowResult]:
         """Of a key's written rows the one with the highest version stays; what was stored before is not known."""
-        written = [place for place, result in enumerate(results) if result is End.WRITTEN]
+        written = [place for place, result in enumerate(results) if result is RowOutcome.WRITTEN]
         keys = [self._identity(block[place].row) for place in written]
         if len(set(keys)) == len(keys):
             return results
@@ -358,11 +358,11 @@ class ClickHouseWriter:
             last[key] = max(last.get(key, rank), rank)
         stay = {place for _, place in last.values()}
         return [
-            End.SUPERSEDED if result is End.WRITTEN and place not in stay else result
+            RowOutcome.SUPERSEDED if result is RowOutcome.WRITTEN and place not in stay else result
             for place, result in enumerate(results)
         ]
 
-    def _attempt(self, entries: Sequence[Entry], body: Body | None = None) -> list[End] | Refused:
+    def _attempt(self, entries: Sequence[Entry], body: Body | None = None) -> list[RowOutcome] | Refused:
         """All entries in one insert, or none; `body` is what was made of them ahead."""
         from clickhouse_connect.driver.exceptions import ClickHouseError
 
@@ -372,7 +372,7 @@ class ClickHouseWriter:
             return Refused(unfit.refusal(unfit.column))
         except ClickHouseError as error:
             return self._refused(error)
-        return [End.WRITTEN] * len(entries)
+        return [RowOutcome.WRITTEN] * len(entries)
 
     def _insert(self, body: Body) -> None:
         """One insert of this body; raises `DestinationFault` without a connection, and what the driver raises."""

@@ -179,7 +179,7 @@ class OneTable:
             return None
         rows = [entry.row for entry in entries]
         kinds = set(map(type, rows))
-        if len(kinds) > 1 or any([entry.only_new or entry.joined for entry in entries]):  # noqa: C419 - twice as quick
+        if len(kinds) > 1 or any([entry.only_new or entry.same_item for entry in entries]):  # noqa: C419 - twice as quick
             return None
         [kind] = kinds
         columns: dict[str, list[Any]] = {}
@@ -208,7 +208,7 @@ class OneTable:
 
     def keys_apart(self, entries: Sequence[Entry]) -> list[Hashable] | None:
         """The keys of rows of a table that is `apart`; None where one is of another type than declared."""
-        if any([entry.joined for entry in entries]):  # noqa: C419 - twice as quick
+        if any([entry.same_item for entry in entries]):  # noqa: C419 - twice as quick
             return None
         rows = [entry.row for entry in entries]
         for name, kind in self._key_types.items():

@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import NamedTuple
 
-from lovelace_streams.writers import Entry, Result, superseded
+from lovelace_streams.writers import Entry, RowResult, superseded
 
 DEALT = 100
 """Fewer rows are not worth dealing out, nor a transaction: handing them over costs as much as writing them."""
@@ -54,14 +54,14 @@ def places_of(keys: Iterable[Hashable], lanes: int, rows: int) -> list[list[list
 class Lanes:
     """Threads beside the caller's own, a lane each."""
 
-    def __init__(self, writes: Sequence[Callable[[Sequence[Entry]], list[Result]]]) -> None:
+    def __init__(self, writes: Sequence[Callable[[Sequence[Entry]], list[RowResult]]]) -> None:
         self._own, *self._others = writes
         self._threads = ThreadPoolExecutor(len(self._others), thread_name_prefix="lane")
 
-    def write(self, dealt: Dealt) -> list[Result]:
+    def write(self, dealt: Dealt) -> list[RowResult]:
         """What became of the rows, when all lanes are through. Raises what one of them raised."""
         own, *others = dealt.parts
-        flights: list[Future[list[list[Result]]]] = [
+        flights: list[Future[list[list[RowResult]]]] = [
             self._threads.submit(_write, write, parts) for write, parts in zip(self._others, others, strict=True)
         ]
         try:
@@ -69,7 +69,7 @@ class Lanes:
         finally:
             wait(flights)  # or a lane would still be writing when its rows are tried again
         results += [flight.result() for flight in flights]
-        ends: dict[int, Result] = {}
+        ends: dict[int, RowResult] = {}
         for parts, lane in zip(dealt.parts, results, strict=True):
             for part, found in zip(parts, lane, strict=True):
                 ends.update(zip(part.places, found, strict=True))
@@ -80,5 +80,5 @@ class Lanes:
         self._threads.shutdown(wait=False)
 
 
-def _write(write: Callable[[Sequence[Entry]], list[Result]], parts: Sequence[Part]) -> list[list[Result]]:
+def _write(write: Callable[[Sequence[Entry]], list[RowResult]], parts: Sequence[Part]) -> list[list[RowResult]]:
     return [write(part.block) for part in parts]

@@ -23,7 +23,16 @@ from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.records import Reason
 from lovelace_streams.rows.row import Row
 from lovelace_streams.settings import PostgresSettings
-from lovelace_streams.writers import Capabilities, End, Entry, Evolution, Refusal, Result, items_of, superseded
+from lovelace_streams.writers import (
+    Capabilities,
+    Entry,
+    Evolution,
+    Refusal,
+    RowOutcome,
+    RowResult,
+    items_of,
+    superseded,
+)
 from lovelace_streams.writers.isolation import Refused, isolate
 from lovelace_streams.writers.postgres import subtransactions as postgres_sweep
 from lovelace_streams.writers.postgres.catalog import Order, Shape, inspect
@@ -130,7 +139,7 @@ class Encoded(list[Entry]):
         self.alike: Alike | None = None
 
 
-class Frame(msgspec.Struct, frozen=True):
+class TransactionFrame(msgspec.Struct, frozen=True):
     """How an attempt begins, and how it ends."""
 
     begin: tuple[bytes, ...]
@@ -138,7 +147,7 @@ class Frame(msgspec.Struct, frozen=True):
     undo: bytes
 
 
-REHEARSAL = Frame((b"savepoint attempt",), b"release savepoint attempt", b"rollback to savepoint attempt")
+DRY_RUN = TransactionFrame((b"savepoint attempt",), b"release savepoint attempt", b"rollback to savepoint attempt")
 """Within a transaction that is rolled back in the end, so that later attempts see what earlier ones wrote."""
 
 
@@ -167,7 +176,7 @@ class PostgresWriter:
         self.evolves = settings.evolution == "add"
         """Whether `open` adds columns; a check turns it off."""
         self._connection: psycopg.Connection[Any] | None = None
-        self._frame = Frame((), b"commit", b"rollback")
+        self._frame = TransactionFrame((), b"commit", b"rollback")
         self._suppresses = False
         self._copies = False
         self._sweeps = True
@@ -204,7 +213,7 @@ class PostgresWriter:
             found = [inspect(connection, each.table, each.rows, WAY_OUT) for each in self.tables.declared]
             self.tables.found(found)
             self._suppresses = any(shape.suppresses for shape in found)
-            self._frame = Frame(self._preamble(found), b"commit", b"rollback")
+            self._frame = TransactionFrame(self._preamble(found), b"commit", b"rollback")
             self._copies = all(shape.copies for shape in found) and connection.info.encoding == "utf-8"
             for each in self.tables.declared:
                 self._explain(connection, each)
@@ -348,7 +357,7 @@ class PostgresWriter:
             ],
         )
 
-    def write(self, block: Sequence[Entry]) -> list[Result]:
+    def write(self, block: Sequence[Entry]) -> list[RowResult]:
         """Write a block durably; see `Writer.write`."""
         dealt = block if isinstance(block, Dealt) and block.lanes is self._lanes else self._dealt(block)
         if dealt is not None:
@@ -358,7 +367,7 @@ class PostgresWriter:
                 return results
         return self.write_alone(block)
 
-    def write_alone(self, block: Sequence[Entry]) -> list[Result]:
+    def write_alone(self, block: Sequence[Entry]) -> list[RowResult]:
         """The same, over one connection whatever the settings say."""
         self._tried = self.tables.touched(block) or self._tried
         if self.one_by_one:
@@ -375,40 +384,40 @@ class PostgresWriter:
         results = iter(self._whole(left, rows.only(kept)) if left else [])
         return [next(results) if keep else named[place] for place, keep in enumerate(kept)]
 
-    def _whole(self, block: Sequence[Entry], rows: Alike) -> list[Result]:
+    def _whole(self, block: Sequence[Entry], rows: Alike) -> list[RowResult]:
         """The block by one statement; where that is refused, what is refused is isolated."""
         ends = self._at_once(rows)
         if ends is None or isinstance(ends, Refused):
             return self._isolated(block, ends)
-        results = cast("list[Result]", ends)
+        results = cast("list[RowResult]", ends)
         self._keep_one(block, results)
         return results
 
-    def _isolated(self, block: Sequence[Entry], first: Refused | None = None) -> list[Result]:
+    def _isolated(self, block: Sequence[Entry], first: Refused | None = None) -> list[RowResult]:
         """The block item by item, as far as it takes; `first` is what trying it whole came to."""
         items = items_of(block)
         outcomes = self._written(items, first)
         for item, outcome in zip(items, outcomes, strict=True):
-            if not isinstance(outcome, Refused) and End.WRITTEN in outcome:
+            if not isinstance(outcome, Refused) and RowOutcome.WRITTEN in outcome:
                 self._keep(item)
                 if self._last.keys() >= self._tried:
                     break  # one of each table will do
         return self._results(items, outcomes)
 
-    def _keep_one(self, block: Sequence[Entry], results: Sequence[Result]) -> None:
-        if End.WRITTEN in results:
-            self._keep([block[results.index(End.WRITTEN)]])
+    def _keep_one(self, block: Sequence[Entry], results: Sequence[RowResult]) -> None:
+        if RowOutcome.WRITTEN in results:
+            self._keep([block[results.index(RowOutcome.WRITTEN)]])
 
     def _keep(self, item: Sequence[Entry]) -> None:
         """Remember an item that was written: a probe tries it again."""
         self._last |= dict.fromkeys(self.tables.touched(item), item)
 
-    def rehearse(self, block: Sequence[Entry]) -> list[Result]:
-        """What `write` would answer, rolled back; see `Writer.rehearse`."""
+    def dry_run(self, block: Sequence[Entry]) -> list[RowResult]:
+        """What `write` would answer, rolled back; see `Writer.dry_run`."""
         connection, frame = self._connected(), self._frame
         with self._faults():
             self._in_one_trip(frame.begin)
-        self._frame = REHEARSAL
+        self._frame = DRY_RUN
         try:
             items = items_of(block)
             return self._results(items, self._written(items))
@@ -417,7 +426,9 @@ class PostgresWriter:
             with suppress(psycopg.Error):
                 connection.execute(frame.undo, prepare=False)
 
-    def _written(self, items: Sequence[Sequence[Entry]], first: Refused | None = None) -> list[list[End] | Refused]:
+    def _written(
+        self, items: Sequence[Sequence[Entry]], first: Refused | None = None
+    ) -> list[list[RowOutcome] | Refused]:
         """What became of the items, in the frame that is set. Raises `DestinationFault` or `DeploymentFault`.
 
         `first` is what trying all of them came to, where that was done.
@@ -432,9 +443,11 @@ class PostgresWriter:
         self._judge(items, outcomes)
         return outcomes
 
-    def _results(self, items: Sequence[Sequence[Entry]], outcomes: Sequence[list[End] | Refused]) -> list[Result]:
+    def _results(
+        self, items: Sequence[Sequence[Entry]], outcomes: Sequence[list[RowOutcome] | Refused]
+    ) -> list[RowResult]:
         """One result a row: a refused item's rows are all refused."""
-        results: list[Result] = []
+        results: list[RowResult] = []
         for item, outcome in zip(items, outcomes, strict=True):
             results += [outcome.refusal] * len(item) if isinstance(outcome, Refused) else outcome
         return superseded(results, self.tables.identities([entry for item in items for entry in item]))
@@ -466,7 +479,7 @@ class PostgresWriter:
         except DeploymentFault:
             return False
 
-    def _judge(self, items: Sequence[Sequence[Entry]], outcomes: Sequence[list[End] | Refused]) -> None:
+    def _judge(self, items: Sequence[Sequence[Entry]], outcomes: Sequence[list[RowOutcome] | Refused]) -> None:
         """A code that may be the deployment's is the record's where a neighbour (or a probe) was accepted.
 
         A neighbour is a row of the same table. Raises `DeploymentFault`, or the `DestinationFault` that a probe met.
@@ -486,7 +499,7 @@ class PostgresWriter:
                 raise self._deployment(code)
             sound |= doubtful
 
-    def _attempt(self, items: Sequence[Sequence[Entry]], *, commit: bool = True) -> list[list[End]] | Refused:
+    def _attempt(self, items: Sequence[Sequence[Entry]], *, commit: bool = True) -> list[list[RowOutcome]] | Refused:
         """All items in one transaction, or none."""
         entries = [entry for item in items for entry in item]
         results = self._at_once(self._alike(entries), commit=commit)
@@ -505,7 +518,7 @@ class PostgresWriter:
         except TypeError:  # a key of the wrong kind
             return None
 
-    def _at_once(self, rows: Alike | None, *, commit: bool = True) -> list[End] | Refused | None:
+    def _at_once(self, rows: Alike | None, *, commit: bool = True) -> list[RowOutcome] | Refused | None:
         """All rows by one statement, in the order given; None where it takes more than one, or they aren't alike."""
         if rows is None:
             return None
@@ -519,14 +532,16 @@ class PostgresWriter:
         except psycopg.Error as error:
             return self._refused(connection, error)
 
-    def _in_one_statement(self, connection: psycopg.Connection[Any], rows: Alike, *, commit: bool) -> list[End] | None:
+    def _in_one_statement(
+        self, connection: psycopg.Connection[Any], rows: Alike, *, commit: bool
+    ) -> list[RowOutcome] | None:
         if commit and self._copied(connection, rows):
-            return [End.WRITTEN] * len(rows)
+            return [RowOutcome.WRITTEN] * len(rows)
         if (found := rows.segment()) is None:
             return None
         segment, literals = found
         [ends] = self._transact(connection, [segment], [literals], commit=commit)
-        results = [End.WRITTEN] * len(rows)
+        results = [RowOutcome.WRITTEN] * len(rows)
         if ends != results:
             for place, end in zip(segment.places, ends, strict=True):
                 results[place] = end
@@ -534,7 +549,7 @@ class PostgresWriter:
 
     def _copied(self, connection: psycopg.Connection[Any], rows: Alike) -> bool:
         """Whether straight COPY took the rows; where it did not, nothing was written and nothing is said of them."""
-        if len(rows) < COPY_ROWS or not self._copies or self._frame is REHEARSAL or not self._bet.on():
+        if len(rows) < COPY_ROWS or not self._copies or self._frame is DRY_RUN or not self._bet.on():
             return False
         try:
             copy_in(connection, self._frame.begin, rows.plan.copy, rows.text(), self._frame.keep)
@@ -548,7 +563,7 @@ class PostgresWriter:
 
     def _in_segments(
         self, items: Sequence[Sequence[Entry]], entries: Sequence[Entry], *, commit: bool
-    ) -> list[End] | Refused:
+    ) -> list[RowOutcome] | Refused:
         """All rows in one transaction, by as many statements as it takes."""
         connection = self._connected()
         try:
@@ -559,7 +574,7 @@ class PostgresWriter:
             return Refused(Refusal(Reason.BAD_VALUE, UNFIT, str(unfit)))
         except psycopg.Error as error:
             return self._refused(connection, error)
-        results = [End.WRITTEN] * len(entries)
+        results = [RowOutcome.WRITTEN] * len(entries)
         for segment, part in zip(segments, ends, strict=True):
             for place, end in zip(segment.places, part, strict=True):
                 results[place] = end
@@ -593,9 +608,9 @@ class PostgresWriter:
         literals: Sequence[list[str]],
         *,
         commit: bool,
-    ) -> list[list[End]]:
+    ) -> list[list[RowOutcome]]:
         cursors: list[list[psycopg.Cursor[Any]]] = []
-        ends: list[list[End]] = []
+        ends: list[list[RowOutcome]] = []
         with nullcontext() if self._suppresses else _one_trip(connection):
             for statement in self._frame.begin:
                 connection.execute(statement, prepare=False)
@@ -646,34 +661,34 @@ class PostgresWriter:
         segment: Segment,
         literals: list[str],
         cursors: list[psycopg.Cursor[Any]],
-    ) -> list[End]:
+    ) -> list[RowOutcome]:
         """Which rows of a statement (or pair) were written, and what held the others off."""
         count = len(segment.places)
         written = sum(cursor.rowcount for cursor in cursors)
         if written == count:
-            return [End.WRITTEN] * count
+            return [RowOutcome.WRITTEN] * count
         ends = self._held(connection, segment, literals)
         if written:
             *updates, inserts = cursors
             places = {key: place for place, key in enumerate(segment.keys)}
             for update in updates:
                 for (ordinal,) in update.fetchall():
-                    ends[ordinal - 1] = End.WRITTEN
+                    ends[ordinal - 1] = RowOutcome.WRITTEN
             for key in inserts.fetchall():
-                ends[places[key if len(key) > 1 else key[0]]] = End.WRITTEN
+                ends[places[key if len(key) > 1 else key[0]]] = RowOutcome.WRITTEN
         return ends
 
-    def _held(self, connection: psycopg.Connection[Any], segment: Segment, literals: list[str]) -> list[End]:
+    def _held(self, connection: psycopg.Connection[Any], segment: Segment, literals: list[str]) -> list[RowOutcome]:
         """What holds rows off: a stored row that is newer (for `only_new`: not older), else a trigger of the table."""
         plan, count = segment.plan, len(segment.places)
         if not segment.table.shape.suppresses:
-            return [End.SUPERSEDED] * count
-        ends = [End.SUPPRESSED] * count
+            return [RowOutcome.SUPERSEDED] * count
+        ends = [RowOutcome.SUPPRESSED] * count
         if plan.newer is not None:
             by_name = dict(zip(plan.names, literals, strict=True))
             cursor = connection.execute(plan.newer, [by_name[name] for name in plan.newer_columns], prepare=False)
             for (ordinal,) in cursor.fetchall():
-                ends[ordinal - 1] = End.SUPERSEDED
+                ends[ordinal - 1] = RowOutcome.SUPERSEDED
         return ends
 
     def _fresh(self, plan: Plan, entries: Sequence[Entry]) -> list[bool]:
@@ -724,7 +739,7 @@ class PostgresWriter:
             self._sift = SIFTED_BLOCKS
         return named
 
-    def _sweep(self, items: Sequence[Sequence[Entry]]) -> list[list[End] | Refused] | None:
+    def _sweep(self, items: Sequence[Sequence[Entry]]) -> list[list[RowOutcome] | Refused] | None:
         """Rows of one plan, as if one by one, within the server; None where they are not, or it does not do it."""
         entries = [entry for item in items for entry in item]
         if not self._sweeps or len(entries) > len(items) or len(self.tables.touched(entries)) > 1:
@@ -770,12 +785,12 @@ class PostgresWriter:
         return postgres_sweep.OUTCOMES.decode(text)
 
     @staticmethod
-    def _of_swept(outcome: postgres_sweep.Outcome, *, suppresses: bool) -> list[End] | Refused:
+    def _of_swept(outcome: postgres_sweep.Outcome, *, suppresses: bool) -> list[RowOutcome] | Refused:
         if outcome.code:
             return _refused_for(outcome.code, outcome.rule)
         if outcome.written:
-            return [End.WRITTEN]
-        return [End.SUPPRESSED if suppresses and not outcome.newer else End.SUPERSEDED]
+            return [RowOutcome.WRITTEN]
+        return [RowOutcome.SUPPRESSED if suppresses and not outcome.newer else RowOutcome.SUPERSEDED]
 
     def _foreseen(self, block: Sequence[Entry], rows: Alike) -> dict[int, Refusal]:
         """Rows that break a rule, by their places; asked only while blocks hold such rows.

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lovelace_streams.admin.rewind import Move, Target
+from lovelace_streams.admin.rewind import Move, RewindTarget
 
 
 def move(committed: int | None, to: int, low: int = 10, high: int = 100) -> Move:
@@ -34,4 +34,4 @@ def test_an_empty_partition_stays_and_says_so() -> None:
 @pytest.mark.parametrize("text", ["latest", "-5", "2026-01-31", ""])
 def test_what_is_no_place(text: str) -> None:
     with pytest.raises(ValueError, match="is no time"):
-        Target.of(text)
+        RewindTarget.of(text)

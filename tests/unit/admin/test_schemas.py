@@ -12,7 +12,7 @@ from lovelace_streams import Events, From, Items, JsonDecoder, KafkaSettings, Ka
 from lovelace_streams.admin.schemas import History, changes, histories, problems, topics, touched
 from lovelace_streams.avro import AvroDecoder, JsonOrAvro
 from lovelace_streams.errors import DeploymentFault
-from lovelace_streams.flows.topology import journey_of
+from lovelace_streams.flows.topology import topology_of
 
 LONG, TEXT = {"name": "id", "type": "long"}, {"name": "note", "type": "string"}
 MAYBE = {"name": "note", "type": ["null", "string"], "default": None}
@@ -131,7 +131,7 @@ def test_a_change_names_the_columns_that_read_it(tmp_path: Path) -> None:
     source = KafkaSource(KafkaSettings("127.0.0.1:9092"), topics=["orders"])
     flow = Dataflow("orders")
     ls.decode("decode", ls.kafka_source("kafka", flow, source), JsonOrAvro(JsonDecoder(events), avro), source)
-    journey = journey_of(flow)
+    journey = topology_of(flow)
     assert list(touched(kept, made, journey)) == ["Order.name", "Order.city"]
     assert list(touched(kept, [("d", "buyer", "address")], journey)) == ["Order.city"]
     assert list(touched(kept, [("t",)], journey)) == []
@@ -139,7 +139,7 @@ def test_a_change_names_the_columns_that_read_it(tmp_path: Path) -> None:
 
     other = Dataflow("other")
     ls.decode("decode", ls.kafka_source("kafka", other, source), JsonDecoder(events))
-    assert topics(kept, journey_of(other)) == []
+    assert topics(kept, topology_of(other)) == []
 
 
 def test_recursive_schemas_are_compared_once(tmp_path: Path) -> None:

@@ -7,15 +7,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lovelace_streams.admin.times import instant
-from lovelace_streams.dead_letters.reader import DeadLettered, Filter, summary
-from lovelace_streams.dead_letters.replay import Choice, Fate, Ledger, choose, counted, replay_headers
+from lovelace_streams.dead_letters.reader import Filter, StoredDeadLetter, summary
+from lovelace_streams.dead_letters.replay import (
+    FailedItemIndex,
+    ReplayDecision,
+    ReplayStatus,
+    counted,
+    plan_replay,
+    replay_headers,
+)
 from lovelace_streams.kafka.headers import parse_origin
 from lovelace_streams.runtime.ranges import FailedItems
 
 ALL = Filter()
 
 
-def letter(offset: int = 0, *, partition: int = 0, topic_id: str = "T", **more: Any) -> DeadLettered:
+def letter(offset: int = 0, *, partition: int = 0, topic_id: str = "T", **more: Any) -> StoredDeadLetter:
     given: dict[str, Any] = {
         "origin": f"{topic_id}/raw/{partition}/{offset}",
         "timestamp": 1000,
@@ -30,38 +37,50 @@ def letter(offset: int = 0, *, partition: int = 0, topic_id: str = "T", **more: 
         "value": None,
         "at": 5000,
     }
-    return DeadLettered(**(given | more))
+    return StoredDeadLetter(**(given | more))
 
 
-def fate(one: DeadLettered, wanted: Filter = ALL, **known: Any) -> Fate:
-    [choice] = choose([one], wanted, **known)
+def fate(one: StoredDeadLetter, wanted: Filter = ALL, **known: Any) -> ReplayStatus:
+    [choice] = plan_replay([one], wanted, **known)
     return choice.fate
 
 
 @pytest.mark.parametrize(
     ("one", "known", "expected"),
     [
-        (letter(), {}, Fate.REPLAY),
-        (letter(origin="?/dlq/0/1"), {}, Fate.NOT_OURS),
-        (letter(failed=""), {}, Fate.NOT_OURS),
-        (letter(), {"topics": ["raw"]}, Fate.REPLAY),
-        (letter(), {"topics": ["other"]}, Fate.NOT_OURS),
-        (letter(), {"topics": ["other"], "wanted": Filter(topic="raw")}, Fate.REPLAY),
-        (letter(), {"topics": ["other"], "ledger": Ledger({("T", 0, 0): {0: ("check", False)}})}, Fate.REPLAY),
-        (letter(truncated=True), {}, Fate.TRUNCATED),
-        (letter(replays=3), {}, Fate.MAX_REPLAYS),
-        (letter(replays=2), {"max_replays": 2}, Fate.MAX_REPLAYS),
-        (letter(), {"sent": {"T/raw/0/0": 1}}, Fate.REPLAYED),
-        (letter(replays=1), {"sent": {"T/raw/0/0": 1}}, Fate.REPLAY),
-        (letter(), {"ledger": Ledger({})}, Fate.VOID),
-        (letter(topic_id="made-again"), {"ledger": Ledger({("T", 0, 0): {0: ("check", False)}})}, Fate.VOID),
-        (letter(), {"ledger": Ledger({("T", 0, 0): {0: ("check", False)}})}, Fate.REPLAY),
-        (letter(), {"ledger": Ledger({("T", 0, 0): {0: ("check", True)}})}, Fate.RESOLVED),
-        (letter(truncated=True), {"ledger": Ledger({("T", 0, 0): {0: ("check", True)}})}, Fate.RESOLVED),
-        (letter(), {"limit": 0}, Fate.OVER_LIMIT),
+        (letter(), {}, ReplayStatus.REPLAY),
+        (letter(origin="?/dlq/0/1"), {}, ReplayStatus.NOT_OURS),
+        (letter(failed=""), {}, ReplayStatus.NOT_OURS),
+        (letter(), {"topics": ["raw"]}, ReplayStatus.REPLAY),
+        (letter(), {"topics": ["other"]}, ReplayStatus.NOT_OURS),
+        (letter(), {"topics": ["other"], "wanted": Filter(topic="raw")}, ReplayStatus.REPLAY),
+        (
+            letter(),
+            {"topics": ["other"], "ledger": FailedItemIndex({("T", 0, 0): {0: ("check", False)}})},
+            ReplayStatus.REPLAY,
+        ),
+        (letter(truncated=True), {}, ReplayStatus.TRUNCATED),
+        (letter(replays=3), {}, ReplayStatus.MAX_REPLAYS),
+        (letter(replays=2), {"max_replays": 2}, ReplayStatus.MAX_REPLAYS),
+        (letter(), {"sent": {"T/raw/0/0": 1}}, ReplayStatus.REPLAYED),
+        (letter(replays=1), {"sent": {"T/raw/0/0": 1}}, ReplayStatus.REPLAY),
+        (letter(), {"ledger": FailedItemIndex({})}, ReplayStatus.VOID),
+        (
+            letter(topic_id="made-again"),
+            {"ledger": FailedItemIndex({("T", 0, 0): {0: ("check", False)}})},
+            ReplayStatus.VOID,
+        ),
+        (letter(), {"ledger": FailedItemIndex({("T", 0, 0): {0: ("check", False)}})}, ReplayStatus.REPLAY),
+        (letter(), {"ledger": FailedItemIndex({("T", 0, 0): {0: ("check", True)}})}, ReplayStatus.RESOLVED),
+        (
+            letter(truncated=True),
+            {"ledger": FailedItemIndex({("T", 0, 0): {0: ("check", True)}})},
+            ReplayStatus.RESOLVED,
+        ),
+        (letter(), {"limit": 0}, ReplayStatus.OVER_LIMIT),
     ],
 )
-def test_every_letter_goes_or_is_told_why_it_stays(one: DeadLettered, known: dict, expected: Fate) -> None:
+def test_every_letter_goes_or_is_told_why_it_stays(one: StoredDeadLetter, known: dict, expected: ReplayStatus) -> None:
     assert fate(one, **known) is expected
 
 
@@ -86,7 +105,7 @@ def test_every_letter_goes_or_is_told_why_it_stays(one: DeadLettered, known: dic
 def test_what_is_asked_for(wanted: Filter, taken: bool) -> None:
     one = letter(7, partition=2, failed="0-0:check, 4-5:null")
 
-    assert (fate(one, wanted) is Fate.REPLAY) is taken
+    assert (fate(one, wanted) is ReplayStatus.REPLAY) is taken
 
 
 def test_a_summary_has_the_most_frequent_first_and_the_same_order_each_time() -> None:
@@ -101,7 +120,7 @@ def test_a_summary_has_the_most_frequent_first_and_the_same_order_each_time() ->
 def test_the_ledger_says_which_items_go_not_the_letter() -> None:
     """The letter may be of another reading than the one that was accepted, and its list may be cut short."""
     known = {0: ("check", True), 1: ("check", False), 2: ("check", False), 9: ("null", False)}
-    [choice] = choose([letter(failed="1-1:check, …1 more")], ALL, ledger=Ledger({("T", 0, 0): known}))
+    [choice] = plan_replay([letter(failed="1-1:check, …1 more")], ALL, ledger=FailedItemIndex({("T", 0, 0): known}))
 
     assert choice.items == [FailedItems(1, 2, "check"), FailedItems(9, 9, "null")]
     assert counted([choice]) == [("replay", "check", 1, 2), ("replay", "null", 1, 1)]
@@ -132,10 +151,10 @@ def test_the_ledger_says_which_items_go_not_the_letter() -> None:
     st.none() | st.integers(0, 12),
 )
 def test_in_a_partition_the_newest_go_first_and_all_are_accounted_for(letters: list, limit: int | None) -> None:
-    chosen = choose(letters, ALL, limit=limit)
+    chosen = plan_replay(letters, ALL, limit=limit)
 
     assert sorted(choice.letter.origin for choice in chosen) == sorted(one.origin for one in letters)
-    going = [choice.letter.source for choice in chosen if choice.fate is Fate.REPLAY]
+    going = [choice.letter.source for choice in chosen if choice.fate is ReplayStatus.REPLAY]
     assert len(going) == len(letters[:limit])
     for partition in {(it.topic_id, it.partition) for it in going if it}:
         offsets = [it.offset for it in going if it and (it.topic_id, it.partition) == partition]
@@ -150,7 +169,7 @@ def test_a_header_names_no_more_items_than_a_message_may_hold() -> None:
 
 
 def test_counts_name_letters_without_items_too() -> None:
-    assert counted([Choice(letter(failed=""), Fate.NOT_OURS, [])]) == [("not_ours", "", 1, 0)]
+    assert counted([ReplayDecision(letter(failed=""), ReplayStatus.NOT_OURS, [])]) == [("not_ours", "", 1, 0)]
 
 
 @pytest.mark.parametrize("text", ["", "yesterday", "2026-01-31", "2026-01-31T09:00:00", "-2", "2w", "h"])

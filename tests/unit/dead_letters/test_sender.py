@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 from lovelace_streams.dead_letters.fail_fast import HELD_BYTES
 from lovelace_streams.dead_letters.headers import NAMES_MAX, _names, letter_headers
-from lovelace_streams.dead_letters.letter import Letter
-from lovelace_streams.dead_letters.sender import PostOffice
+from lovelace_streams.dead_letters.letter import PendingDeadLetter
+from lovelace_streams.dead_letters.sender import DeadLetterSender
 from lovelace_streams.kafka.headers import parse_origin
 from lovelace_streams.records import DeadLetter, Origin, Outcome, Reason, Record
 from lovelace_streams.settings import KafkaSettings
@@ -18,14 +18,14 @@ SECRET = b"a value that is nobody's business"
 
 def source() -> KafkaSource:
     made = KafkaSource(KafkaSettings("127.0.0.1:9092"), topics=["raw"])
-    made.in_hand.assign("raw", "T-1", 2, 77)
+    made.in_flight.assign("raw", "T-1", 2, 77)
     return made
 
 
-def letter(failures: dict[int, Reason], *, origin: Origin | None = None, headers=None) -> Letter:
+def letter(failures: dict[int, Reason], *, origin: Origin | None = None, headers=None) -> PendingDeadLetter:
     record = Record("raw", 2, 77, 77, 1, SECRET, SECRET, headers or [], 1_700_000_000_000, items=3, origin=origin)
     first = DeadLetter(record, min(failures), 1, "normalize", Reason.NULL, "expected int, got null at $.d.id")
-    return Letter(record, failures, first)
+    return PendingDeadLetter(record, failures, first)
 
 
 def test_headers_are_the_original_ones_kafka_connects_and_ours() -> None:
@@ -111,7 +111,7 @@ def test_nothing_more_is_read_while_a_thousand_letters_or_too_many_bytes_of_them
     """What is owed is counted as it comes and goes: acknowledged, or not ours to send any more."""
     for size, letters in ((1, 1001), (HELD_BYTES // 10, 11)):
         held = source()
-        office = PostOffice(held)
+        office = DeadLetterSender(held)
         office._producer, office._topic = MemoryProducer(broker := Broker(lambda: None)), "raw.dlq"
         office.take([refused(held, size) for _ in range(letters)])
         office.serve(idle=True, between=False)
@@ -121,13 +121,13 @@ def test_nothing_more_is_read_while_a_thousand_letters_or_too_many_bytes_of_them
         assert office.full()
         office.serve(idle=True, between=True)
         assert not office.full()
-        assert len(broker.logs["raw.dlq", 0]) == held.in_hand.totals[Outcome.DEAD_LETTERED] == letters
+        assert len(broker.logs["raw.dlq", 0]) == held.in_flight.totals[Outcome.DEAD_LETTERED] == letters
         [settled] = office.take([])
         assert sum(envelope.count for envelope in settled.envelopes) == min(letters, 1000)
 
         office.take([refused(held, size) for _ in range(letters)])
         office._judge(idle=True)
-        held.in_hand.end("raw", 2)
+        held.in_flight.end("raw", 2)
         office.serve(idle=True, between=True)
         assert not office.full()
         assert not office.unfinished()
@@ -137,7 +137,7 @@ def test_nothing_more_is_read_while_a_thousand_letters_or_too_many_bytes_of_them
 def test_what_a_later_step_refuses_has_passed_the_earlier_ones() -> None:
     """Whatever the steps are called: their order is that of the ports handed to `dead_letter`."""
     held = source()
-    office = PostOffice(held)
+    office = DeadLetterSender(held)
     office._producer, office._topic = MemoryProducer(broker := Broker(lambda: None)), "raw.dlq"
 
     office.take([refused(held, 1, step="validate")], 0)
@@ -151,8 +151,8 @@ def test_what_a_later_step_refuses_has_passed_the_earlier_ones() -> None:
 
 
 def refused(held: KafkaSource, size: int, step: str = "upsert") -> DeadLetter:
-    [assignment] = held.in_hand.current.values()
+    [assignment] = held.in_flight.current.values()
     at = assignment.next
     record = Record("raw", 2, at, at, assignment.number, None, bytes(size), [], 5, items=1)
-    held.in_hand.read(record)
+    held.in_flight.read(record)
     return DeadLetter(record, 0, 1, step, Reason.CHECK, f"rule {at % 7}", "23514")

@@ -5,14 +5,14 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from lovelace_streams.dead_letters.sender import PostOffice
-from lovelace_streams.delivery.block_writer import GATHER_SECONDS, LARGE, Carrier
+from lovelace_streams.dead_letters.sender import DeadLetterSender
+from lovelace_streams.delivery.block_writer import GATHER_SECONDS, LARGE, BlockWriter
 from lovelace_streams.errors import DestinationFault
 from lovelace_streams.records import Batch, DeadLetter, Envelope, Outcome, Reason, Record
 from lovelace_streams.rows import Row
 from lovelace_streams.settings import KafkaSettings
 from lovelace_streams.sources.kafka import KafkaSource
-from lovelace_streams.writers import Capabilities, Entry, Result
+from lovelace_streams.writers import Capabilities, Entry, RowResult
 from lovelace_streams.writers.memory import MemoryWriter
 
 
@@ -29,7 +29,7 @@ class Held(MemoryWriter):
         self.faults: list[DestinationFault] = []
         self.blocks: list[int] = []
 
-    def write(self, block: Sequence[Entry]) -> list[Result]:
+    def write(self, block: Sequence[Entry]) -> list[RowResult]:
         assert self.let.wait(30)
         if self.faults:
             raise self.faults.pop()
@@ -59,13 +59,13 @@ def writer():
 def source():
     source = KafkaSource(KafkaSettings("127.0.0.1:1"), ["t"])
     source.pipeline = "p"
-    source.in_hand.assign("t", "id", 0, 0)
+    source.in_flight.assign("t", "id", 0, 0)
     return source
 
 
 @pytest.fixture
 def carrier(writer, source):
-    carrier = Carrier("upsert", writer, source)
+    carrier = BlockWriter("upsert", writer, source)
     source.register(carrier, carries=True)
     carrier.serve(idle=False, between=True)  # connects
     yield carrier
@@ -76,12 +76,12 @@ def carrier(writer, source):
 @pytest.fixture
 def batch(source) -> Callable[[int], Batch[Row]]:
     def make(rows: int) -> Batch[Row]:
-        [assignment] = source.in_hand.current.values()
+        [assignment] = source.in_flight.current.values()
         envelopes = []
         for _ in range(rows):
             offset = assignment.next
             record = Record("t", 0, offset, offset, assignment.number, None, b"", [], timestamp=-1, items=1)
-            source.in_hand.read(record)
+            source.in_flight.read(record)
             envelopes.append(Envelope(record, 0, Thing(id=offset)))
         return Batch(envelopes, "window", 0)
 
@@ -116,11 +116,11 @@ def test_a_small_block_is_waited_for(carrier, writer, batch):
 def test_a_silent_topic_leaves_nothing_behind(carrier, writer, source, batch):
     carrier.write([batch(LARGE)])
     carrier.serve(idle=True, between=True)
-    assert source.in_hand.totals[Outcome.WRITTEN] == 0
+    assert source.in_flight.totals[Outcome.WRITTEN] == 0
     writer.let.set()
     through(carrier)
     carrier.serve(idle=True, between=True)
-    assert source.in_hand.totals[Outcome.WRITTEN] == LARGE
+    assert source.in_flight.totals[Outcome.WRITTEN] == LARGE
     assert not carrier.unfinished()
 
 
@@ -162,7 +162,7 @@ def test_what_was_gathered_goes_where_nothing_more_is_there(behind, carrier, wri
     else:
         carrier._aside.append(batch(1))
     carrier.serve(idle=False, between=True)
-    assert source.in_hand.totals[Outcome.WRITTEN] == 5 + (ended == "put aside")
+    assert source.in_flight.totals[Outcome.WRITTEN] == 5 + (ended == "put aside")
     assert not carrier.unfinished()
 
 
@@ -170,7 +170,7 @@ def test_what_was_gathered_of_a_partition_that_goes_is_left_to_its_next_owner(be
     writer.let.set()
     carrier.write([batch(5)])
     carrier.revoke(30)
-    source.in_hand.end("t", 0)
+    source.in_flight.end("t", 0)
     source._member.behind = False
     carrier.serve(idle=False, between=True)
     assert writer.blocks == []
@@ -181,9 +181,9 @@ def test_what_is_written_is_settled_before_its_partition_goes(carrier, writer, s
     carrier.write([batch(LARGE)])
     writer.let.set()
     carrier.revoke(30)
-    assert source.in_hand.totals[Outcome.WRITTEN] == LARGE
+    assert source.in_flight.totals[Outcome.WRITTEN] == LARGE
     carrier.revoke(30)  # and once
-    assert source.in_hand.totals[Outcome.WRITTEN] == LARGE
+    assert source.in_flight.totals[Outcome.WRITTEN] == LARGE
 
 
 def test_what_failed_is_not_settled_and_written_again_by_whoever_owns_it(carrier, writer, source, batch):
@@ -191,31 +191,31 @@ def test_what_failed_is_not_settled_and_written_again_by_whoever_owns_it(carrier
     carrier.write([batch(LARGE)])
     writer.let.set()
     carrier.revoke(30)
-    assert source.in_hand.totals[Outcome.WRITTEN] == 0
+    assert source.in_flight.totals[Outcome.WRITTEN] == 0
     assert settled(carrier.write([batch(1)])) == LARGE + 1
 
 
 def test_records_of_an_assignment_that_ended_meanwhile_are_not_settled(carrier, writer, source, batch):
     carrier.write([batch(LARGE)])
-    source.in_hand.end("t", 0)
+    source.in_flight.end("t", 0)
     writer.let.set()
     through(carrier)
     carrier.serve(idle=True, between=True)
-    assert source.in_hand.totals[Outcome.WRITTEN] == 0
+    assert source.in_flight.totals[Outcome.WRITTEN] == 0
     assert not carrier.unfinished()
 
 
 def test_what_is_being_written_has_passed_the_steps_before(carrier, writer, source, batch):
     """A window that is refused in part stops nobody, although the rest of it is still being written."""
-    office = PostOffice(source)
+    office = DeadLetterSender(source)
     office._producer = Silent()
-    [assignment] = source.in_hand.current.values()
+    [assignment] = source.in_flight.current.values()
     letters = []
     for job in ("one", "two"):
         for _ in range(600):
             offset = assignment.next
             record = Record("t", 0, offset, offset, assignment.number, None, b"", [], timestamp=-1, items=1, job=job)
-            source.in_hand.read(record)
+            source.in_flight.read(record)
             letters.append(DeadLetter(record, 0, 1, "normalize", Reason.MISSING, "same"))
     office.take(letters)
     carrier.write([batch(LARGE)])
@@ -229,7 +229,7 @@ def test_what_is_being_written_has_passed_the_steps_before(carrier, writer, sour
 
 def test_held_letters_wait_for_what_is_still_being_written(carrier, writer, source, batch):
     """That nothing more is there to read does not make a few refusals few: the block under way may be refused, too."""
-    office = PostOffice(source)
+    office = DeadLetterSender(source)
     office._producer = Silent()
     [refused] = batch(1).envelopes
     office.take([DeadLetter(refused.record, 0, 1, "upsert", Reason.CHECK, "rule")])
@@ -249,7 +249,7 @@ def test_blocks_that_are_put_aside_wait_for_each_other(carrier, writer, batch):
     writer.let.set()
     writer.probe = lambda _others=(): None
     writer.faults += [DestinationFault("57014", "timeout")] * 20
-    carrier._patience._wait = lambda _seconds: not carrier._patience.lonely
+    carrier._patience._wait = lambda _seconds: not carrier._patience.inconclusive
     assert carrier.write([batch(1)]) == []
     assert carrier.write([batch(1)]) == []
     writer.faults.clear()

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
-from lovelace_streams.kafka.consumer import LIST, Member
-from lovelace_streams.runtime.in_flight import InHand
+from lovelace_streams.kafka.consumer import LIST, GroupConsumer
+from lovelace_streams.runtime.in_flight import InFlight
 from lovelace_streams.settings import KafkaSettings
 from lovelace_streams.testing.broker import Broker
 
@@ -36,15 +36,15 @@ class Rebalanced(Broker):
         return made
 
 
-def member(broker: Broker, in_hand: InHand, messages: int = 0) -> Member:
+def member(broker: Broker, in_flight: InFlight, messages: int = 0) -> GroupConsumer:
     broker.create(TOPIC, 2)
     for n in range(messages):
         broker.append((TOPIC, n % 2), b"%d" % n, None, (), n)
-    made = Member(
+    made = GroupConsumer(
         "group",
         (TOPIC,),
         KafkaSettings("memory"),
-        in_hand,
+        in_flight,
         broker,
         note=lambda fault: pytest.fail(str(fault)),
         finish=lambda seconds: None,
@@ -61,26 +61,26 @@ def places(window: list[Any]) -> list[tuple[int, int]]:
 
 @pytest.mark.parametrize("count", [1, LIST - 1, LIST, LIST + 1, 3 * LIST])
 def test_a_window_is_as_large_as_was_asked_for_and_its_lists_are_short(count: int) -> None:
-    broker, in_hand = Rebalanced(), InHand()
-    reader = member(broker, in_hand, messages=count + 10)
+    broker, in_flight = Rebalanced(), InFlight()
+    reader = member(broker, in_flight, messages=count + 10)
     broker.calls.clear()
 
     window = reader.read(count, 0.0)
 
     assert len(window) == count
     assert max(broker.calls) <= LIST
-    assert [len(a.in_hand) for a in in_hand.current.values() if a.topic == TOPIC] == [(count + 1) // 2, count // 2]
+    assert [len(a.in_flight) for a in in_flight.current.values() if a.topic == TOPIC] == [(count + 1) // 2, count // 2]
     assert reader.behind
     assert len(reader.read(count, 0.0)) == min(count, 10)
     assert reader.behind == (count <= 10)
 
 
 def test_what_is_given_up_between_two_lists_goes_no_further() -> None:
-    broker, in_hand = Rebalanced(at=3), InHand()  # the first call is the one that it is assigned in
-    reader = member(broker, in_hand, messages=2 * LIST)
+    broker, in_flight = Rebalanced(at=3), InFlight()  # the first call is the one that it is assigned in
+    reader = member(broker, in_flight, messages=2 * LIST)
 
     window = reader.read(2 * LIST, 0.0)
 
     assert broker.calls == [1, LIST, LIST, LIST // 2]
     assert {partition for partition, _ in places(window)} == {1}
-    assert [envelope.record.assignment in in_hand.current for envelope in window] == [True] * LIST
+    assert [envelope.record.assignment in in_flight.current for envelope in window] == [True] * LIST

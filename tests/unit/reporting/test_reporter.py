@@ -9,8 +9,8 @@ from threading import Thread
 import pytest
 
 from lovelace_streams.records import Envelope, Outcome, Record, Settled
-from lovelace_streams.reporting.reporter import PACE, Reporter
-from lovelace_streams.reporting.status import Teller
+from lovelace_streams.reporting.reporter import REQUEST_INTERVAL_SECONDS, Reporter
+from lovelace_streams.reporting.status import StatusReporter
 from lovelace_streams.runtime import gauges as watch
 from lovelace_streams.settings import KafkaSettings, ProgressSettings
 from lovelace_streams.sources.kafka import KafkaSource
@@ -66,7 +66,7 @@ def service() -> Iterator[Oddly]:
 def source() -> KafkaSource:
     made = KafkaSource(KafkaSettings("127.0.0.1:1"), ["t"])
     made.pipeline = "p"
-    made.in_hand.assign("t", "id", 0, 0)
+    made.in_flight.assign("t", "id", 0, 0)
     return made
 
 
@@ -79,7 +79,7 @@ def reporter(service: Oddly, source: KafkaSource) -> Iterator[Reporter]:
 
 def settle(source: KafkaSource, offsets: range, jobs: int = 1000, partition: int = 0) -> list[Settled]:
     """Items of these offsets, each of another job than the one before, so that each is a range."""
-    assignment = source.in_hand.of("t", partition)
+    assignment = source.in_flight.of("t", partition)
     assert assignment is not None
     envelopes = []
     for offset in offsets:
@@ -96,7 +96,7 @@ def settle(source: KafkaSource, offsets: range, jobs: int = 1000, partition: int
             job=f"j{offset % jobs}",
             items=1,
         )
-        source.in_hand.read(record)
+        source.in_flight.read(record)
         envelopes.append(Envelope(record, 0, None))
     return [Settled(Outcome.WRITTEN, envelopes)]
 
@@ -114,7 +114,7 @@ def test_a_page_in_place_of_an_answer_is_tried_again(service: Oddly, source: Kaf
     service.answer = lambda _ranges: pages.pop(0) if pages else ACCEPTED
     reporter.take(settle(source, range(3)))
 
-    until(reporter, lambda: source.in_hand.unaccepted == 0)
+    until(reporter, lambda: source.in_flight.unaccepted == 0)
 
     assert len(service.asked) == 4
     assert source.fault is None
@@ -128,9 +128,9 @@ def test_what_settles_between_two_requests_goes_together(
         reporter.take(settle(source, range(offset, offset + 1)))
         offset += 1
         time.sleep(0.001)  # so that there is more than one to go together
-    until(reporter, lambda: source.in_hand.unaccepted == 0)
+    until(reporter, lambda: source.in_flight.unaccepted == 0)
 
-    assert len(service.asked) - 1 <= (time.monotonic() - began) / PACE
+    assert len(service.asked) - 1 <= (time.monotonic() - began) / REQUEST_INTERVAL_SECONDS
     assert [offset for ranges in service.asked for offset, _ in ranges] == list(range(offset))
 
 
@@ -141,7 +141,7 @@ def test_whoever_ends_waits_for_no_pace(
     reporter = Reporter(source, ProgressSettings(service.url, "token"), pace=3600.0)
     request.addfinalizer(reporter.close)
     reporter.take(settle(source, range(1)))
-    until(reporter, lambda: source.in_hand.unaccepted == 0)
+    until(reporter, lambda: source.in_flight.unaccepted == 0)
     reporter.take(settle(source, range(1, 2)))
 
     if hurries == "revoke":
@@ -150,7 +150,7 @@ def test_whoever_ends_waits_for_no_pace(
         source.drain()
         until(reporter, lambda: not reporter.unfinished())
 
-    assert source.in_hand.unaccepted == 0
+    assert source.in_flight.unaccepted == 0
     assert service.asked == [[(0, 0)], [(1, 1)]]
 
 
@@ -158,7 +158,7 @@ def test_what_is_too_large_is_sent_in_halves(service: Oddly, source: KafkaSource
     service.answer = lambda ranges: ACCEPTED if len(ranges) <= 2 else (413, b"")
     reporter.take(settle(source, range(7)))
 
-    until(reporter, lambda: source.in_hand.unaccepted == 0)
+    until(reporter, lambda: source.in_flight.unaccepted == 0)
 
     accepted = [offset for ranges in service.asked if len(ranges) <= 2 for offset, _ in ranges]
     assert accepted == list(range(7))
@@ -172,7 +172,7 @@ def overlap(*partitions: int) -> bytes:
 
 def test_interleaved_jobs_are_told_in_sums(service: Oddly, source: KafkaSource, reporter: Reporter) -> None:
     reporter.take(settle(source, range(100), jobs=10))
-    until(reporter, lambda: source.in_hand.unaccepted == 0)
+    until(reporter, lambda: source.in_flight.unaccepted == 0)
 
     assert (service.asked, service.short) == ([[]], [True])
 
@@ -180,8 +180,8 @@ def test_interleaved_jobs_are_told_in_sums(service: Oddly, source: KafkaSource, 
 def test_of_what_overlaps_the_ranges_are_sent_and_ranges_only_while_something_is_known(
     service: Oddly, source: KafkaSource, reporter: Reporter
 ) -> None:
-    source.in_hand.assign("t", "id", 1, 0)
-    other = source.in_hand.of("t", 1)
+    source.in_flight.assign("t", "id", 1, 0)
+    other = source.in_flight.of("t", 1)
     assert other is not None
     answers: list[Answer] = [
         (200, overlap(0)),
@@ -191,13 +191,13 @@ def test_of_what_overlaps_the_ranges_are_sent_and_ranges_only_while_something_is
     service.answer = lambda _ranges: answers.pop(0) if answers else ACCEPTED
 
     reporter.take(settle(source, range(100), jobs=10) + settle(source, range(100), jobs=10, partition=1))
-    until(reporter, lambda: source.in_hand.unaccepted == 0)
+    until(reporter, lambda: source.in_flight.unaccepted == 0)
 
     assert service.short == [True, False]
     assert service.asked[1] == [(offset, offset) for offset in range(100)], "those of the other were accepted"
     for at, expected in ((100, False), (200, False), (300, True)):
         reporter.take(settle(source, range(at, at + 100), jobs=10))
-        until(reporter, lambda: source.in_hand.unaccepted == 0)
+        until(reporter, lambda: source.in_flight.unaccepted == 0)
         assert service.short[-1] is expected, at
 
 
@@ -208,14 +208,14 @@ def test_nothing_that_overlaps_is_taken_for_accepted(service: Oddly, source: Kaf
     until(reporter, lambda: len(service.asked) >= 3)
 
     assert service.short[:3] == [True, False, False]
-    assert source.in_hand.unaccepted == 100
+    assert source.in_flight.unaccepted == 100
 
 
 def test_a_service_that_takes_no_sums_gets_ranges(service: Oddly, source: KafkaSource, reporter: Reporter) -> None:
     service.answer = lambda ranges: ACCEPTED if ranges else (422, b"{}")
     for at in (0, 100):
         reporter.take(settle(source, range(at, at + 100), jobs=10))
-        until(reporter, lambda: source.in_hand.unaccepted == 0)
+        until(reporter, lambda: source.in_flight.unaccepted == 0)
 
     assert service.short == [True, False, False]
     assert source.fault is None
@@ -243,26 +243,28 @@ def test_no_token_is_the_deployments_fault(service: Oddly, source: KafkaSource) 
 class Standing(KafkaSource):
     """A source that stands somewhere."""
 
-    standings = [watch.Standing("t", "id", 0, position=3, end=5, pending=0, oldest_unsettled_ms=0)]
+    standings = [watch.PartitionStatus("t", "id", 0, position=3, end=5, pending=0, oldest_unsettled_ms=0)]
 
 
 @pytest.fixture
-def teller(service: Oddly, source: KafkaSource) -> Iterator[Teller]:
+def teller(service: Oddly, source: KafkaSource) -> Iterator[StatusReporter]:
     source.__class__ = Standing
-    made = Teller(source, ProgressSettings(service.url, "token"), every=0.01)
+    made = StatusReporter(source, ProgressSettings(service.url, "token"), every=0.01)
     made.serve(idle=True, between=True)
     yield made
     made.close()
 
 
-def told(teller: Teller) -> None:
+def told(teller: StatusReporter) -> None:
     """Wait for the thread to end by itself."""
     assert teller.thread is not None
     teller.thread.join(10)
     assert not teller.thread.is_alive()
 
 
-def test_where_it_stands_is_told_again_and_again_while_the_service_is_away(service: Oddly, teller: Teller) -> None:
+def test_where_it_stands_is_told_again_and_again_while_the_service_is_away(
+    service: Oddly, teller: StatusReporter
+) -> None:
     service.answer = lambda _ranges: (503, b"")
     end = time.monotonic() + 60
     while len(service.asked) < 3:

@@ -8,8 +8,8 @@ from prometheus_client import REGISTRY
 
 from lovelace_streams.observability import metrics
 from lovelace_streams.records import Envelope, Outcome, Record, Settled
-from lovelace_streams.runtime.gauges import Standing, Watch
-from lovelace_streams.runtime.in_flight import InHand
+from lovelace_streams.runtime.gauges import PartitionStatus, WorkerGauges
+from lovelace_streams.runtime.in_flight import InFlight
 
 TOPIC = "raw"
 
@@ -20,18 +20,18 @@ class Worker:
     def __init__(self, pipeline: str) -> None:
         self.pipeline = pipeline
         self.now = 1000.0
-        self.in_hand = InHand()
+        self.in_flight = InFlight()
         self.ends: dict[int, int] = {}
-        self.watch = Watch(pipeline, self.in_hand, lambda a: self.ends.get(a.partition), lambda: self.now)
+        self.watch = WorkerGauges(pipeline, self.in_flight, lambda a: self.ends.get(a.partition), lambda: self.now)
 
     def read(self, partition: int, *offsets: int, items: int = 1) -> list[Envelope[Any]]:
-        assignment = self.in_hand.of(TOPIC, partition)
+        assignment = self.in_flight.of(TOPIC, partition)
         assert assignment is not None
         self.watch.serve(idle=False, between=True)  # the window before has been through every step
         window = []
         for offset in offsets:
             record = Record(TOPIC, partition, offset, assignment.next, assignment.number, None, b"", [], -1)
-            self.in_hand.read(record)
+            self.in_flight.read(record)
             window.append(Envelope(record, 0, record.value))
         self.watch.read(window)
         for envelope in window:  # as `decode` does in the window's way through the steps
@@ -40,7 +40,7 @@ class Worker:
 
     def settle(self, *envelopes: Envelope[Any]) -> None:
         settled = Settled(Outcome.WRITTEN, list(envelopes))
-        metrics.items(self.pipeline, settled, self.in_hand.settle(settled))
+        metrics.items(self.pipeline, settled, self.in_flight.settle(settled))
 
     def after(self, seconds: float) -> None:
         self.now += seconds
@@ -65,8 +65,8 @@ class Worker:
 @pytest.fixture
 def worker(request: pytest.FixtureRequest) -> Iterator[Worker]:
     made = Worker(request.node.name)
-    made.in_hand.assign(TOPIC, "id", 0, 0)
-    made.in_hand.assign(TOPIC, "id", 1, 0)
+    made.in_flight.assign(TOPIC, "id", 0, 0)
+    made.in_flight.assign(TOPIC, "id", 1, 0)
     return made
 
 
@@ -125,7 +125,7 @@ def test_a_partition_that_was_given_up_is_not_shown(worker: Worker) -> None:
     worker.ends = {0: 5, 1: 5}
     worker.read(0, 0, 1)
     worker.after(1)
-    worker.in_hand.end(TOPIC, 0)
+    worker.in_flight.end(TOPIC, 0)
     worker.after(1)
 
     for name in ("consumer_lag_records", "partition_end_offset", "partition_pending_items"):
@@ -143,8 +143,8 @@ def test_where_each_partition_stands_is_said_whole(worker: Worker) -> None:
     worker.after(2)
 
     assert worker.watch.standings == [
-        Standing(TOPIC, "id", 0, position=2, end=100, pending=4, oldest_unsettled_ms=2000),
-        Standing(TOPIC, "id", 1, position=0, end=None, pending=0, oldest_unsettled_ms=0),
+        PartitionStatus(TOPIC, "id", 0, position=2, end=100, pending=4, oldest_unsettled_ms=2000),
+        PartitionStatus(TOPIC, "id", 1, position=0, end=None, pending=0, oldest_unsettled_ms=0),
     ]
 
 
@@ -164,9 +164,9 @@ def test_every_item_read_is_accounted_for(worker: Worker) -> None:
     worker.after(1)
     worker.settle(*written)
     for envelope in failed:
-        assert worker.in_hand.fail(envelope.record, {0: "null", 1: "null"})
+        assert worker.in_flight.fail(envelope.record, {0: "null", 1: "null"})
         metrics.failures(worker.pipeline, ["null", "null"])
-    worker.in_hand.end(TOPIC, 1)
+    worker.in_flight.end(TOPIC, 1)
     worker.settle(*lost)  # durable, but not ours any more: the next owner reads it again and counts it
     worker.after(1)
 

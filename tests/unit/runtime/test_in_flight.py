@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lovelace_streams.records import Envelope, Origin, Outcome, Record, Settled, SkipReason
-from lovelace_streams.runtime.in_flight import InHand
+from lovelace_streams.runtime.in_flight import InFlight
 from lovelace_streams.runtime.offsets import Offsets
 from lovelace_streams.runtime.ranges import SPAN_MAX, OriginItem, Range, failed_items, joined, ranges_of, summed
 
@@ -151,14 +151,14 @@ def test_failed_items_are_runs_of_one_reason(failures: dict[int, str]) -> None:
 # -- in hand -----------------------------------------------------------------------------------------------------------
 
 
-def end(in_hand: InHand, record: Record, items: list[tuple[int, Outcome]]) -> None:
+def end(in_flight: InFlight, record: Record, items: list[tuple[int, Outcome]]) -> None:
     """Bring items of one record to their ends, the dead-lettered ones together, as one letter does."""
     for item, outcome in items:
         if outcome is not Outcome.DEAD_LETTERED:
             reason = SkipReason.FILTERED if outcome is Outcome.SKIPPED else None
-            in_hand.settle(Settled(outcome, [Envelope(record, item, None)], reason))
+            in_flight.settle(Settled(outcome, [Envelope(record, item, None)], reason))
     if failures := {item: "check" for item, outcome in items if outcome is Outcome.DEAD_LETTERED}:
-        in_hand.fail(record, failures)
+        in_flight.fail(record, failures)
 
 
 @given(
@@ -167,12 +167,12 @@ def end(in_hand: InHand, record: Record, items: list[tuple[int, Outcome]]) -> No
     data=st.data(),
 )
 def test_what_is_read_has_one_outcome_or_is_pending(sizes: list[int], gaps: list[int], data: st.DataObject) -> None:
-    in_hand = InHand()
-    held = in_hand.assign("t", "id", 0, 0)
+    in_flight = InFlight()
+    held = in_flight.assign("t", "id", 0, 0)
     records = []
     for size, gap in zip(sizes, gaps, strict=False):
         record = Record("t", 0, held.next + gap, held.next, held.number, None, b"", [], -1, items=size)
-        in_hand.read(record)
+        in_flight.read(record)
         records.append(record)
     read = sum(sizes)
     wanted = [(record, item) for record in records for item in range(record.items)]
@@ -183,29 +183,29 @@ def test_what_is_read_has_one_outcome_or_is_pending(sizes: list[int], gaps: list
         if outcome is Outcome.DEAD_LETTERED:
             letters.setdefault(record.offset, []).append((item, outcome))
             continue
-        end(in_hand, record, [(item, outcome)])
+        end(in_flight, record, [(item, outcome)])
         ended[str(outcome)] += 1
 
         assert held.pending == read - ended.total()
         assert {name: held.counts[name] for name in ended} == dict(ended)
-        for assignment, ranges in in_hand.take_ranges():
-            in_hand.accept(assignment.number, ranges)
-        done = {r.offset for r in records} - held.in_hand.keys()
+        for assignment, ranges in in_flight.take_ranges():
+            in_flight.accept(assignment.number, ranges)
+        done = {r.offset for r in records} - held.in_flight.keys()
         assert held.position == next((r.after for r in records if r.offset not in done), held.next)
     for record in records:
-        end(in_hand, record, letters.get(record.offset, []))
+        end(in_flight, record, letters.get(record.offset, []))
     ended["dead_lettered"] = sum(map(len, letters.values()))
 
-    for assignment, ranges in in_hand.take_ranges():
-        in_hand.accept(assignment.number, ranges)
+    for assignment, ranges in in_flight.take_ranges():
+        in_flight.accept(assignment.number, ranges)
     assert held.pending == 0
     assert held.counts["read"] == read == sum(held.counts[str(outcome)] for outcome in ENDS) == ended.total()
-    assert in_hand.totals == {str(outcome): ended[str(outcome)] for outcome in ENDS}
-    assert (held.position, held.unaccepted, in_hand.unaccepted) == (held.next, 0, 0)
-    assert in_hand.take_ranges() == []
-    assert in_hand.unfinished
+    assert in_flight.totals == {str(outcome): ended[str(outcome)] for outcome in ENDS}
+    assert (held.position, held.unaccepted, in_flight.unaccepted) == (held.next, 0, 0)
+    assert in_flight.take_ranges() == []
+    assert in_flight.unfinished
     held.committed = held.position
-    assert not in_hand.unfinished
+    assert not in_flight.unfinished
 
 
 @st.composite
@@ -222,107 +222,107 @@ def written(draw: st.DrawFn) -> list[tuple[int, int, int, str | None, int, bool]
 def test_a_list_settles_as_its_items_do_one_by_one(
     messages: list[tuple[int, int, int, str | None, int, bool]], random: Any, outcome: Outcome, length: int
 ) -> None:
-    in_hand = InHand()
+    in_flight = InFlight()
     for partition in (0, 1, 2):
-        in_hand.assign("t", "id", partition, 0)
+        in_flight.assign("t", "id", partition, 0)
     envelopes: list[Envelope[object]] = []
     for partition, gap, items, job, attempt, replay in [*messages, (2, 0, 1, "a", 1, False)]:
-        held = in_hand.of("t", partition)
+        held = in_flight.of("t", partition)
         assert held is not None
         record = Record("t", partition, held.next + gap, held.next, held.number, None, b"", [], -1, job, attempt)
         record.items, record.origin = items, Origin("T", "raw", 2, 77, -1, tuple(range(items))) if replay else None
-        in_hand.read(record)
+        in_flight.read(record)
         envelopes += [Envelope(record, item, None) for item in range(items)]
-    in_hand.end("t", 2)
+    in_flight.end("t", 2)
     if random is not None:
         random.shuffle(envelopes)
 
     noted = 0
     for at in range(0, len(envelopes), length):
-        noted += in_hand.settle(Settled(outcome, envelopes[at : at + length]))
+        noted += in_flight.settle(Settled(outcome, envelopes[at : at + length]))
 
     read = Counter(dict.fromkeys((0, 1), 0))
     for partition, _, items, *_ in messages:
         read[partition] += items
-    assert noted == in_hand.totals[str(outcome)] == read.total()
-    for held in in_hand.current.values():
+    assert noted == in_flight.totals[str(outcome)] == read.total()
+    for held in in_flight.current.values():
         assert (held.counts["read"], held.counts[outcome]) == (read[held.partition], read[held.partition])
-        assert (held.in_hand, held.pending) == ({}, 0)
-    found = {a.partition: ranges for a, ranges in in_hand.take_ranges()}
+        assert (held.in_flight, held.pending) == ({}, 0)
+    found = {a.partition: ranges for a, ranges in in_flight.take_ranges()}
     records = {e.record.offset: e.record for e in envelopes if e.item == 0 and e.record.partition == 0}
     assert found.get(0, []) == joined(each for record in records.values() for each in ranges_of(record))
 
 
-def one(in_hand: InHand, offset: int, items: int = 1) -> Record:
-    held = in_hand.of("t", 0)
+def one(in_flight: InFlight, offset: int, items: int = 1) -> Record:
+    held = in_flight.of("t", 0)
     assert held is not None
     record = Record("t", 0, offset, held.next, held.number, None, b"", [], -1, items=items)
-    in_hand.read(record)
+    in_flight.read(record)
     return record
 
 
 def test_what_lies_behind_the_last_record_is_covered_when_its_end_is_known() -> None:
-    in_hand = InHand()
-    held = in_hand.assign("t", "id", 0, 0)
+    in_flight = InFlight()
+    held = in_flight.assign("t", "id", 0, 0)
     held.confirmed = 0
-    record = one(in_hand, 0)
-    in_hand.pass_over(held.number, 5)
-    in_hand.pass_over(held.number, 5)
-    in_hand.pass_over(held.number, 3)
+    record = one(in_flight, 0)
+    in_flight.pass_over(held.number, 5)
+    in_flight.pass_over(held.number, 5)
+    in_flight.pass_over(held.number, 3)
     assert (held.next, held.unaccepted, held.pending) == (5, 5, 1)
-    assert in_hand.take_ranges() == []  # not confirmed to be of this topic
+    assert in_flight.take_ranges() == []  # not confirmed to be of this topic
 
     held.confirmed = 5
-    [(_, ranges)] = in_hand.take_ranges()
+    [(_, ranges)] = in_flight.take_ranges()
     assert ranges == [Range(1, 4, 0, 0, 0)]
-    in_hand.accept(held.number, ranges)
+    in_flight.accept(held.number, ranges)
     assert held.position == 0  # the record before it is still in hand
-    end(in_hand, record, [(0, Outcome.WRITTEN)])
-    in_hand.accept(held.number, in_hand.take_ranges()[0][1])
+    end(in_flight, record, [(0, Outcome.WRITTEN)])
+    in_flight.accept(held.number, in_flight.take_ranges()[0][1])
 
     assert (held.position, held.unaccepted) == (5, 0)
 
 
 def test_what_belongs_to_an_ended_assignment_is_ignored() -> None:
-    in_hand = InHand()
-    old = in_hand.assign("t", "id", 0, 0)
-    stale = one(in_hand, 0, items=2)
-    new = in_hand.assign("t", "id", 0, 0)
+    in_flight = InFlight()
+    old = in_flight.assign("t", "id", 0, 0)
+    stale = one(in_flight, 0, items=2)
+    new = in_flight.assign("t", "id", 0, 0)
 
-    end(in_hand, stale, [(0, Outcome.WRITTEN), (1, Outcome.DEAD_LETTERED)])
-    in_hand.accept(old.number, [Range(0, 5, 1, 0, 0)])
+    end(in_flight, stale, [(0, Outcome.WRITTEN), (1, Outcome.DEAD_LETTERED)])
+    in_flight.accept(old.number, [Range(0, 5, 1, 0, 0)])
 
     assert new.number != old.number
-    assert list(in_hand.current) == [new.number]
-    assert set(in_hand.totals.values()) == {0}
+    assert list(in_flight.current) == [new.number]
+    assert set(in_flight.totals.values()) == {0}
     assert (new.position, new.unaccepted, new.pending) == (0, 0, 0)
-    assert in_hand.take_ranges() == []
-    in_hand.end("t", 0)
-    assert not in_hand.unfinished
-    assert in_hand.of("t", 0) is None
+    assert in_flight.take_ranges() == []
+    in_flight.end("t", 0)
+    assert not in_flight.unfinished
+    assert in_flight.of("t", 0) is None
 
 
 @pytest.mark.parametrize("again", ENDS)
 def test_an_item_that_is_settled_twice_is_our_bug(again: Outcome) -> None:
-    in_hand = InHand()
-    in_hand.assign("t", "id", 0, 0)
-    record = one(in_hand, 0)
-    end(in_hand, record, [(0, Outcome.WRITTEN)])
+    in_flight = InFlight()
+    in_flight.assign("t", "id", 0, 0)
+    record = one(in_flight, 0)
+    end(in_flight, record, [(0, Outcome.WRITTEN)])
 
     with pytest.raises(AssertionError, match="t-0@0: more outcomes than items"):
-        end(in_hand, record, [(0, again)])
+        end(in_flight, record, [(0, again)])
 
 
 def test_only_confirmed_offsets_are_reported() -> None:
-    in_hand = InHand()
-    held = in_hand.assign("t", "id", 0, 0)
+    in_flight = InFlight()
+    held = in_flight.assign("t", "id", 0, 0)
     for offset in range(3):
-        end(in_hand, one(in_hand, offset), [(0, Outcome.WRITTEN)])
+        end(in_flight, one(in_flight, offset), [(0, Outcome.WRITTEN)])
     held.confirmed = 2
 
-    [(_, ranges)] = in_hand.take_ranges()
+    [(_, ranges)] = in_flight.take_ranges()
     assert [(r.first, r.last) for r in ranges] == [(0, 1)]
-    assert in_hand.take_ranges() == []
+    assert in_flight.take_ranges() == []
     held.confirmed = 3
-    [(_, ranges)] = in_hand.take_ranges()
+    [(_, ranges)] = in_flight.take_ranges()
     assert [(r.first, r.last) for r in ranges] == [(2, 2)]

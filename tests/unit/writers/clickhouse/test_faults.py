@@ -2,7 +2,7 @@
 
 import pytest
 
-from lovelace_streams.delivery.retry import harmful
+from lovelace_streams.delivery.retry import may_be_one_rows_fault
 from lovelace_streams.writers.clickhouse.writer import FAULTS, fault_of, reason_of
 
 CODES = [
@@ -93,7 +93,7 @@ CODES = [
 @pytest.mark.parametrize(("code", "name", "fault"), CODES)
 def test_a_code_is_somebody_s_fault(code: int, name: str, fault: str) -> None:
     assert fault_of(str(code)) == fault, name
-    assert not harmful(str(code)) or fault == "destination"
+    assert not may_be_one_rows_fault(str(code)) or fault == "destination"
     assert reason_of(str(code)) != "refused" or fault != "record" or name == "FUNCTION_THROW_IF_VALUE_IS_NON_ZERO"
 
 
