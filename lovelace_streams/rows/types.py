@@ -5,7 +5,7 @@ authoritative, and a fast side for the common types: the `hint` that msgspec dec
 job in generated code. The fast side may refuse what the plain one takes; it may never take what the plain one refuses.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum
@@ -178,3 +178,27 @@ def _list_type(declared: Any, *, lenient: bool) -> ColumnType:
     if declared is float:
         return ColumnType(expected, coerce, GenericAlias(list, (element.hint,)), ("{x} = [float(e) for e in {x}]",))
     return ColumnType(expected, coerce, GenericAlias(list, (element.hint,)))
+
+
+SCALARS = frozenset({bool, int, float, str, Decimal, datetime, date, UUID})
+"""Types that a column of a database holds as one value of its own; all others travel as JSON, or as a list."""
+
+
+def scalar(declared: Any) -> Any:
+    """The plain type under an Enum or Literal, `dict` for whatever is JSON, and the type itself otherwise.
+
+    >>> scalar(Literal["a", "b"]), scalar(list[int]), scalar(dict[str, int])
+    (<class 'str'>, list[int], <class 'dict'>)
+    """
+    values: Sequence[Any] = ()
+    if get_origin(declared) is Literal:
+        values = get_args(declared)
+    elif isinstance(declared, type) and issubclass(declared, Enum):
+        values = [member.value for member in declared]
+    if values:
+        return int if all(type(value) is int for value in values) else str
+    if declared in SCALARS:
+        return declared
+    if get_origin(declared) is list and scalar(get_args(declared)[0]) in SCALARS:
+        return list[scalar(get_args(declared)[0])]  # type: ignore[misc]
+    return dict

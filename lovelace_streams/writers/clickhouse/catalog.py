@@ -13,6 +13,7 @@ from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.records import Reason
 from lovelace_streams.rows.declaration import Column, Table
 from lovelace_streams.rows.row import Row
+from lovelace_streams.rows.types import scalar
 from lovelace_streams.writers import Entry
 from lovelace_streams.writers.clickhouse.native import Pack, halves, pack
 from lovelace_streams.writers.clickhouse.types import (
@@ -31,7 +32,6 @@ from lovelace_streams.writers.clickhouse.types import (
     ticks,
     whole,
 )
-from lovelace_streams.writers.postgres.types import scalar
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client

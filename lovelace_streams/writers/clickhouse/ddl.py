@@ -26,8 +26,8 @@ from uuid import UUID
 
 from lovelace_streams.rows.declaration import Column
 from lovelace_streams.rows.row import Row
+from lovelace_streams.rows.types import scalar
 from lovelace_streams.writers.clickhouse.catalog import quoted
-from lovelace_streams.writers.postgres.types import scalar
 
 VERSION = "_version"
 TYPES: dict[Any, str] = {

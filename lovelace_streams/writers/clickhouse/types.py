@@ -21,8 +21,8 @@ import msgspec
 from msgspec import UNSET
 
 from lovelace_streams.records import Reason
+from lovelace_streams.rows.types import scalar
 from lovelace_streams.writers import Refusal
-from lovelace_streams.writers.postgres.types import scalar
 
 Take = Callable[[Any], Any]
 """A value of a row → what the client is given; raises `Unfit`, or whatever a value of another type makes it raise."""

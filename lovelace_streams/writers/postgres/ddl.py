@@ -22,8 +22,8 @@ from psycopg import sql
 
 from lovelace_streams.rows.declaration import Column
 from lovelace_streams.rows.row import Row
+from lovelace_streams.rows.types import scalar
 from lovelace_streams.writers.postgres.catalog import identifier
-from lovelace_streams.writers.postgres.types import scalar
 
 TYPES: dict[Any, str] = {
     int: "bigint",

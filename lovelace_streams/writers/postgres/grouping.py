@@ -25,10 +25,11 @@ from msgspec import UNSET, UnsetType
 from lovelace_streams.errors import DestinationFault
 from lovelace_streams.rows.declaration import Column
 from lovelace_streams.rows.row import Row
+from lovelace_streams.rows.types import scalar
 from lovelace_streams.writers import Entry
 from lovelace_streams.writers.postgres.catalog import Link, Order, Shape
 from lovelace_streams.writers.postgres.sql import Plan, Unfit, identity_of, plain_identity
-from lovelace_streams.writers.postgres.types import Spelled, exact_key, lines, scalar
+from lovelace_streams.writers.postgres.types import Spelled, exact_key, lines
 
 Fresh = Callable[[Plan, Sequence[Entry]], list[bool]]
 """Whether the keys of these rows are new to their table."""

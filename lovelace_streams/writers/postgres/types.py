@@ -13,10 +13,12 @@ from enum import Enum
 from itertools import chain, compress
 from operator import attrgetter
 from types import NoneType
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, get_args, get_origin
 from uuid import UUID
 
 import msgspec
+
+from lovelace_streams.rows.types import scalar
 
 Texts = list[str | None]
 """The values of one column as its type reads them; None is NULL."""
@@ -111,26 +113,6 @@ SCALARS: dict[Any, frozenset[str]] = {
 }
 TEXTS = frozenset({"S", "E", "I"})
 """Categories that hold a `str`: strings, enums, network addresses."""
-
-
-def scalar(kind: Any) -> Any:
-    """The plain type under an Enum or Literal, `dict` for whatever is JSON, and the type itself otherwise.
-
-    >>> scalar(Literal["a", "b"]), scalar(list[int]), scalar(dict[str, int])
-    (<class 'str'>, list[int], <class 'dict'>)
-    """
-    values: Sequence[Any] = ()
-    if get_origin(kind) is Literal:
-        values = get_args(kind)
-    elif isinstance(kind, type) and issubclass(kind, Enum):
-        values = [member.value for member in kind]
-    if values:
-        return int if all(type(value) is int for value in values) else str
-    if kind in SCALARS or kind is str:
-        return kind
-    if get_origin(kind) is list and scalar(get_args(kind)[0]) in (str, *SCALARS):
-        return list[scalar(get_args(kind)[0])]  # type: ignore[misc]
-    return dict
 
 
 def holds(kind: Any, real: TypeInfo) -> bool:
