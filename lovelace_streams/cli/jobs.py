@@ -1,13 +1,12 @@
 """Submitting a job, and how jobs stand."""
 
 import json
-from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from lovelace_streams.cli.shared import Flow, ask, bar, faults, show, source_of
+from lovelace_streams.cli.shared import Flow, ask, bar, err, faults, show, source_of
 from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.flows.discovery import topology
 from lovelace_streams.settings import Settings
@@ -24,7 +23,12 @@ def submit(
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A JSON array, or one payload a line.")],
     job: Annotated[str, typer.Option(help="The job's id: [A-Za-z0-9._:-], at most 128.")],
     workflow: Annotated[str | None, typer.Option(help="The Temporal workflow that waits for the job.")] = None,
-    guild: Annotated[str | None, typer.Option(help="What bare payloads belong to, where they do not say it.")] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="An option of the flow's `messages`; may be repeated."),
+    ] = None,
+    # The library names no product. This option did, and goes on working for one release.
+    guild: Annotated[str | None, typer.Option(hidden=True, help="Deprecated: --option guild=VALUE.")] = None,
     resume: Annotated[
         bool, typer.Option(help="Go on with the current attempt instead of beginning a new one.")
     ] = False,
@@ -33,7 +37,7 @@ def submit(
 
     A submission that failed half-way is repeated as it is: a new attempt begins, counted from zero.
     """
-    from lovelace_streams.admin.submit import check_topic, produce, read_file
+    from lovelace_streams.admin.submit import check_options, check_topic, produce, read_file
     from lovelace_streams.reporting.client import open_job
 
     settings, source = Settings(), source_of(flow)
@@ -42,9 +46,12 @@ def submit(
             f"the flow {source.name!r} ends in `commit`, so its jobs would never complete: "
             f"end it in `ls.progress(…, source, settings.progress, …)` to submit jobs to it"
         )
-    options = {} if guild is None else {"guild": guild}
-    if guild is not None and "guild" not in signature(source.messages).parameters:
-        raise DeploymentFault(f"payloads of {source.name!r} belong to no guild: leave --guild out")
+    given = list(option or ())
+    if guild is not None:
+        err.print(f"--guild is deprecated: write --option guild={guild}", style="yellow", markup=False, soft_wrap=True)
+        given.append(f"guild={guild}")
+    options = _options(given)
+    check_options(source, options)
     try:
         total = sum(message.items for message in read_file(file, source, **options))
     except ValueError as error:
@@ -72,6 +79,19 @@ def submit(
             on_delivered=lambda items: progress.advance(task, items),
         )
     print(json.dumps({"job_id": job, "attempt": opened["attempt"], "total_items": total}))
+
+
+def _options(given: list[str]) -> dict[str, str]:
+    """Split each NAME=VALUE at its first `=`. Raises `DeploymentFault` for another form and for a name given twice."""
+    options: dict[str, str] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name.isidentifier():
+            raise DeploymentFault(f"--option {text!r} is invalid: write NAME=VALUE, as in --option shop=7")
+        if name in options:
+            raise DeploymentFault(f"--option {name}=… is given twice: give it once")
+        options[name] = value
+    return options
 
 
 @app.command()

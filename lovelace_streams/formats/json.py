@@ -1,8 +1,7 @@
 """JSON messages to raw items: which events hold which items, and where.
 
-    EVENTS = Events("t", {"GUILD_MEMBER_ADD": Items("d", Member),
-                          "GUILD_MEMBERS_CHUNK": Items("d.members", Member)}, otherwise=Skip("unknown_event"))
-    decoder = JsonDecoder(EVENTS)      # or JsonDecoder(Member), where a message is one item
+    EVENTS = Events("type", {"order": Items("order", Order), "orders": Items("batch", Order)}, Skip("unknown_event"))
+    decoder = JsonDecoder(EVENTS)      # or JsonDecoder(Order), where a message is one item
 
 Only what the rows ask for is decoded, into Structs derived from their paths. A message that these refuse is parsed
 plainly and its items are interpreted one by one, so that one bad member does not cost its chunk (law 7).

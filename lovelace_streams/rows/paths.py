@@ -1,4 +1,4 @@
-"""Paths into plain values: `user.id`, `$.d.guild_id`.
+"""Paths into plain values: `user.id`, `$.d.shop_id`.
 
 Paths are names with dots between; `$.` starts at the message, `$` is all of it, `.` all of the item. A parent that is
 null or absent makes the path absent; a parent of another type is the record's fault.
@@ -23,7 +23,7 @@ class JsonPath(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, path: str) -> "JsonPath":
-        """Read `$.d.guild_id` or `user.id`; raises `ValueError`."""
+        """Read `$.d.shop_id` or `user.id`; raises `ValueError`."""
         if path in ("$", "."):
             return cls(root=path == "$", parts=())
         root = path.startswith("$.")
