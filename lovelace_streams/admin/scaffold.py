@@ -52,7 +52,7 @@ class Field(msgspec.Struct, frozen=True):
         return f"{self.name}: {self.type}{' | None' if self.optional else ''}"
 
 
-class Shape(msgspec.Struct, frozen=True):
+class FlowShape(msgspec.Struct, frozen=True):
     """What was found out about the rows, and from what."""
 
     origin: str
@@ -111,7 +111,7 @@ _BY_NAME = {"json": "dict[str, Any]", "jsonb": "dict[str, Any]", "uuid": "UUID",
 """What a list or a `str` could be written to as well, but is seldom meant by."""
 
 
-def of_table(settings: Settings, table: str) -> Shape | None:
+def of_table(settings: Settings, table: str) -> FlowShape | None:
     """The columns and the key of the real table; None where there is no such table."""
     postgres = settings.postgres
     try:
@@ -136,7 +136,7 @@ def of_table(settings: Settings, table: str) -> Shape | None:
     key = [column.name for column in columns if column.name in key]
     if bad := next((f for f in fields if f.problem and f.name in key), None):
         raise DeploymentFault(f"table {table}: its key has the column {bad.name}, which is {bad.problem}")
-    return Shape("the columns of the table", tuple(key), fields)
+    return FlowShape("the columns of the table", tuple(key), fields)
 
 
 def _of_column(column: Any, *, in_key: bool) -> Field:
@@ -162,7 +162,7 @@ def _unusable(name: str) -> str:
 # -- what a row is: the topic's messages ------------------------------------------------------------------------------
 
 
-def of_messages(settings: Settings, topic: str) -> Shape | None:
+def of_messages(settings: Settings, topic: str) -> FlowShape | None:
     """The fields that the newest messages have, and a guess of their key; None without JSON objects to look at."""
     try:
         values = [message.value() for message in messages(settings.kafka, topic, newest=SAMPLE)]
@@ -178,10 +178,12 @@ def of_messages(settings: Settings, topic: str) -> Shape | None:
         return None
     origin = f"{len(objects)} messages of the topic"
     if key := _key_of(fields, found):
-        return Shape(origin, (key,), fields)
+        return FlowShape(origin, (key,), fields)
     # nothing is in every message: the class needs a key, and somebody who knows which
     others = tuple(field for field in fields if field.name != "id")
-    return Shape(f"{origin}, none of which says what makes a row the same row", ("id",), (Field("id", "int"), *others))
+    return FlowShape(
+        f"{origin}, none of which says what makes a row the same row", ("id",), (Field("id", "int"), *others)
+    )
 
 
 def _parsed(value: bytes | None) -> Any:
@@ -233,7 +235,7 @@ def _key_of(fields: Sequence[Field], found: dict[str, list[Any]]) -> str | None:
     return next(iter([*named, *distinct, *able]), None)
 
 
-_SKELETON = Shape(
+_SKELETON = FlowShape(
     "",
     ("id",),
     (
@@ -250,7 +252,7 @@ _SKELETON = Shape(
 _IMPORTED = {"Any", "Dataflow", "Decimal", "JsonDecoder", "KafkaSource", "PostgresWriter", "Row", "Settings", "Source"}
 
 
-def render(name: str, topic: str, table: str, shape: Shape) -> str:
+def render(name: str, topic: str, table: str, shape: FlowShape) -> str:
     """The module's text, formatted as ruff would."""
     row = _class_name(table)
     about = (
@@ -290,7 +292,7 @@ def _header(row: str, table: str, key: Sequence[str]) -> str:
     return f"class {row}(\n    Row,\n    table={json.dumps(table)},\n    primary_key={keys},\n):"
 
 
-def _imports(shape: Shape) -> str:
+def _imports(shape: FlowShape) -> str:
     types = " ".join(field.type for field in shape.fields)
     used = set(re.findall(r"\w+", types))
     modules = (("datetime", ("date", "datetime")), ("decimal", ("Decimal",)), ("typing", ("Any",)), ("uuid", ("UUID",)))
