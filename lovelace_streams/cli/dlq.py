@@ -121,7 +121,7 @@ def dlq_replay(
         wanted,
         ledger=ledger,
         sent=sent_before,
-        topics={each for lane in it.lanes for each in lane.source.topics},
+        topics={each for route in it.routes for each in route.source.topics},
         max_replays=max_replays,
         limit=limit,
     )

@@ -53,7 +53,7 @@ def rewind(
 
 
 def _topics(it: Topology, only: str | None) -> list[str]:
-    topics = list(dict.fromkeys(topic for lane in it.lanes for topic in lane.source.topics))
+    topics = list(dict.fromkeys(topic for route in it.routes for topic in route.source.topics))
     if only is None:
         return topics
     if only not in topics:
