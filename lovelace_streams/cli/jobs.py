@@ -1,4 +1,4 @@
-"""Submitting a job, and how jobs stand."""
+"""Submit a job, and list jobs."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from lovelace_streams.cli.shared import Flow, ask, bar, err, faults, show, source_of
+from lovelace_streams.cli.shared import Flow, ask_service, err, print_table, progress_bar, report_faults, source_of
 from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.flows.discovery import topology
 from lovelace_streams.settings import Settings
@@ -17,25 +17,25 @@ Status = Literal["open", "completed", "stalled", "closed"]
 
 
 @app.command()
-@faults
+@report_faults
 def submit(
     flow: Flow,
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A JSON array, or one payload a line.")],
-    job: Annotated[str, typer.Option(help="The job's id: [A-Za-z0-9._:-], at most 128.")],
-    workflow: Annotated[str | None, typer.Option(help="The Temporal workflow that waits for the job.")] = None,
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A JSON array, or one payload per line.")],
+    job: Annotated[str, typer.Option(help="The job's id: at most 128 of A-Z a-z 0-9 . _ : -")],
+    workflow: Annotated[
+        str | None, typer.Option(help="The Temporal workflow to signal when the job is complete.")
+    ] = None,
     option: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="An option of the flow's `messages`; may be repeated."),
+        typer.Option(metavar="NAME=VALUE", help="Pass an option to the flow's `messages`; repeat it for others."),
     ] = None,
     # The library names no product. This option did, and goes on working for one release.
     guild: Annotated[str | None, typer.Option(hidden=True, help="Deprecated: --option guild=VALUE.")] = None,
-    resume: Annotated[
-        bool, typer.Option(help="Go on with the current attempt instead of beginning a new one.")
-    ] = False,
+    resume: Annotated[bool, typer.Option(help="Continue the current attempt instead of starting a new one.")] = False,
 ) -> None:
-    """Count the items of a file, open the job, and produce the raw messages with the job's headers.
+    """Send the payloads of a file to a flow's topic, as one job: count the items, open the job, produce the messages.
 
-    A submission that failed half-way is repeated as it is: a new attempt begins, counted from zero.
+    If it fails half-way, repeat the same command: it starts a new attempt, which counts from zero.
     """
     from lovelace_streams.admin.submit import check_options, check_topic, produce, read_file
     from lovelace_streams.reporting.client import open_job
@@ -44,7 +44,7 @@ def submit(
     if not topology(flow).counts:
         raise DeploymentFault(
             f"the flow {source.name!r} ends in `commit`, so its jobs would never complete: "
-            f"end it in `ls.progress(…, source, settings.progress, …)` to submit jobs to it"
+            f"end it in `ls.progress(…, source, settings.progress, …)` instead"
         )
     given = list(option or ())
     if guild is not None:
@@ -68,7 +68,7 @@ def submit(
             "restart": not resume,
         },
     )
-    with bar() as progress:
+    with progress_bar() as progress:
         task = progress.add_task(f"{job} → {source.topic}", total=total)
         produce(
             settings.kafka,
@@ -95,19 +95,19 @@ def _options(given: list[str]) -> dict[str, str]:
 
 
 @app.command()
-@faults
+@report_faults
 def jobs(
     status: Annotated[Status | None, typer.Option(help="Only jobs with this status.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000)] = 50,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="List at most this many jobs.")] = 50,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
-    """The jobs and their counts, newest first."""
+    """List the jobs with their counts, newest first."""
     query: dict[str, Any] = {"limit": limit} | ({"status": status} if status else {})
-    found = ask("/jobs", query)
+    found = ask_service("/jobs", query)
     rows = found["jobs"] if isinstance(found, dict) else found
     if as_json:
         for row in rows:
             print(json.dumps(row))
         return
     names = ("job_id", "attempt", "source", "status", "succeeded", "failed", "skipped", "total_items")
-    show(names, ([row[name] for name in names] for row in rows))
+    print_table(names, ([row[name] for name in names] for row in rows))
