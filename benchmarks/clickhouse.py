@@ -47,7 +47,7 @@ from dataflows import discord_messages, discord_messages_sample
 from lovelace_streams import JsonDecoder, Record, Row
 from lovelace_streams.avro import Registry
 from lovelace_streams.rows.normalizer import normalizer
-from lovelace_streams.runtime.process import Outside
+from lovelace_streams.runtime.process import WorkerProcess
 from lovelace_streams.settings import ClickHouseSettings
 from lovelace_streams.submit import Outgoing
 from lovelace_streams.writers import Entry, sequence_of
@@ -226,7 +226,7 @@ def write(rows: int, size: int) -> dict[str, Any]:
 def timed(rows: int, blocks: Sequence[Any], write: Callable[[Any], Any]) -> dict[str, Any]:
     """Block after block, with the collector as quiet as in a worker."""
     write(blocks[0])
-    Outside().started()
+    WorkerProcess().started()
     began, cpu = time.perf_counter(), time.process_time()
     for block in blocks:
         write(block)

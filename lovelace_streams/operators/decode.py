@@ -18,7 +18,7 @@ from lovelace_streams.observability import metrics
 from lovelace_streams.operators.ports import Sorted, by_list, split
 from lovelace_streams.records import Envelope, Record
 from lovelace_streams.runtime.backoff import Backoff
-from lovelace_streams.sources.kafka import KafkaSource
+from lovelace_streams.runtime.worker import WorkerContext
 
 log = structlog.get_logger(__name__)
 
@@ -28,7 +28,7 @@ ALIVE_SECONDS = 1.0
 
 
 @operator
-def decode(step_id: str, up: Stream[Envelope[bytes]], decoder: Decoder, source: KafkaSource | None = None) -> Sorted:
+def decode(step_id: str, up: Stream[Envelope[bytes]], decoder: Decoder, source: WorkerContext | None = None) -> Sorted:
     """Decode messages into items, each by itself: one bad member does not cost its chunk (law 7).
 
     Undecodable messages and items leave by `errs`, tombstones, unknown events and empty messages by `skipped`. What the
@@ -48,7 +48,7 @@ def decode(step_id: str, up: Stream[Envelope[bytes]], decoder: Decoder, source: 
 class Asking:
     """Decodes by asking somebody, who is waited for."""
 
-    def __init__(self, decoder: Decoder, source: KafkaSource, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, decoder: Decoder, source: WorkerContext, clock: Callable[[], float] = time.monotonic) -> None:
         self._decoder = decoder
         self._source = source
         self._clock = clock
