@@ -1,14 +1,10 @@
 """1. Kafka → `Envelope[bytes]`: a worker that reads as one member of a consumer group."""
 
-from collections.abc import Iterable
-
 import bytewax.operators as op
 from bytewax.dataflow import Dataflow, Stream, operator
 
-from lovelace_streams.kafka.client import KafkaClients
 from lovelace_streams.kafka.consumer import GroupConsumer
 from lovelace_streams.records import Envelope
-from lovelace_streams.settings import KafkaSettings
 from lovelace_streams.sources.worker_source import WorkerSource
 
 
@@ -20,13 +16,11 @@ class KafkaSource(WorkerSource):
     and every effect is idempotent. The worker waits for a broker that is away. An invalid deployment (no such topic, no
     access, an expired offset) stops the worker with one line and exit code 78.
 
+    >>> from lovelace_streams import KafkaSettings
     >>> source = KafkaSource(KafkaSettings("127.0.0.1:9092"), topics=["orders.raw"])
     >>> source.pipeline is None  # the flow that it is used in names it
     True
     """
-
-    def __init__(self, settings: KafkaSettings, topics: Iterable[str]) -> None:
-        super().__init__(settings, topics, KafkaClients())
 
     def make_reader(self) -> GroupConsumer:
         """Make the consumer, which joins the group when it is opened."""

@@ -4,17 +4,28 @@ A source of one's own subclasses `WorkerSource` and says in `make_reader` what r
 step knows which source it runs behind.
 """
 
+from collections.abc import Iterable
+
 import bytewax.operators as op
 from bytewax.dataflow import Dataflow, Stream, operator
 from bytewax.inputs import DynamicSource, StatelessSourcePartition
 
 from lovelace_streams.errors import DeploymentFault
+from lovelace_streams.kafka.client import KafkaClients
 from lovelace_streams.records import Envelope
+from lovelace_streams.runtime.reader import Clients
 from lovelace_streams.runtime.worker import WorkerContext
+from lovelace_streams.settings import KafkaSettings
 
 
 class WorkerSource(WorkerContext, DynamicSource[Envelope[bytes]]):
-    """Gives `Envelope[bytes]` in the order of each partition, in windows; and is the context of the worker's steps."""
+    """Gives `Envelope[bytes]` in the order of each partition, in windows; and is the context of the worker's steps.
+
+    `settings` name the broker that dead letters go to; `clients` are those of librdkafka unless a test brings others.
+    """
+
+    def __init__(self, settings: KafkaSettings, topics: Iterable[str], clients: Clients | None = None) -> None:
+        super().__init__(settings, topics, clients or KafkaClients())
 
     def build(self, step_id: str, worker_index: int, worker_count: int) -> "_Worker":  # noqa: ARG002
         """Begin the one worker of this process: partitions are shared out by starting more processes."""
