@@ -21,7 +21,7 @@ from lovelace_streams.writers.clickhouse.client import Connection, connect
 from lovelace_streams.writers.clickhouse.native import block as native_block
 from lovelace_streams.writers.clickhouse.native import packed
 from lovelace_streams.writers.clickhouse.types import DOUBTS, TYPE_MISMATCH, Unfit
-from lovelace_streams.writers.isolation import Refused, isolate
+from lovelace_streams.writers.isolation import Refused, isolate_refused
 
 log = structlog.get_logger(__name__)
 
@@ -288,13 +288,13 @@ class ClickHouseWriter:
         """What became of each row; an item's rows are written together or not at all."""
         if self.one_by_one:
             items = items_of(block)
-            outcomes = [isolate([item], self._attempt_items)[0] for item in items]
+            outcomes = [isolate_refused([item], self._attempt_items)[0] for item in items]
         else:
             whole = self._attempt(block, body)
             if not isinstance(whole, Refused):  # as a rule: then nobody needs to know which rows are an item's
                 return whole
             first, items = [whole], items_of(block)
-            outcomes = isolate(
+            outcomes = isolate_refused(
                 items, lambda some: first.pop() if first else self._attempt_items(some), self._sieve_items
             )
         return [outcome for item, outcome in zip(items, outcomes, strict=True) for _ in item]
