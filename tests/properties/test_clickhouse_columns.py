@@ -13,8 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lovelace_streams.rows import UNSET
-from lovelace_streams.writers.clickhouse.native import pack
-from lovelace_streams.writers.clickhouse.types import DOUBTS, INTEGERS, Unfit, parse, taker, whole
+from lovelace_streams.writers.clickhouse.column_checks import INCONCLUSIVE, column_check
+from lovelace_streams.writers.clickhouse.faults import ColumnValueError
+from lovelace_streams.writers.clickhouse.native import column_packer
+from lovelace_streams.writers.clickhouse.types import INTEGER_BOUNDS, parse_type
+from lovelace_streams.writers.clickhouse.value_checks import value_check
 
 
 class Colour(StrEnum):
@@ -22,7 +25,7 @@ class Colour(StrEnum):
 
 
 KINDS: dict[Any, list[str]] = {
-    int: list(INTEGERS),
+    int: list(INTEGER_BOUNDS),
     bool: ["Bool", "UInt8"],
     float: ["Float64"],
     str: ["String", "Enum8('red' = 1, 'it\\'s' = 2)"],
@@ -37,7 +40,12 @@ PAIRS = [(kind, shown) for kind, names in KINDS.items() for shown in names] + [
 ]
 
 EAST = timezone(timedelta(hours=14))
-AROUND = [0, -1, 1, *(bound + off for low, high in INTEGERS.values() for bound in (low, high) for off in (-1, 0, 1))]
+AROUND = [
+    0,
+    -1,
+    1,
+    *(bound + off for low, high in INTEGER_BOUNDS.values() for bound in (low, high) for off in (-1, 0, 1)),
+]
 ODD = [
     None,
     UNSET,
@@ -101,15 +109,15 @@ def same(a: Any, b: Any) -> bool:
 def test_a_column_at_once_is_never_taken_otherwise(kind: Any, shown: str, data: st.DataObject) -> None:
     values = data.draw(st.lists(VALUES, min_size=1, max_size=4) | ALIKE)
     values *= data.draw(st.sampled_from([1, 5]))  # the same objects again: many rows share one instant
-    way, take = whole(kind, parse(shown)), taker(kind, parse(shown))
+    way, take = column_check(kind, parse_type(shown)), value_check(kind, parse_type(shown))
     assert way is not None
     try:
         taken = way(values)
-    except DOUBTS:
+    except INCONCLUSIVE:
         return
     try:
         singly = [take(value) for value in values]
-    except Unfit:
+    except ColumnValueError:
         pytest.fail("taken at once, refused singly")
     assert same(taken, singly)
 
@@ -123,7 +131,7 @@ def test_a_column_of_good_values_is_taken_at_once(kind: Any, shown: str, data: s
     if shown.startswith("Nullable"):
         one |= st.none()
     values = data.draw(st.lists(one, min_size=1, max_size=5))
-    way, take = whole(kind, parse(shown)), taker(kind, parse(shown))
+    way, take = column_check(kind, parse_type(shown)), value_check(kind, parse_type(shown))
     assert way is not None
     assert same(way(values), [take(value) for value in values])
 
@@ -132,12 +140,12 @@ def test_a_column_of_good_values_is_taken_at_once(kind: Any, shown: str, data: s
 @settings(max_examples=40)
 @given(st.data())
 def test_a_column_is_packed_as_the_client_does_it(kind: Any, shown: str, data: st.DataObject) -> None:
-    take = taker(kind, parse(shown))
+    take = value_check(kind, parse_type(shown))
     values = []
     for value in data.draw(st.lists(VALUES, min_size=1, max_size=4) | ALIKE):
-        with suppress(Unfit):
+        with suppress(ColumnValueError):
             values.append(take(value))
     if values:
         body = bytearray()
         get_from_name(shown).write_column(values, body, InsertContext("", [], []))
-        assert pack(shown)(values) == body
+        assert column_packer(shown)(values) == body

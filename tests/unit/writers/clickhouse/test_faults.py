@@ -3,7 +3,7 @@
 import pytest
 
 from lovelace_streams.delivery.retry import may_be_one_rows_fault
-from lovelace_streams.writers.clickhouse.writer import FAULTS, fault_of, reason_of
+from lovelace_streams.writers.clickhouse.faults import FAULTS, fault_of, reason_of
 
 CODES = [
     (6, "CANNOT_PARSE_TEXT", "record"),
