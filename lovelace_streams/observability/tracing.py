@@ -103,7 +103,7 @@ def window(pipeline: str | None, envelopes: Sequence[Envelope[Any]]) -> None:
 
 
 def settled(holds: Callable[[Record], bool]) -> None:
-    """End the spans of windows without a record that `holds`; called when a window has been through every step."""
+    """End windows of which no record is held any more; called when a window has been through every step."""
     if _on is not None:
         _on.settled(holds)
 

@@ -98,7 +98,7 @@ class RowOutcome(StrEnum):
 
     WRITTEN = "written"
     SUPERSEDED = "superseded"
-    """Older than what is stored, or overwritten by a later row of its key in the same block."""
+    """Older than the stored row, or overwritten by a later row of its key in the same block."""
     SUPPRESSED = "suppressed"
     """A trigger returned nothing: neither written nor refused."""
 
@@ -244,7 +244,7 @@ class SupportsEvolution(Protocol):
     """Whether `open` adds missing columns."""
 
     def evolution(self, *, apply: bool = False) -> Evolution:
-        """Compare the real tables with the rows; with `apply`, add what is missing if there is no obstacle.
+        """Compare the real tables with the rows; with `apply`, add missing columns if there is no obstacle.
 
         Raises `DeploymentFault` or `DestinationFault`.
         """

@@ -37,7 +37,7 @@ def microseconds_of(value: datetime) -> int:
 
 
 def at_precision(microseconds: int, digits: int) -> int:
-    """Convert microseconds to a column's precision, `digits` after the second; what is finer is cut off."""
+    """Convert microseconds to a column's precision, `digits` after the second; finer digits are cut off."""
     if digits > MICROSECOND_DIGITS:
         return int(microseconds * 10 ** (digits - MICROSECOND_DIGITS))
     return int(microseconds // 10 ** (MICROSECOND_DIGITS - digits))

@@ -1,4 +1,4 @@
-"""ClickHouse: whole rows into a ReplacingMergeTree, in large blocks; what is refused is isolated.
+"""ClickHouse: whole rows into a ReplacingMergeTree, in large blocks; refused rows are isolated.
 
 What a table has to be, and why one integer decides which row is the last: docs/decisions/0008-clickhouse.md.
 """
@@ -281,7 +281,7 @@ class ClickHouseWriter:
         return False
 
     def _mark_superseded(self, block: Sequence[Entry], results: list[RowResult]) -> list[RowResult]:
-        """Mark all of a key's written rows but the one with the highest version; what was stored is not known."""
+        """Mark all of a key's written rows but the one with the highest version. Rows stored before are not known."""
         written = [index for index, result in enumerate(results) if result is RowOutcome.WRITTEN]
         keys = [self._key_of(block[index].row) for index in written]
         if len(set(keys)) == len(keys):

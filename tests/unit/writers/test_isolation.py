@@ -1,4 +1,4 @@
-"""Halving finds exactly what is refused, writes the rest in order, and costs what its docstring says."""
+"""Isolation finds exactly the refused items, writes the others in order, and costs what its docstring says."""
 
 import math
 
@@ -15,7 +15,7 @@ NO = Refused(Refusal(Reason.CHECK, "23514"))
 
 
 class Table:
-    """Accepts a run if it holds nothing bad; remembers what it was asked and what it wrote."""
+    """Accepts a run without bad items; remembers which runs it was given and what it wrote."""
 
     def __init__(self, bad=(), outcome=NO):
         self.bad = set(bad)
@@ -80,7 +80,7 @@ def test_nothing_is_attempted_for_no_items():
     assert table.asked == []
 
 
-def test_what_depends_on_others_is_believed_after_one_more_try():
+def test_a_verdict_that_depends_on_other_rows_is_believed_after_one_more_attempt():
     """A parent that another writer committed in between."""
     table = Table([3], Refused(Refusal(Reason.FOREIGN_KEY, "23503"), again=True))
 
@@ -93,8 +93,8 @@ def test_what_depends_on_others_is_believed_after_one_more_try():
     assert isolate_refused(range(6), attempt) == [0, 10, 20, 30, 40, 50]
 
 
-def test_a_fault_in_mid_halving_gets_out_at_once():
-    """What is down is down: the halves after it are not tried."""
+def test_a_fault_while_halving_is_raised_at_once():
+    """The destination is down: the halves after it are not attempted."""
     table = Table([1])
 
     def attempt(run):
