@@ -244,7 +244,7 @@ class SupportsEvolution(Protocol):
     """Whether `open` adds missing columns."""
 
     def evolution(self, *, apply: bool = False) -> Evolution:
-        """Compare the real tables with the rows; with `apply`, add missing columns if there is no obstacle.
+        """Compare the real tables with the rows; with `apply`, run its statements unless there is an obstacle.
 
         Raises `DeploymentFault` or `DestinationFault`.
         """
