@@ -7,9 +7,9 @@ from confluent_kafka.admin import AclOperation, AdminClient, ConfigResource, New
 
 from lovelace_streams.admin.check.report import Finding
 from lovelace_streams.admin.coordinator import retry_while_coordinator_moves
-from lovelace_streams.dead_letters.sender import FINAL, ROOM
+from lovelace_streams.dead_letters.sender import HEADER_BYTES_MAX, NOT_MAKEABLE
 from lovelace_streams.errors import DeploymentFault, DestinationFault
-from lovelace_streams.kafka.client import DEPLOYMENT_ERRORS, NOT_LET_IN, common_config
+from lovelace_streams.kafka.client import DEPLOYMENT_ERRORS, LOGIN_REJECTED, common_config
 from lovelace_streams.kafka.topic_ids import REQUEST_SECONDS, TopicIds
 from lovelace_streams.sources.kafka import KafkaSource
 
@@ -49,7 +49,7 @@ class BrokerCheck:
 
     def _fault(self, error: KafkaException) -> DeploymentFault | DestinationFault:
         code, name = error.args[0].code(), error.args[0].name()
-        if code in DEPLOYMENT_ERRORS | NOT_LET_IN:
+        if code in DEPLOYMENT_ERRORS | LOGIN_REJECTED:
             return DeploymentFault(
                 f"the broker {self.settings.brokers} refuses us ({name}): correct KAFKA_SASL_…, or allow this user "
                 "to read the topics and the group"
@@ -117,13 +117,13 @@ class BrokerCheck:
             yield self._can_make(topic, "deployment", "dead letters have no topic")
             return
         yield from self._access(topic, AclOperation.WRITE)
-        wanted = max(self._limits(each).get("max.message.bytes", 0) for each in self.source.topics) + ROOM
+        wanted = max(self._limits(each).get("max.message.bytes", 0) for each in self.source.topics) + HEADER_BYTES_MAX
         limits = self._limits(topic)
         if limits.get("max.message.bytes", wanted) < wanted:
             yield Finding(
                 "note",
                 f"dead-letter topic {topic}: max.message.bytes is {limits['max.message.bytes']}, below {wanted} (the "
-                f"source's largest message and {ROOM} for headers): larger letters go without their value",
+                f"source's largest message and {HEADER_BYTES_MAX} for headers): larger letters go without their value",
             )
         if limits.get("retention.ms", -1) != -1:
             yield Finding(
@@ -139,7 +139,7 @@ class BrokerCheck:
         try:
             described = self.admin.describe_configs([resource])[resource].result(REQUEST_SECONDS)
         except KafkaException as error:
-            if error.args[0].code() in DEPLOYMENT_ERRORS | NOT_LET_IN:
+            if error.args[0].code() in DEPLOYMENT_ERRORS | LOGIN_REJECTED:
                 return {}
             raise
         return {name: int(described[name].value) for name in ("max.message.bytes", "retention.ms")}
@@ -150,7 +150,7 @@ class BrokerCheck:
         try:
             asked[topic].result(REQUEST_SECONDS)
         except KafkaException as error:
-            if error.args[0].code() not in FINAL:
+            if error.args[0].code() not in NOT_MAKEABLE:
                 raise
             return Finding(
                 state, f"a worker can't make topic {topic} ({error.args[0].name()}): create it, or {otherwise}"

@@ -7,7 +7,7 @@ from confluent_kafka import Message
 
 from lovelace_streams.admin.check.destination import bounded
 from lovelace_streams.admin.check.report import CheckReport
-from lovelace_streams.delivery.blocks import ends_of, entries_of
+from lovelace_streams.delivery.blocks import entries_of, outcomes_of
 from lovelace_streams.flows.topology import Route
 from lovelace_streams.formats.decoder import Ports
 from lovelace_streams.kafka.headers import record_of
@@ -79,18 +79,18 @@ class SampleRun:
             yield from normalized.oks
 
     def _dry_run(self, writer: Writer, envelopes: list[Envelope[Any]]) -> None:
-        entries, spans = entries_of(envelopes)
+        entries, rows_per_item = entries_of(envelopes)
         with bounded(writer):
             results = dry_run(writer, entries)
         rolls_back = writer.capabilities.can_dry_run
         if not rolls_back:
             self.report.add("note", f"{writer.name} can't roll back: rows were compared with the columns' types only")
-        for end in ends_of("upsert", envelopes, spans, results):
-            if isinstance(end, DeadLetter):
-                self.result.count_failure(end)
+        for outcome in outcomes_of("upsert", envelopes, rows_per_item, results):
+            if isinstance(outcome, DeadLetter):
+                self.result.count_failure(outcome)
             else:
-                outcome = str(end.reason or end.outcome) if rolls_back else "checked"
-                self.result.count(outcome, len(end.envelopes))
+                name = str(outcome.reason or outcome.outcome) if rolls_back else "checked"
+                self.result.count(name, len(outcome.envelopes))
 
 
 def _record(message: Message, topic: str, assignments: dict[int, Assignment]) -> Record:

@@ -33,7 +33,7 @@ from lovelace_streams.writers import (
     items_of,
     superseded,
 )
-from lovelace_streams.writers.isolation import Refused, isolate
+from lovelace_streams.writers.isolation import Refused, isolate_refused
 from lovelace_streams.writers.postgres import subtransactions as postgres_sweep
 from lovelace_streams.writers.postgres.catalog import Order, Shape, inspect
 from lovelace_streams.writers.postgres.copy import Bet, copy_in
@@ -434,11 +434,16 @@ class PostgresWriter:
         `first` is what trying all of them came to, where that was done.
         """
         if self.one_by_one:
-            outcomes = [isolate([item], self._attempt)[0] for item in items]
+            outcomes = [isolate_refused([item], self._attempt)[0] for item in items]
         else:
             first = first or self._likely(len(items))
-            outcomes = isolate(
-                items, self._attempt, self._sieve, refused=first, sweep=self._sweep, swept=postgres_sweep.ROWS
+            outcomes = isolate_refused(
+                items,
+                self._attempt,
+                self._sieve,
+                write_singly=self._sweep,
+                refused=first,
+                single_items_max=postgres_sweep.ROWS,
             )
         self._judge(items, outcomes)
         return outcomes
@@ -739,25 +744,25 @@ class PostgresWriter:
             self._sift = SIFTED_BLOCKS
         return named
 
-    def _sweep(self, items: Sequence[Sequence[Entry]]) -> list[list[RowOutcome] | Refused] | None:
-        """Rows of one plan, as if one by one, within the server; None where they are not, or it does not do it."""
+    def _sweep(self, items: Sequence[Sequence[Entry]]) -> list[list[RowOutcome] | Refused]:
+        """Rows of one plan, as if one by one, within the server; none where they are not, or it does not do it."""
         entries = [entry for item in items for entry in item]
         if not self._sweeps or len(entries) > len(items) or len(self.tables.touched(entries)) > 1:
-            return None
+            return []
         table = self.tables.of(entries[0])
         [*plans] = set(table.plans_of(entries))
         if len(plans) > 1:
-            return None
+            return []
         try:
             columns = plans[0].encode([entry.row for entry in entries])
             runs = Staged(table, range(len(entries)), entries, self._fresh).runs()
             outcomes = self._swept(plans[0].sweep(RECORDS, sorted(AGAIN)), [*columns, postgres_sweep.ends(runs)])
         except (Unfit, TypeError):  # a value that can't be sent, or a key of the wrong kind
-            return None
+            return []
         except psycopg.Error as error:
             self._refused(self._connected(), error)  # of the destination: raises
             self._sweeps = self._sweeps and error.sqlstate not in NOT_SWEPT
-            return None
+            return []
         suppresses = table.shape.suppresses
         results = [self._of_swept(outcome, suppresses=suppresses) for outcome in outcomes]
         refused = next((result for result in results if isinstance(result, Refused)), None)
