@@ -13,7 +13,6 @@ from rich.table import Table
 from lovelace_streams.errors import EXIT_DEPLOYMENT, DeploymentFault, DestinationFault
 from lovelace_streams.flows.discovery import find_flow
 from lovelace_streams.flows.spec import FlowSpec
-from lovelace_streams.settings import Settings
 
 out = Console()
 err = Console(stderr=True)
@@ -22,7 +21,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 """A command."""
 
 Flow = Annotated[str, typer.Argument(help="The dataflow: `orders` is dataflows/orders.py; a dotted module works too.")]
-REFUSED = {401, 403}
 EXIT_UNAVAILABLE = 75
 """EX_TEMPFAIL of sysexits.h: a server does not answer, and another try may help."""
 
@@ -83,32 +81,3 @@ def progress_bar() -> Progress:
     return Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=err
     )
-
-
-def ask_service(path: str, query: dict[str, Any]) -> Any:
-    """GET a path of the progress service. Raises `DestinationFault` (no answer) or `DeploymentFault` (a refusal)."""
-    import httpx
-
-    settings = Settings().progress
-    settings.check()
-    assert settings.url is not None
-    headers = {"authorization": f"Bearer {settings.token}"}
-    try:
-        answer = httpx.get(f"{settings.url.rstrip('/')}{path}", params=query, headers=headers, trust_env=False)
-    except httpx.HTTPError as error:
-        raise DestinationFault(
-            "08006",
-            f"the progress service {settings.url} (PROGRESS_API_URL) does not answer, {type(error).__name__}: "
-            "start it with `lovelace api`, or correct its address",
-        ) from None
-    if answer.status_code in REFUSED:
-        raise DeploymentFault(
-            f"the progress service {settings.url} refuses our token ({answer.status_code}): "
-            "set PROGRESS_API_TOKEN to the service's own"
-        )
-    if not answer.is_success:
-        raise DeploymentFault(
-            f"{settings.url} answers {answer.status_code} to {path}: if it is not the progress service, "
-            "correct PROGRESS_API_URL; if it is, see its log"
-        )
-    return answer.json()
