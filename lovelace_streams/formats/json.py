@@ -1,8 +1,7 @@
 """JSON messages → raw items.
 
-    EVENTS = Events("t", {"GUILD_MEMBER_ADD": Items("d", Member),
-                          "GUILD_MEMBERS_CHUNK": Items("d.members", Member)}, otherwise=Skip("unknown_event"))
-    decoder = JsonDecoder(EVENTS)      # or JsonDecoder(Member), if every message is one item
+    EVENTS = Events("type", {"order": Items("order", Order), "orders": Items("batch", Order)}, Skip("unknown_event"))
+    decoder = JsonDecoder(EVENTS)      # or JsonDecoder(Order), if every message is one item
 
 There are two ways. Nearly every message is decoded by type: into a Struct derived from the paths of the rows, which has
 only what they read. A message that this refuses is read plainly, and its items are interpreted one by one. So one bad

@@ -10,7 +10,7 @@ imports only from those above it:
     coercion      plain value → column value: a function for each type
     constraints   `msgspec.Meta` → one check for each column
     types         `ColumnType`: how each declarable type is decoded and coerced
-    paths         `JsonPath`: `$.d.guild_id`, `user.id`
+    paths         `JsonPath`: `$.d.shop_id`, `user.id`
     fields        `Field`: a column with everything that its declaration needs at run time
 
     interpreter   item → row, field by field: the authoritative way

@@ -1,4 +1,4 @@
-"""Paths into plain values: `user.id`, `$.d.guild_id`.
+"""Paths into plain values: `user.id`, `$.d.shop_id`.
 
 A path is names with dots between. It begins at the item; `$.` begins at the message, `$` is the whole message, `.` the
 whole item. A parent that is null or absent makes the path absent; a parent of another type is the record's fault.
@@ -23,10 +23,10 @@ class JsonPath(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, path: str) -> "JsonPath":
-        """Read `$.d.guild_id` or `user.id`; raises `ValueError` for an empty name.
+        """Read `$.d.shop_id` or `user.id`; raises `ValueError` for an empty name.
 
-        >>> JsonPath.of("$.d.guild_id"), JsonPath.of("user.id")
-        (JsonPath(root=True, parts=('d', 'guild_id')), JsonPath(root=False, parts=('user', 'id')))
+        >>> JsonPath.of("$.d.shop_id"), JsonPath.of("user.id")
+        (JsonPath(root=True, parts=('d', 'shop_id')), JsonPath(root=False, parts=('user', 'id')))
         """
         if path in ("$", "."):
             return cls(root=path == "$", parts=())

@@ -122,8 +122,8 @@ def _decoded(letter: StoredDeadLetter, flow: Topology) -> dict[int, RawItem]:
 
 def _decoder(letter: StoredDeadLetter, flow: Topology) -> Decoder | None:
     topic = letter.source.topic if letter.source is not None else ""
-    decoders = {topic: lane.decoder for lane in flow.lanes for topic in lane.source.topics}
-    return decoders.get(topic, flow.lanes[0].decoder)
+    decoders = {topic: route.decoder for route in flow.routes for topic in route.source.topics}
+    return decoders.get(topic, flow.routes[0].decoder)
 
 
 def fields_of(raw: RawItem, rows: tuple[type[Row], ...]) -> Iterator[Field]:
