@@ -26,8 +26,8 @@ from lovelace_streams.rows.row import Row
 from lovelace_streams.rows.values import INT_MAX, INT_MIN, json_type_name, parse
 from lovelace_streams.settings import Settings
 from lovelace_streams.writers.postgres.catalog import COLUMNS, RELATION, UNIQUES
+from lovelace_streams.writers.postgres.faults import fault_of
 from lovelace_streams.writers.postgres.types import TypeInfo, holds
-from lovelace_streams.writers.postgres.writer import fault_of
 
 SAMPLE = 100
 """Messages of each partition that are looked at where there is no table."""

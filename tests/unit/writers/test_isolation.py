@@ -107,7 +107,7 @@ def test_a_fault_in_mid_halving_gets_out_at_once():
     assert table.written == [0]
 
 
-def test_a_sieve_names_the_guilty_and_the_rest_is_written_whole():
+def test_violations_are_named_and_the_rest_is_written_whole():
     table = Table([2, 5, 7])
     results = isolate(
         range(100), table.attempt, lambda run, _: {run.index(item): NO.refusal for item in table.bad if item in run}
@@ -117,30 +117,30 @@ def test_a_sieve_names_the_guilty_and_the_rest_is_written_whole():
     assert len(table.asked) == 2
 
 
-def test_a_sieve_that_never_ends_is_bounded_and_halving_takes_over():
+def test_a_search_that_never_ends_is_bounded_and_halving_takes_over():
     table = Table([7])
     named = []
 
-    def sieve(run, _):
+    def find_violations(run, _):
         named.append(run[0])
         return {0: NO.refusal} if run[0] != 7 and len(named) < 100 else {}
 
-    isolate(range(20), table.attempt, sieve, sieves=3)
+    isolate(range(20), table.attempt, find_violations, searches_max=3)
     assert len(named) == 3
 
 
-def test_sweeping_goes_on_where_it_left_off_and_halving_takes_what_it_can_not():
-    """It came to twenty items, then to ten, then it can't any more."""
+def test_subtransactions_go_on_where_they_left_off_and_halving_takes_what_they_can_not():
+    """The first call comes to twenty items, the second to ten, the third can't."""
     table = Table({3, 25, 77})
-    swept = []
+    calls = []
 
-    def sweep(run):
-        swept.append(len(run))
-        done = run[: 20 // len(swept)]
-        return [NO if item in table.bad else item * 10 for item in done] if len(swept) < 3 else None
+    def try_in_subtransactions(run):
+        calls.append(len(run))
+        done = run[: 20 // len(calls)]
+        return [NO if item in table.bad else item * 10 for item in done] if len(calls) < 3 else None
 
-    results = isolate(range(100), table.attempt, sweep=sweep, swept=64)
+    results = isolate(range(100), table.attempt, try_in_subtransactions=try_in_subtransactions, call_items=64)
 
     assert results == [NO if item in table.bad else item * 10 for item in range(100)]
-    assert swept[:3] == [64, 25, 12]
+    assert calls[:3] == [64, 25, 12]
     assert table.written == [item for item in range(30, 100) if item != 77]
