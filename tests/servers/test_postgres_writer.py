@@ -331,8 +331,8 @@ def test_rules_of_a_set_are_told_in_two_writes_not_in_twenty(run, things, monkey
     assert attempts == [1000, 800]
 
 
-def test_while_blocks_hold_bad_rows_the_rule_is_asked_first_and_the_rest_is_copied(run, things, monkeypatch):
-    """Each block costs one question and one COPY, whatever share of it is refused."""
+def test_while_blocks_hold_bad_rows_they_are_checked_first_and_the_rest_is_copied(run, things, monkeypatch):
+    """Each block costs one query and one COPY, whatever share of it is refused."""
     writer = things("create table things (id bigint primary key, text text not null check (text <> 'bad'))")
     block = entries(*["bad" if n % 3 else "ok" for n in range(300)])
     writer.write(block[:100])
@@ -409,7 +409,7 @@ def test_a_statement_that_takes_too_long_is_the_destinations(things, database):
 
 
 def test_asking_which_keys_are_new_takes_no_longer_than_a_block_may(run, writer_of, database):
-    """It is asked before the block's own transaction, and a lock on the table must not hold it for ever."""
+    """The query precedes the block's own transaction, and a lock on the table must not hold it for ever."""
     run("create table tagged (id bigint primary key, name text not null default 'n', tag text unique, more int)")
     writer = writer_of(Tagged, Retagged, write_seconds=0.2)
     writer.open()
@@ -515,7 +515,7 @@ def test_a_key_that_the_block_itself_made_is_not_new_any_more(run, writer_of, on
 
 @pytest.mark.parametrize("prepare", [False, True])
 def test_a_session_is_left_as_it_was_found(things, prepare):
-    """A transaction pooler hands it to somebody else."""
+    """A transaction pooler hands it to another client."""
     writer = things(prepare=prepare, write_seconds=7)
     connection = writer._connection.driver
     before = connection.execute("select name, setting from pg_settings", prepare=False).fetchall()
@@ -557,7 +557,7 @@ def test_two_writers_of_the_same_keys_do_not_deadlock(things, writer_of):
 
 
 def test_partial_rows_that_race_for_a_new_key_both_count(run, things, writer_of):
-    """Neither is lost: who comes second updates what the first inserted."""
+    """Neither is lost: the second writer updates the row that the first one inserted."""
     run("create table pairs (id bigint primary key, a text, b text)")
 
     class Pair(Row, table="pairs", primary_key="id"):
@@ -605,7 +605,7 @@ def test_a_trigger_that_returns_nothing_suppresses(run, things):
 )
 def test_a_rule_is_judged_as_the_column_sees_the_value(run, things, column, rule, good, bad):
     writer = things(f"create table things (id bigint primary key, text {column} not null check ({rule}))")
-    writer.write(entries(*[bad] * 20))  # from now on the rule is asked about first
+    writer.write(entries(*[bad] * 20))  # from now on blocks are checked against the rule first
     results = writer.write([Entry(Thing(id=n, text=good if n % 3 else bad)) for n in range(20, 40)])
 
     assert [isinstance(result, Refusal) for result in results] == [n % 3 == 0 for n in range(20, 40)]
@@ -749,7 +749,7 @@ def test_a_key_that_is_none_is_refused_alone_whatever_the_number_of_connections(
         writer.open()
         block = [Entry(Thing(id=["a"] if n == 7 else n)) for n in range(150)]
         ends = writer.write(writer.encode(block))
-        assert [place for place, end in enumerate(ends) if end != RowOutcome.WRITTEN] == [7]
+        assert [index for index, end in enumerate(ends) if end != RowOutcome.WRITTEN] == [7]
         assert ends[7].reason is Reason.BAD_VALUE
     finally:
         writer.close()

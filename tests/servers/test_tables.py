@@ -167,7 +167,7 @@ def test_many_linked_items_take_few_statements(run: Run, writer_of: WriterOf) ->
         ),
     ],
 )
-def test_how_tables_stand_to_each_other_is_read_from_the_catalogue(
+def test_how_tables_look_at_each_other_is_read_from_the_catalogue(
     run: Run, writer_of: WriterOf, ddl: str, relation: TableRelation
 ) -> None:
     run(LINKED)

@@ -113,8 +113,7 @@ class ViolationFinder:
         if code == ENCODE_ERROR:
             return _not_encodable(table, entries)
         schema, references = table.schema, code == FOREIGN_KEY_VIOLATION
-        # an earlier row of the block may be the one that is referred to, unless it goes to another table of another
-        # writer
+        # else the row that is referred to may be in the block itself
         parents_are_stored = schema.row_order is RowOrder.ANY and len(self._tables.declared) == 1
         if not schema.rules_see_row_only or code not in QUERYABLE or (references and not parents_are_stored):
             return {}
