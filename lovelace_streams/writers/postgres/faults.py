@@ -91,7 +91,7 @@ def reason_of(sqlstate: str) -> Reason:
     return REASONS.get(sqlstate) or (Reason.BAD_VALUE if sqlstate.startswith("22") else Reason.REFUSED)
 
 
-def refused(sqlstate: str, rule: str) -> Refused:
+def refused_by(sqlstate: str, rule: str) -> Refused:
     """Return the outcome of an attempt that this code refused; the code is not the destination's fault."""
     is_records = fault_of(sqlstate) == "record"
     reason = reason_of(sqlstate) if is_records else Reason.REFUSED

@@ -26,7 +26,7 @@ from lovelace_streams.writers.postgres.faults import (
     TOLERATED_IN_SUBTRANSACTIONS,
     fault_of,
     not_encodable,
-    refused,
+    refused_by,
 )
 from lovelace_streams.writers.postgres.grouping import TableRows, Tables, TargetTable, UniformRows
 from lovelace_streams.writers.postgres.sql import EncodeError, Plan
@@ -257,7 +257,7 @@ class Subtransactions:
 
 def _item_outcome(outcome: subtransactions.Outcome, *, may_suppress: bool) -> ItemOutcome:
     if outcome.code:
-        return refused(outcome.code, outcome.rule)
+        return refused_by(outcome.code, outcome.rule)
     if outcome.written:
         return [RowOutcome.WRITTEN]
     return [RowOutcome.SUPPRESSED if may_suppress and not outcome.newer_stored else RowOutcome.SUPERSEDED]

@@ -19,7 +19,7 @@ from lovelace_streams.writers.isolation import Refused
 from lovelace_streams.writers.postgres.catalog import TableSchema
 from lovelace_streams.writers.postgres.connection import PostgresConnection
 from lovelace_streams.writers.postgres.copy import copy_in
-from lovelace_streams.writers.postgres.faults import ENCODE_ERROR, fault_of, refused
+from lovelace_streams.writers.postgres.faults import ENCODE_ERROR, fault_of, refused_by
 from lovelace_streams.writers.postgres.grouping import StatementRows, UniformRows
 from lovelace_streams.writers.postgres.sql import Plan
 
@@ -191,7 +191,7 @@ class Transactions:
             return Refused(Refusal(Reason.REFUSED, ENCODE_ERROR))
         if fault_of(code) == "destination":
             raise DestinationFault(code, f"from {self._settings.name}") from None
-        return refused(code, error.diag.constraint_name or error.diag.column_name or "")
+        return refused_by(code, error.diag.constraint_name or error.diag.column_name or "")
 
 
 @contextmanager
