@@ -175,7 +175,7 @@ def test_any_cut_of_items_in_two_tables_ends_as_item_by_item(world, data, featur
         writer = PostgresWriter(postgres, *(reversed(rows) if turned else rows), one_by_one=one_by_one)
         try:
             writer.open()
-            event(f"together: {writer.tables.together.value}")
+            event(f"relation: {writer.tables.relation.value}")
             ends = written(writer, block, cut)
         finally:
             writer.close()

@@ -237,7 +237,7 @@ def comparable(results: list[object]) -> list[object]:
 
 @pytest.fixture
 def world(database: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(postgres, "COPY_ROWS", 1)  # whatever a block is, straight COPY is tried first
+    monkeypatch.setattr(postgres, "COPY_ROWS_MIN", 1)  # whatever a block is, straight COPY is tried first
     with psycopg.connect(database, autocommit=True) as connection:
         yield connection, PostgresSettings(database)
 
