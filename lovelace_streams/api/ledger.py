@@ -7,7 +7,6 @@
                         └─▶ failed items by name ◀─ resolved by replayed letters
 """
 
-from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -27,6 +26,7 @@ from lovelace_streams.api.models import (
     Status,
     Sum,
 )
+from lovelace_streams.runtime.offsets import Offsets
 
 INPUTS = ""
 """The pipeline of inputs that do not stream: no reporter can be named so, and every job counts it."""
@@ -38,35 +38,6 @@ class Conflict(Exception):  # noqa: N818 - named for what the caller gets: 409
 
 class UnknownJob(Exception):  # noqa: N818 - 404
     """No such job was opened."""
-
-
-class Intervals:
-    """A set of integers as sorted, disjoint, non-adjacent half-open intervals."""
-
-    __slots__ = ("_ends", "_starts")
-
-    def __init__(self) -> None:
-        self._starts: list[int] = []
-        self._ends: list[int] = []
-
-    def __iter__(self) -> Any:
-        """(first, last) of each interval, inclusive, ascending."""
-        return ((start, end - 1) for start, end in zip(self._starts, self._ends, strict=True))
-
-    def add(self, first: int, last: int) -> int:
-        """Add first … last, both inclusive; how many of them were new."""
-        start, end = first, last + 1
-        low, high = bisect_left(self._ends, start), bisect_right(self._starts, end)
-        known = sum(max(0, min(end, self._ends[at]) - max(start, self._starts[at])) for at in range(low, high))
-        if low < high:
-            start, end = min(start, self._starts[low]), max(end, self._ends[high - 1])
-        self._starts[low:high], self._ends[low:high] = [start], [end]
-        return last - first + 1 - known
-
-    def touches(self, first: int, last: int) -> bool:
-        """Whether one of first … last, both inclusive, is among them."""
-        at = bisect_right(self._ends, first)
-        return at < len(self._starts) and self._starts[at] <= last
 
 
 class Counts(NamedTuple):
@@ -121,7 +92,7 @@ class Failed:
 class Ledger:
     """Covers, counters, failed items, jobs and the signals they queue."""
 
-    covers: dict[Partition, Intervals] = field(default_factory=dict)
+    covers: dict[Partition, Offsets] = field(default_factory=dict)
     counters: dict[Counter, Counts] = field(default_factory=dict)
     """In the order of first report, which decides who counts for a job that names no pipelines."""
     failed_items: dict[Item, Failed] = field(default_factory=dict)
@@ -138,7 +109,7 @@ class Ledger:
         known = 0
         overlaps = []
         for report in request.reports:
-            cover = self.covers.setdefault(Partition(request.pipeline, report.topic_id, report.partition), Intervals())
+            cover = self.covers.setdefault(Partition(request.pipeline, report.topic_id, report.partition), Offsets())
             named |= {each.job_id for each in report.sums if each.job_id is not None}
             if any(cover.touches(span.first, span.last) for span in report.spans):
                 overlaps.append(Overlap(topic_id=report.topic_id, partition=report.partition))
@@ -213,7 +184,7 @@ class Ledger:
                 at = Item(pipeline, report.topic_id, report.partition, part.first, item)
                 self.failed_items[at] = Failed(part.job_id, part.attempt, items.reason)
 
-    def _sum(self, pipeline: str, report: Report, cover: Intervals) -> None:
+    def _sum(self, pipeline: str, report: Report, cover: Offsets) -> None:
         """Sums of spans of which nothing is covered yet: the same as their ranges would do."""
         for span in report.spans:
             cover.add(span.first, span.last)

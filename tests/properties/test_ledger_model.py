@@ -11,11 +11,11 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from lovelace_streams.api.ledger import Conflict, Intervals, Ledger
+from lovelace_streams.api.ledger import Conflict, Ledger
 from lovelace_streams.api.models import InputReceived, OpenJob, ProgressRequest, Status
 from lovelace_streams.runtime.ranges import Range, summed
 
@@ -368,18 +368,6 @@ def in_short(report):
 
 TestLedgers = Ledgers.TestCase
 TestLedgers.settings = settings(max_examples=150, stateful_step_count=60)
-
-
-@given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 12))))
-def test_intervals_are_a_set(pieces):
-    intervals, numbers = Intervals(), set()
-    for first, length in pieces:
-        new = set(range(first, first + length + 1))
-        assert intervals.add(first, first + length) == len(new - numbers)
-        numbers |= new
-    found = list(intervals)
-    assert {n for first, last in found for n in range(first, last + 1)} == numbers
-    assert all(after[0] > before[1] + 1 for before, after in zip(found, found[1:], strict=False))
 
 
 def open_job(ledger, **fields):
