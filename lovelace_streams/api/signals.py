@@ -6,7 +6,6 @@ server's de-duplication is not to be relied on (temporalio/sdk-go#1705).
 """
 
 import asyncio
-import random
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
@@ -20,6 +19,7 @@ from lovelace_streams.api.ledger import Conflict
 from lovelace_streams.api.models import JobDetail
 from lovelace_streams.api.store import Store
 from lovelace_streams.errors import DeploymentFault
+from lovelace_streams.runtime.backoff import Backoff
 
 log = structlog.get_logger(__name__)
 
@@ -77,6 +77,7 @@ class Outbox:
         self._store = store
         self._signaller = signaller
         self._settings = store.settings
+        self.backoff = Backoff(first=0.5, longest=store.settings.signal_backoff_max)
         self.wake = asyncio.Event()
         """Set when a job changed: there may be something to send."""
 
@@ -112,7 +113,7 @@ class Outbox:
             await self._store.query("signal_sent", key)
 
     async def _later(self, key: dict[str, Any], tries: int, *, unknown: bool) -> None:
-        delay = backoff(tries, self._settings.signal_backoff_max)
+        delay = self.backoff.seconds(tries)
         arguments = {**key, "delay": delay, "unknown": unknown, "grace": self._settings.signal_grace}
         for row in await self._store.query("signal_later", arguments):
             if row["state"] == "undeliverable":
@@ -125,8 +126,3 @@ async def resend(store: Store, job_id: str) -> JobDetail:
         job = await store.detail(job_id)
         raise Conflict("the signal is sent" if job.signal else "the job has no signal to send")
     return await store.detail(job_id)
-
-
-def backoff(tries: int, longest: float) -> float:
-    """Seconds until the next try: doubled each time from half a second, at most `longest`, with jitter (0.5 to 1)."""
-    return min(longest, 0.5 * 2.0 ** min(tries - 1, 20)) * random.uniform(0.5, 1.0)  # noqa: S311 - not for secrets
