@@ -7,13 +7,13 @@ the service starts without it and serves as soon as it is there.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Annotated
+from typing import Annotated, Any
 
 import psycopg
 import structlog
 from fastapi import APIRouter, Depends, FastAPI, Header, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse, StreamingResponse
 from fastapi.security import HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST
 from psycopg import AsyncConnection
@@ -23,7 +23,7 @@ from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 from lovelace_streams.api import gauges
 from lovelace_streams.api.config import ApiSettings
 from lovelace_streams.api.database import migrate
-from lovelace_streams.api.events import Events, EventStream, stream
+from lovelace_streams.api.events import Events, Subscription, comment, event_stream, states_of
 from lovelace_streams.api.guard import Guard
 from lovelace_streams.api.ledger import Conflict, UnknownJob
 from lovelace_streams.api.models import (
@@ -59,6 +59,13 @@ log = structlog.get_logger(__name__)
 RETRY_AFTER = "2"
 ERRORS_MAX = 20
 """Faults named in one 422: a body can hold a hundred thousand of them."""
+
+EVENTS: dict[str, Any] = {
+    "description": "Server-sent events",
+    "content": {"text/event-stream": {"schema": {"type": "string"}}},
+}
+"""For the OpenAPI document. `response_class=EventSourceResponse` would say it too, but FastAPI takes every route that has
+it for one that yields."""
 
 JobIdPath = Annotated[str, Path(pattern=JOB_ID)]
 TextPath = Annotated[str, Path(min_length=1, max_length=255, pattern=TEXT)]
@@ -343,31 +350,32 @@ def _events(app: FastAPI, service: Service) -> None:
     store, events, heartbeat = service.store, service.events, service.settings.heartbeat
     router = _router()
 
-    @router.get("/jobs/{job_id}/events", response_class=EventStream, responses={404: {}})
-    async def job_events(job_id: JobIdPath) -> Response:
-        """The job's states from now on, the present one first; ends when the job has."""
+    async def one_job(job_id: JobIdPath) -> AsyncIterator[Subscription]:
         await store.detail(job_id)
+        with events.subscribe(job_id) as subscription:
+            for state in await store.states([job_id]):  # after subscribing: nothing is missed in between
+                subscription.put(state)
+            yield subscription
 
-        async def states() -> AsyncIterator[str]:
-            with events.subscribe(job_id) as subscription:
-                for state in await store.states([job_id]):  # after subscribing: nothing is missed in between
-                    subscription.put(state)
-                async for text in stream(subscription, heartbeat):
-                    yield text
+    async def all_jobs() -> AsyncIterator[Subscription]:
+        with events.subscribe() as subscription:
+            yield subscription
 
-        return EventStream(states())
+    @router.get("/jobs/{job_id}/events", response_class=StreamingResponse, responses={200: EVENTS, 404: {}})
+    async def job_events(subscription: Annotated[Subscription, Depends(one_job)]) -> Response:
+        """The job's states from now on, the present one first; ends when the job has."""
+        return event_stream(states_of(subscription, heartbeat))
 
-    @router.get("/events", response_class=EventStream)
-    async def all_events() -> Response:
+    @router.get("/events", response_class=StreamingResponse, responses={200: EVENTS})
+    async def all_events(subscription: Annotated[Subscription, Depends(all_jobs)]) -> Response:
         """All jobs' states as they change."""
 
-        async def states() -> AsyncIterator[str]:
-            with events.subscribe() as subscription:
-                yield ": listening\n\n"
-                async for text in stream(subscription, heartbeat):
-                    yield text
+        async def frames() -> AsyncIterator[bytes]:
+            yield comment("listening")
+            async for frame in states_of(subscription, heartbeat):
+                yield frame
 
-        return EventStream(states())
+        return event_stream(frames())
 
     app.include_router(router)
 

@@ -1,7 +1,8 @@
 """Server-sent events: one LISTEN connection, any number of streams, each handed the latest state of its jobs.
 
 States are absolute and versioned, so a slow reader gets fewer of them, never a backlog: one state a job is held
-for it. A stream of one job ends with the state that ends the job.
+for it. A stream of one job ends with the state that ends the job. A route subscribes in a dependency, so that an
+unknown job or a database that is away is answered before the stream begins, and the subscription ends with the response.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
-from fastapi.responses import StreamingResponse
+from fastapi.sse import EventSourceResponse, format_sse_event
 from psycopg import AsyncConnection, Error, sql
 from psycopg.rows import dict_row
 from psycopg_pool import PoolTimeout
@@ -123,22 +124,28 @@ class Events:
                 subscription.put(state)
 
 
-async def stream(subscription: Subscription, heartbeat: float) -> AsyncIterator[str]:
-    """The text of an event stream; a comment every `heartbeat` seconds tells proxies that it lives."""
+def event_stream(frames: AsyncIterator[bytes]) -> EventSourceResponse:
+    """Answer with frames; proxies are told to neither keep nor gather them.
+
+    FastAPI writes each frame, and the loop over them is ours: a route that yields `ServerSentEvent`s hands each through
+    two memory streams under a deadline, which takes 220 µs of CPU an event where this takes 55 (3,000 events to one
+    client, both ends counted).
+    """
+    return EventSourceResponse(frames, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+
+
+def comment(text: str) -> bytes:
+    """Make a line that clients skip: it tells them and the proxies between that the stream lives."""
+    return format_sse_event(comment=text)
+
+
+async def states_of(subscription: Subscription, heartbeat: float) -> AsyncIterator[bytes]:
+    """Yield the states as they change, and a comment after each `heartbeat` seconds without a change."""
     while not subscription.ended:
         states = await subscription.take(heartbeat)
         for state in states:
-            yield f"id: {state.version}\nevent: job\ndata: {state.model_dump_json()}\n\n"
+            yield format_sse_event(id=str(state.version), event="job", data_str=state.model_dump_json())
             if subscription.job_id is not None and state.status.ended:
                 return
         if not states and not subscription.ended:
-            yield ": still here\n\n"
-
-
-class EventStream(StreamingResponse):
-    """Server-sent events; proxies are told to neither keep nor gather them."""
-
-    media_type = "text/event-stream"
-
-    def __init__(self, content: AsyncIterator[str], status_code: int = 200) -> None:
-        super().__init__(content, status_code, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+            yield comment("still here")

@@ -237,11 +237,22 @@ def test_a_session_reads_the_api_and_changes_nothing_without_a_form_of_its_own(s
 
     assert visitor.get(f"/jobs/{job}").json()["job_id"] == job
     with visitor.stream("GET", f"/jobs/{job}/events") as events:
-        assert next(events.iter_lines()) == "id: 1"
+        lines = events.iter_lines()
+        event = dict(next(lines).split(": ", 1) for _ in range(3))
+        assert (event["event"], event["id"], json.loads(event["data"])["job_id"]) == ("job", "1", job)
     assert visitor.post(f"/jobs/{job}/close", json={"reason": "by cookie"}).status_code == 401
     refused = visitor.post(f"/ui/jobs/{job}/close", data={"reason": "of another site"})
     assert (refused.status_code, "not made for your session" in refused.text) == (403, True)
     assert service.get(f"/jobs/{job}").json()["status"] == "open"
+
+
+def test_what_the_page_streams_is_kept_by_nobody(visitor):
+    visitor.post("/ui/login", data={"token": TOKEN})
+    for path in ("/ui/events", "/events"):
+        with visitor.stream("GET", path) as events:
+            assert events.headers["content-type"].startswith("text/event-stream")
+            assert (events.headers["cache-control"], events.headers["x-accel-buffering"]) == ("no-store", "no")
+            assert next(events.iter_lines()) == ": listening"
 
 
 @pytest.mark.parametrize("cookie", ["", "x", "9999999999..nonce.mac", "....", "é"])

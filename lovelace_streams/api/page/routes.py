@@ -12,12 +12,13 @@ import structlog
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
+from fastapi.sse import format_sse_event
 from psycopg_pool import PoolClosed, PoolTimeout
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
-from lovelace_streams.api.events import EventStream
+from lovelace_streams.api.events import Subscription, comment, event_stream
 from lovelace_streams.api.ledger import Conflict, UnknownJob
 from lovelace_streams.api.models import JOB_ID, CloseJob, Status
 from lovelace_streams.api.page.failures import add_failures
@@ -188,31 +189,34 @@ def _partitions(app: FastAPI, page: Page) -> None:
 
 
 def _events(app: FastAPI, page: Page) -> None:
+    async def all_jobs() -> AsyncIterator[Subscription]:
+        with page.events.subscribe() as subscription:
+            yield subscription
+
     @app.get("/events", dependencies=[Depends(session_of)])
-    async def events() -> Response:
+    async def events(subscription: Annotated[Subscription, Depends(all_jobs)]) -> Response:
         """Jobs as they change, in the page's words."""
-        return EventStream(moving(page))
+        return event_stream(moving(page, subscription))
 
 
-async def moving(page: Page) -> AsyncIterator[str]:
+async def moving(page: Page, subscription: Subscription) -> AsyncIterator[bytes]:
     """First what moved lately, then every change; a job that moves again every two seconds, while its rate changes."""
     told: dict[str, ShownJob] = {}
-    with page.events.subscribe() as subscription:
-        states = page.paces.states
-        yield ": listening\n\n"
-        while not subscription.ended:
-            for state in states:
-                shown = page.show(state)
-                if told.get(state.job_id) != shown:
-                    told[state.job_id] = shown
-                    yield f"event: job\ndata: {msgspec.json.encode(shown).decode()}\n\n"
-            taken = await subscription.take(TICK)
-            states = taken or page.paces.states
-            if taken:
-                await asyncio.sleep(0.1)  # a browser is not told more than ten times a second
-            else:
-                told = {state.job_id: told[state.job_id] for state in states if state.job_id in told}
-                yield ": still here\n\n"
+    states = page.paces.states
+    yield comment("listening")
+    while not subscription.ended:
+        for state in states:
+            shown = page.show(state)
+            if told.get(state.job_id) != shown:
+                told[state.job_id] = shown
+                yield format_sse_event(event="job", data_str=msgspec.json.encode(shown).decode())
+        taken = await subscription.take(TICK)
+        states = taken or page.paces.states
+        if taken:
+            await asyncio.sleep(0.1)  # a browser is not told more than ten times a second
+        else:
+            told = {state.job_id: told[state.job_id] for state in states if state.job_id in told}
+            yield comment("still here")
 
 
 async def overview(store: Store) -> dict[str, dict[str, int]]:
