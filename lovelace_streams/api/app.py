@@ -64,8 +64,8 @@ EVENTS: dict[str, Any] = {
     "description": "Server-sent events",
     "content": {"text/event-stream": {"schema": {"type": "string"}}},
 }
-"""For the OpenAPI document. `response_class=EventSourceResponse` would say it too, but FastAPI takes every route that has
-it for one that yields."""
+"""For the OpenAPI document. `response_class=EventSourceResponse` would say it too, but FastAPI takes every route
+that has it for one that yields."""
 
 JobIdPath = Annotated[str, Path(pattern=JOB_ID)]
 TextPath = Annotated[str, Path(min_length=1, max_length=255, pattern=TEXT)]

@@ -2,7 +2,7 @@
 
 States are absolute and versioned, so a slow reader gets fewer of them, never a backlog: one state a job is held
 for it. A stream of one job ends with the state that ends the job. A route subscribes in a dependency, so that an
-unknown job or a database that is away is answered before the stream begins, and the subscription ends with the response.
+unknown job or a database that is away is answered before the stream begins; the subscription ends with the response.
 """
 
 import asyncio

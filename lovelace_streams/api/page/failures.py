@@ -121,7 +121,7 @@ def add_failures(app: FastAPI, page: Page) -> None:
     async def open_samples(request: Request, wanted: Annotated[Wanted, Depends(wanted_of)]) -> Response:
         """A session of the samples' own scope, for an hour, of whoever has their token."""
         fields = await page.form(request)
-        refused = page.refusal(request, page.sessions.admits_to_samples(fields.get("token", "").strip()))
+        refused = page.refusal(request, page.sessions.is_samples_token(fields.get("token", "").strip()))
         if refused is not None:
             context = {"wanted": wanted, "samples": None, "offered": page.offers_samples, "refused": refused.text}
             return page.pages.render(request, "samples", page.session(request), refused.status, **context)

@@ -106,7 +106,7 @@ def _login(app: FastAPI, page: Page) -> None:
     async def login(request: Request) -> Response:
         fields = await fields_of(request)
         wanted = fields.get("next", "")
-        if (refused := page.refusal(request, page.sessions.admits(fields.get("token", "").strip()))) is not None:
+        if (refused := page.refusal(request, page.sessions.is_token(fields.get("token", "").strip()))) is not None:
             answer = page.pages.render(request, "login", None, refused.status, next=wanted, refused=refused.text)
             if refused.wait:
                 answer.headers["Retry-After"] = str(refused.wait)

@@ -60,7 +60,7 @@ class Page:
         """The fields of a form of this session. Raises `NoSession`, `NotOurForm`."""
         session = self.session(request)
         fields = await fields_of(request)
-        if not self.sessions.is_own_form(session, fields.get("csrf", "")):
+        if not self.sessions.is_csrf(session, fields.get("csrf", "")):
             raise NotOurForm
         return fields
 
