@@ -15,7 +15,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from lovelace_streams.api.ledger import Conflict, Ledger
+from lovelace_streams.api.ledger import ConflictError, Ledger
 from lovelace_streams.api.models import InputReceived, OpenJob, ProgressRequest, Status
 from lovelace_streams.runtime.ranges import Range, summed
 
@@ -101,7 +101,7 @@ class Ledgers(RuleBasedStateMachine):
         )
         try:
             after, is_new = self.ledger.open(wanted, key, self.tick())
-        except Conflict:
+        except ConflictError:
             assert self.ledger.jobs[job] == before, "a refused request changes nothing"
             return
         assert is_new == (before is None or (restart and keyed is None))
@@ -410,7 +410,7 @@ def test_what_contradicts_a_completed_job_is_refused():
     open_job(ledger, total_items=0)
     assert open_job(ledger, total_items=0).version == open_job(ledger).version
     for contradiction in ({"total_items": 1}, {"workflow_id": "other"}, {"source": "other"}, {"pipelines": ["p"]}):
-        with pytest.raises(Conflict, match=next(iter(contradiction))):
+        with pytest.raises(ConflictError, match=next(iter(contradiction))):
             open_job(ledger, **contradiction)
 
 

@@ -12,7 +12,7 @@ from temporalio.worker import Worker
 
 from dataflows.onboarding import Onboarding, activities
 from lovelace_streams.api import ApiSettings
-from lovelace_streams.api.app import Service
+from lovelace_streams.api.app import ProgressService
 from lovelace_streams.local.processes import free_port
 from tests.servers.service import part, ready, report, running, until
 
@@ -189,7 +189,7 @@ def test_a_job_that_nobody_waits_for_signals_nobody(service, job):
 
 def test_back_off_doubles_to_its_bound():
     settings = ApiSettings(dsn="", token="t", signal_backoff_max=60)
-    seconds = Service(settings, signaller=object()).outbox.backoff.seconds
+    seconds = ProgressService(settings, signaller=object()).outbox.backoff.seconds
     assert 0.25 <= seconds(1) <= 0.5
     assert 2 <= seconds(4) <= 4
     assert 30 <= seconds(10_000) <= 60

@@ -115,7 +115,7 @@ class _Signer(TimestampSigner):
 
 
 class Throttle:
-    """Wrong tokens by address: after `tries` of them within `seconds`, none is looked at until the first is that old.
+    """Counts wrong tokens by address: after `tries` within `seconds`, that address waits until the first is that old.
 
     >>> now = [0.0]
     >>> throttle = Throttle(tries=2, seconds=60, clock=lambda: now[0])
@@ -129,14 +129,14 @@ class Throttle:
         self._failed: OrderedDict[str, deque[float]] = OrderedDict()
 
     def wait(self, address: str) -> int:
-        """Seconds until this address may try again."""
+        """Tell the seconds until this address may try again."""
         failed = self._failed.get(address)
         if failed is None or len(failed) < self._tries:
             return 0
         return max(0, int(failed[0] + self._seconds - self._clock()))
 
     def failed(self, address: str) -> None:
-        """A token was wrong."""
+        """Note a wrong token."""
         self._failed.setdefault(address, deque(maxlen=self._tries)).append(self._clock())
         self._failed.move_to_end(address)
         if len(self._failed) > ADDRESSES_MAX:
