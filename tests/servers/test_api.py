@@ -254,6 +254,25 @@ def test_a_job_s_events_end_with_the_job(service, job):
         assert list(events) == []
 
 
+def test_an_event_is_one_line_whatever_a_source_is_called(service, job):
+    source = "one\u2028two\u0085three"
+    opening(service, job, source=source, total_items=0)
+    with service.stream("GET", f"/jobs/{job}/events") as response:
+        text = b"".join(response.iter_raw()).decode()
+    [name, data, number, *rest] = text.split("\n")
+    assert (name, number, rest) == ("event: job", "id: 2", ["", ""])
+    assert json.loads(data.removeprefix("data: "))["source"] == source
+
+
+def test_a_stream_that_a_client_leaves_is_given_up(service, job):
+    opening(service, job, total_items=3)
+    for path in (f"/jobs/{job}/events", "/events"):
+        with service.stream("GET", path) as response:
+            next(response.iter_lines())
+            assert len(service.events._subscriptions) == 1
+        until(lambda: not service.events._subscriptions)
+
+
 def test_all_events_and_heartbeats(service, job):
     with service.stream("GET", "/events") as response:
         lines = response.iter_lines()
@@ -493,7 +512,8 @@ def test_a_job_without_change_is_stalled_until_it_changes(database, job):
 def test_a_database_that_is_not_there():
     with running(f"postgresql://postgres@127.0.0.1:{free_port()}/none", request_seconds=0.6) as client:
         assert client.get("/healthz").status_code == 200
-        for answer in (client.get("/readyz"), client.get("/jobs"), client.post("/progress", json=report(part(0)))):
+        asked = [client.get(path) for path in ("/readyz", "/jobs", "/jobs/a/events")]
+        for answer in (*asked, client.post("/progress", json=report(part(0)))):
             assert (answer.status_code, int(answer.headers["retry-after"]) > 0) == (503, True)
 
 

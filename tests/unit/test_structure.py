@@ -16,7 +16,8 @@ from lovelace_streams.flows.discovery import find_flow
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "lovelace_streams"
-LOGIC = ("records", "errors", "rows", "formats", "writers", "runtime.offsets", "reporting.rates", "delivery.retry")
+LOGIC = ("records", "errors", "rows", "formats", "writers", "runtime.offsets", "reporting.rates", "delivery.retry",
+         "api.ledger", "api.models")  # fmt: skip
 """Could move to another engine: none of them, nor anything they import, imports Bytewax."""
 ENGINE = {"bytewax"}
 DRIVERS = {"psycopg", "psycopg_pool", "clickhouse_connect", "chdb"}
