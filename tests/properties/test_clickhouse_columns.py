@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from lovelace_streams.rows import UNSET
 from lovelace_streams.writers.clickhouse.native import pack
 from lovelace_streams.writers.clickhouse.types import DOUBTS, INTEGERS, Unfit, parse, taker, whole
+from tests.examples import examples
 
 
 class Colour(StrEnum):
@@ -96,7 +97,7 @@ def same(a: Any, b: Any) -> bool:
 
 
 @pytest.mark.parametrize(("kind", "shown"), PAIRS, ids=str)
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(st.data())
 def test_a_column_at_once_is_never_taken_otherwise(kind: Any, shown: str, data: st.DataObject) -> None:
     values = data.draw(st.lists(VALUES, min_size=1, max_size=4) | ALIKE)
@@ -115,7 +116,7 @@ def test_a_column_at_once_is_never_taken_otherwise(kind: Any, shown: str, data: 
 
 
 @pytest.mark.parametrize(("kind", "shown"), PAIRS, ids=str)
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(st.data())
 def test_a_column_of_good_values_is_taken_at_once(kind: Any, shown: str, data: st.DataObject) -> None:
     element = kind.__args__[0] if kind not in OF_KIND else kind
@@ -129,7 +130,7 @@ def test_a_column_of_good_values_is_taken_at_once(kind: Any, shown: str, data: s
 
 
 @pytest.mark.parametrize(("kind", "shown"), PAIRS, ids=str)
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(st.data())
 def test_a_column_is_packed_as_the_client_does_it(kind: Any, shown: str, data: st.DataObject) -> None:
     take = taker(kind, parse(shown))
