@@ -18,6 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from lovelace_streams.api.ledger import ConflictError, Ledger
 from lovelace_streams.api.models import InputReceived, OpenJob, ProgressRequest, Status
 from lovelace_streams.runtime.ranges import Range, summed
+from tests.examples import examples
 
 JOBS = ("a", "b")
 PIPELINES = ("flow", "shadow")
@@ -367,7 +368,7 @@ def in_short(report):
 
 
 TestLedgers = Ledgers.TestCase
-TestLedgers.settings = settings(max_examples=150, stateful_step_count=60)
+TestLedgers.settings = settings(max_examples=examples(150), stateful_step_count=60)
 
 
 def open_job(ledger, **fields):

@@ -9,6 +9,7 @@ from lovelace_streams.rows import UNSET, Row
 from lovelace_streams.settings import PostgresSettings
 from lovelace_streams.writers import Entry, Refusal, RowOutcome, items_of
 from lovelace_streams.writers.postgres import PostgresWriter
+from tests.examples import examples
 
 BASE = """
 drop table if exists line, head, other cascade;
@@ -154,7 +155,7 @@ def world(database: str):
 
 
 @settings(
-    max_examples=60,
+    max_examples=examples(60),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )

@@ -22,7 +22,10 @@ from lovelace_streams.records import Envelope, Outcome, Record, Settled
 from lovelace_streams.reporting.reporter import Reporter
 from lovelace_streams.settings import KafkaSettings, ProgressSettings, Settings
 from lovelace_streams.sources.kafka import KafkaSource
+from tests.examples import examples
 from tests.servers.service import HEADERS, TOKEN, part, ready, report, running, until
+
+pytestmark = pytest.mark.xdist_group("api")  # one service for all of the file
 
 
 @pytest.fixture(scope="module")
@@ -562,7 +565,7 @@ def test_no_request_breaks_it(service):
     for operation in (each.ok() for each in document.exclude(path_regex="events$").get_all_operations()):
         modes = [operation.as_strategy(generation_mode=mode) for mode in GenerationMode]
 
-        @settings(max_examples=15)
+        @settings(max_examples=examples(15))
         @given(case=st.one_of(modes))
         def probe(case):
             answer = case.call(headers=HEADERS)
