@@ -77,7 +77,10 @@ MAY_USE: Mapping[str, str] = {
 }
 """Package that is not ours → where it may be used: its border."""
 ENGINE = "bytewax"
-ENGINE_FREE = "records errors settings rows formats avro writers observability runtime kafka delivery reporting dead_letters local"
+ENGINE_FREE = (
+    "records errors settings rows formats avro writers observability runtime kafka delivery"
+    " reporting dead_letters local"
+)  # fmt: skip
 """Could move to another engine (law 9): none of their modules, nor anything they import, imports Bytewax."""
 DRIVERS = frozenset({"psycopg", "psycopg_pool", "clickhouse_connect", "chdb"})
 
