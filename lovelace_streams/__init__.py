@@ -1,14 +1,17 @@
 """Bytewax operators for ingestion that can be trusted, in the order in which a record meets them.
 
-kafka_source  1  Kafka → Envelope[bytes]                        source.py
-decode        2  bytes → items, each by itself                  decode.py   (json.py, avro.py)
-normalize     3  items → rows                                   normalize.py (rows.py, mapping.py)
-batch         4  rows → batches of 100                          batch.py
-upsert        5  batches → the database, isolating what it refuses   upsert.py (writers/, resilience.py)
-dead_letter   ✕  any step's failures → one exit                 dead_letter.py
-progress      6  what is durable → reports and commits          progress.py (offsets.py)
-aggregate_progress     its answers → a topic: how far, how fast, until when   aggregate_progress.py (rates.py)
-commit        6  the same for a flow without jobs               progress.py
+kafka_source  1  Kafka → Envelope[bytes]                          sources, kafka, runtime
+decode        2  bytes → items, each by itself                    formats
+normalize     3  items → rows                                     rows
+batch         4  rows → batches of 100
+upsert        5  batches → the database, isolating what it refuses   delivery, writers
+dead_letter   ✕  any step's failures → one exit                   dead_letters
+progress      6  what is durable → reports and commits            reporting, runtime
+aggregate_progress     its answers → a topic: how far, how fast, until when   reporting
+commit        6  the same for a flow without jobs                 reporting
+worker_source 1  the same as kafka_source for a source of one's own   sources
+
+An operator is a module of `operators`; what it does is plain Python in the packages on the right.
 """
 
 from msgspec import UNSET
@@ -32,6 +35,7 @@ from lovelace_streams.rows.row import Row
 from lovelace_streams.runtime.process import show_faults_in_one_line
 from lovelace_streams.settings import BatchPolicy, KafkaSettings, PostgresSettings, ProgressSettings, Settings
 from lovelace_streams.sources.kafka import KafkaSource, kafka_source
+from lovelace_streams.sources.worker_source import WorkerSource, worker_source
 
 __all__ = [
     "UNSET",
@@ -68,6 +72,7 @@ __all__ = [
     "Skip",
     "SkipReason",
     "Source",
+    "WorkerSource",
     "aggregate_progress",
     "batch",
     "commit",
@@ -77,6 +82,7 @@ __all__ = [
     "normalize",
     "progress",
     "upsert",
+    "worker_source",
 ]
 
 show_faults_in_one_line()

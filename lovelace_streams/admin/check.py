@@ -16,12 +16,12 @@ import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicCollection, TopicPartition
 from confluent_kafka.admin import AclOperation, AdminClient, ConfigResource, NewTopic, ResourceType
 
-from lovelace_streams.dead_letters.sender import FINAL, ROOM
-from lovelace_streams.delivery.blocks import ends_of, entries_of
+from lovelace_streams.dead_letters.sender import HEADER_BYTES_MAX, NOT_MAKEABLE
+from lovelace_streams.delivery.blocks import entries_of, outcomes_of
 from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.flows.topology import Route, Topology
 from lovelace_streams.formats.decoder import Ports
-from lovelace_streams.kafka.client import DEPLOYMENT_ERRORS, NOT_LET_IN, common_config
+from lovelace_streams.kafka.client import DEPLOYMENT_ERRORS, LOGIN_REJECTED, common_config
 from lovelace_streams.kafka.headers import record_of
 from lovelace_streams.kafka.topic_ids import REQUEST_SECONDS, TopicIds
 from lovelace_streams.kafka.topic_reader import messages
@@ -223,13 +223,13 @@ class _Check:
 
     def _rehearse(self, writer: Writer, envelopes: list[Envelope[Any]]) -> None:
         trial = self.report.sample
-        entries, spans = entries_of(envelopes)
+        entries, rows_per_item = entries_of(envelopes)
         with _bounded(writer):
             results = dry_run(writer, entries)
         asked = writer.capabilities.can_dry_run
         if not asked:
             self._say(Finding("note", f"{writer.name} can't roll back: rows were held against the columns' types only"))
-        for end in ends_of("upsert", envelopes, spans, results):
+        for end in outcomes_of("upsert", envelopes, rows_per_item, results):
             if isinstance(end, DeadLetter):
                 trial.fail(end)
             else:
@@ -324,7 +324,7 @@ class _Broker:
 
     def _fault(self, error: KafkaException) -> DeploymentFault | DestinationFault:
         code, name = error.args[0].code(), error.args[0].name()
-        if code in DEPLOYMENT_ERRORS | NOT_LET_IN:
+        if code in DEPLOYMENT_ERRORS | LOGIN_REJECTED:
             return DeploymentFault(f"the broker {self.settings.brokers} refuses us: {name}")
         return DestinationFault(name, f"the broker {self.settings.brokers} (KAFKA_BROKERS) does not answer")
 
@@ -370,13 +370,13 @@ class _Broker:
             yield self._makeable(topic, "dead letters have nowhere to go")
             return
         yield from self._allowed(topic, AclOperation.WRITE)
-        wanted = max(self._config(each).get("max.message.bytes", 0) for each in self.source.topics) + ROOM
+        wanted = max(self._config(each).get("max.message.bytes", 0) for each in self.source.topics) + HEADER_BYTES_MAX
         limits = self._config(topic)
         if limits.get("max.message.bytes", wanted) < wanted:
             yield Finding(
                 "note",
                 f"dead-letter topic {topic}: max.message.bytes is {limits['max.message.bytes']}, below {wanted} (the "
-                f"source's largest message and {ROOM} for headers): larger letters go without their value",
+                f"source's largest message and {HEADER_BYTES_MAX} for headers): larger letters go without their value",
             )
         if limits.get("retention.ms", -1) != -1:
             yield Finding(
@@ -390,7 +390,7 @@ class _Broker:
         try:
             described = self.admin.describe_configs([resource])[resource].result(REQUEST_SECONDS)
         except KafkaException as error:
-            if error.args[0].code() in DEPLOYMENT_ERRORS | NOT_LET_IN:
+            if error.args[0].code() in DEPLOYMENT_ERRORS | LOGIN_REJECTED:
                 return {}
             raise
         return {name: int(described[name].value) for name in ("max.message.bytes", "retention.ms")}
@@ -402,7 +402,7 @@ class _Broker:
                 REQUEST_SECONDS
             )
         except KafkaException as error:
-            if error.args[0].code() not in FINAL:
+            if error.args[0].code() not in NOT_MAKEABLE:
                 raise
             state = "note" if topic.endswith(".replay") else "deployment"
             return Finding(state, f"topic {topic} can't be made ({error.args[0].name()}): create it, or {otherwise}")

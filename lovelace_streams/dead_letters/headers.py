@@ -1,31 +1,31 @@
-"""What a dead letter says of itself: the original headers, Kafka Connect's names, and ours."""
+"""The headers of a dead letter: the original ones, Kafka Connect's, and ours."""
 
 from functools import lru_cache
 
 from lovelace_streams.dead_letters.letter import PendingDeadLetter
 from lovelace_streams.records import Reason, Record
 from lovelace_streams.runtime.ranges import failed_items
-from lovelace_streams.sources.kafka import KafkaSource
+from lovelace_streams.runtime.worker import WorkerContext
 
-NAMES_MAX = 32 * 1024
+FAILED_ITEMS_BYTES_MAX = 32 * 1024
 """The longest list of failed items in a header, in bytes; the progress service has all of them."""
-MORE = len(", …100000 more".encode())
+_MORE_BYTES = len(", …100000 more".encode())
 _Headers = tuple[tuple[str, bytes], ...]
 
 
 def letter_headers(
-    letter: PendingDeadLetter, source: KafkaSource, *, truncated: bool = False
+    letter: PendingDeadLetter, context: WorkerContext, *, truncated: bool = False
 ) -> list[tuple[str, bytes | None]]:
-    """The original headers, Kafka Connect's names, and ours (docs/operators/dead_letter.md); no value, no key."""
+    """Make a letter's headers (docs/operators/dead_letter.md); none holds a value or a key of the message."""
     record, first = letter.record, letter.first
     origin = record.origin
     if origin is not None:
         at = f"{origin.topic_id}/{origin.topic}/{origin.partition}/{origin.offset}"
         timestamp = origin.timestamp
     else:
-        at = f"{_topic_id(record, source)}/{record.topic}/{record.partition}/{record.offset}"
+        at = f"{_topic_id(record, context)}/{record.topic}/{record.partition}/{record.offset}"
         timestamp = record.timestamp
-    place, cause, why = _said(record.topic, record.partition, first.step, first.reason, first.detail)
+    place, cause, why = _shared_headers(record.topic, record.partition, first.step, first.reason, first.detail)
     headers = [
         *[each for each in record.headers if each[0] not in NAMES],
         *place,
@@ -33,7 +33,7 @@ def letter_headers(
         *cause,
         ("lovelace-origin", at.encode()),
         ("lovelace-origin-timestamp", b"%d" % timestamp),
-        ("lovelace-failed-items", _names(letter.failures).encode()),
+        ("lovelace-failed-items", failed_items_header(letter.failures).encode()),
         *why,
         ("lovelace-replays", b"%d" % _replays(record)),
     ]
@@ -42,14 +42,16 @@ def letter_headers(
     return headers
 
 
-def _topic_id(record: Record, source: KafkaSource) -> str:
-    held = source.in_flight.current.get(record.assignment)
-    return held.topic_id if held is not None else source.topic_id(record.topic)
+def _topic_id(record: Record, context: WorkerContext) -> str:
+    held = context.in_flight.current.get(record.assignment)
+    return held.topic_id if held is not None else context.topic_id(record.topic)
 
 
 @lru_cache(maxsize=256)
-def _said(topic: str, partition: int, step: str, reason: Reason, detail: str) -> tuple[_Headers, _Headers, _Headers]:
-    """What is the same for many letters: making it anew for each was two thirds of its headers."""
+def _shared_headers(
+    topic: str, partition: int, step: str, reason: Reason, detail: str
+) -> tuple[_Headers, _Headers, _Headers]:
+    """Make what is the same for many letters: making it for each letter was two thirds of the cost of its headers."""
     return (
         (("__connect.errors.topic", topic.encode()), ("__connect.errors.partition", b"%d" % partition)),
         (
@@ -69,10 +71,10 @@ NAMES = frozenset(
     + [f"lovelace-{name}" for name in ("origin", "origin-timestamp", "failed-items", "reason", "detail", "step")]
     + ["lovelace-replays", "lovelace-truncated"]
 )
-"""What a letter says anew, whatever the message's own headers said."""
+"""Headers that a letter sets itself, whatever the message's own headers said."""
 
 
-def _names(failures: dict[int, Reason]) -> str:
+def failed_items_header(failures: dict[int, Reason]) -> str:
     if len(failures) == 1:
         [(item, reason)] = failures.items()
         return f"{item}-{item}:{reason}"
@@ -80,14 +82,14 @@ def _names(failures: dict[int, Reason]) -> str:
     text = ""
     for at, run in enumerate(runs):
         part = f"{', ' if text else ''}{run.first}-{run.last}:{run.reason}"
-        if len(text) + len(part) > NAMES_MAX - MORE:
+        if len(text) + len(part) > FAILED_ITEMS_BYTES_MAX - _MORE_BYTES:
             return f"{text}, …{len(runs) - at} more"
         text += part
     return text
 
 
 def _replays(record: Record) -> int:
-    """Counted by whoever sends a replay; a message of the source's own topics was never replayed."""
+    """How often the message was replayed: the sender of a replay counts; one of the source's own topics never was."""
     if record.origin is None:
         return 0
     text = next((v for name, v in reversed(record.headers) if name == "lovelace-replays"), None) or b"0"

@@ -1,8 +1,25 @@
-"""All that failed of one message, while it waits to be sent."""
+"""All that failed of one message, on its way to the dead-letter topic.
+
+COLLECTING ─ every item of the message has an outcome ─▶ QUEUED ─▶ SENT ─ acknowledged ─▶ settled
+                                                            ▲        │
+                                                            └─ refused, for now
+"""
+
+from enum import Enum
 
 import msgspec
 
 from lovelace_streams.records import DeadLetter, Reason, Record
+
+
+class LetterState(Enum):
+    """Where a letter is on its way."""
+
+    COLLECTING = "collecting"
+    """Other items of its message may still fail."""
+    QUEUED = "queued"
+    SENT = "sent"
+    """The broker has not acknowledged it yet."""
 
 
 class PendingDeadLetter(msgspec.Struct):
@@ -11,6 +28,7 @@ class PendingDeadLetter(msgspec.Struct):
     record: Record
     failures: dict[int, Reason]
     first: DeadLetter
+    state: LetterState = LetterState.COLLECTING
 
     @property
     def items(self) -> int:
@@ -24,5 +42,5 @@ class PendingDeadLetter(msgspec.Struct):
 
     @property
     def complete(self) -> bool:
-        """Whether every other item of the message has come to its end."""
+        """Whether every other item of the message has an outcome."""
         return self.record.succeeded + self.record.skipped + self.items >= self.record.items

@@ -15,34 +15,28 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from enum import StrEnum
 from typing import Any
 
-import httpx
 import msgspec
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
-from confluent_kafka.admin import (
-    AdminClient,
-    AlterConfigOpType,
-    ConfigEntry,
-    ConfigResource,
-    NewTopic,
-    ResourceType,
-)
+from confluent_kafka.admin import AdminClient
 
 from lovelace_streams.dead_letters.reader import Filter, LetterPosition, StoredDeadLetter, replays_of
 from lovelace_streams.errors import DeploymentFault, DestinationFault
+from lovelace_streams.kafka.admin import FORBIDDEN, ensure_topic, max_message_bytes, set_max_message_bytes
 from lovelace_streams.kafka.client import common_config
 from lovelace_streams.kafka.headers import Headers, headers_of
+from lovelace_streams.kafka.topic_ids import REQUEST_SECONDS
 from lovelace_streams.kafka.topic_reader import NoSuchTopic, OffsetRanges, messages, messages_within
+from lovelace_streams.reporting.client import ProgressClient
 from lovelace_streams.runtime.ranges import FailedItems, failed_items
 from lovelace_streams.settings import KafkaSettings, ProgressSettings
 
 MAX_REPLAYS = 3
 CHUNK, CHUNK_BYTES = 1000, 64 * 1024 * 1024
 """Letters that are read and sent together, and their bytes."""
-ASKED = 1000
+FIND_ORIGINS_MAX = 1000
 """Messages that the progress service is asked about at once."""
-ROOM = 1024 * 1024
+HEADER_BYTES_MAX = 1024 * 1024
 """What naming each failed item of a message may add to a letter's headers."""
-SECONDS = 15.0
 DELIVERY_SECONDS = 30.0
 OF_THE_LETTER = (
     "lovelace-reason",
@@ -106,10 +100,9 @@ class FailedItemIndex:
         settings.check()
         known: dict[FailedAt, dict[int, tuple[str, bool]]] = {}
         wanted = list(dict.fromkeys(places))
-        headers = {"authorization": f"Bearer {settings.token}"}
-        with httpx.Client(headers=headers, timeout=settings.timeout, trust_env=False) as client:
-            for at in range(0, len(wanted), ASKED):
-                for failure in _find(client, settings, pipeline, wanted[at : at + ASKED]):
+        with ProgressClient(settings) as client:
+            for start in range(0, len(wanted), FIND_ORIGINS_MAX):
+                for failure in _find(client, pipeline, wanted[start : start + FIND_ORIGINS_MAX]):
                     items = known.setdefault((failure.topic_id, failure.partition, failure.offset), {})
                     items.update(failure.items())
         return cls(known)
@@ -132,21 +125,17 @@ class Failure(msgspec.Struct):
             yield item, (self.reason, any(first <= item <= last for first, last in self.resolved))
 
 
-def _find(client: httpx.Client, settings: ProgressSettings, pipeline: str, places: Sequence[FailedAt]) -> list[Failure]:
-    where = f"the progress service {settings.url}"
+def _find(client: ProgressClient, pipeline: str, places: Sequence[FailedAt]) -> list[Failure]:
     origins = [dict(zip(("topic_id", "partition", "offset"), place, strict=True)) for place in places]
+    body = msgspec.json.encode({"pipeline": pipeline, "origins": origins})
+    answer = client.request("POST", "/failures/find", body=body)
     try:
-        answer = client.post(
-            f"{str(settings.url).rstrip('/')}/failures/find", json={"pipeline": pipeline, "origins": origins}
-        )
-    except httpx.HTTPError as error:
-        raise DestinationFault("08006", f"{where}: {type(error).__name__}") from None
-    if answer.status_code >= 500:  # noqa: PLR2004 - HTTP's server errors
-        raise DestinationFault(str(answer.status_code), where)
-    try:
-        return msgspec.convert(answer.raise_for_status().json()["failures"], list[Failure])
-    except (httpx.HTTPStatusError, ValueError, KeyError, TypeError):
-        raise DeploymentFault(f"{where} answers {answer.status_code} when asked for failed items") from None
+        if answer.is_success:
+            return msgspec.convert(answer.json()["failures"], list[Failure])
+    except (ValueError, KeyError, TypeError):
+        pass
+    text = f"the progress service {client.url} answers {answer.status} when asked for failed items"
+    raise DeploymentFault(f"{text}: {answer.detail or 'is it the progress service?'}")
 
 
 def plan_replay(
@@ -380,54 +369,23 @@ def _chunks(choices: Sequence[ReplayDecision]) -> Iterator[list[ReplayDecision]]
 
 
 def make_topic(settings: KafkaSettings, name: str, like: str) -> None:
-    """See to it that the topic is there and takes what the other one holds.
+    """Make sure that a topic is there and takes what another one holds.
 
-    Raises `DeploymentFault` where it can't be made, `DestinationFault` where the broker goes away. That it may not be
+    Raises `DeploymentFault` where it can't be made, `DestinationFault` where the broker is away. That it may not be
     widened shows when a letter is too large for it.
     """
     admin = AdminClient(common_config(settings) | {"log_level": 0})
     try:
-        room = _largest(admin, like) + ROOM
-        if name not in admin.list_topics(timeout=SECONDS).topics:
-            _create(admin, name, room)
-        elif _largest(admin, name) < room - ROOM:
-            _widen(admin, name, room)
+        largest = max_message_bytes(admin, like)
+        if name not in admin.list_topics(timeout=REQUEST_SECONDS).topics:
+            ensure_topic(admin, name, {"max.message.bytes": str(largest + HEADER_BYTES_MAX)})
+        elif max_message_bytes(admin, name) < largest:
+            set_max_message_bytes(admin, name, largest + HEADER_BYTES_MAX)
     except KafkaException as error:
-        raise DestinationFault(
-            error.args[0].name(), f"the broker {settings.brokers} (KAFKA_BROKERS) does not answer"
-        ) from None
-
-
-def _create(admin: AdminClient, name: str, room: int) -> None:
-    made = admin.create_topics([NewTopic(name, num_partitions=1, config={"max.message.bytes": str(room)})])
-    try:
-        made[name].result(SECONDS)
-    except KafkaException as error:
-        code = error.args[0].code()
-        if code in {KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED}:
+        if error.args[0].code() in FORBIDDEN:
             raise DeploymentFault(
                 f"the topic {name!r} is not there and we may not make it ({error.args[0].name()}): "
                 f"create it, and start the workers again, which read it"
             ) from None
-        if code != KafkaError.TOPIC_ALREADY_EXISTS:
-            raise
-
-
-def _largest(admin: AdminClient, topic: str) -> int:
-    resource = ConfigResource(ResourceType.TOPIC, topic)
-    try:
-        return int(admin.describe_configs([resource])[resource].result(SECONDS)["max.message.bytes"].value)
-    except KafkaException as error:
-        if error.args[0].code() != KafkaError.TOPIC_AUTHORIZATION_FAILED:
-            raise
-        return 1_048_588  # not allowed to ask: the broker's default
-
-
-def _widen(admin: AdminClient, topic: str, room: int) -> None:
-    entry = ConfigEntry("max.message.bytes", str(room), incremental_operation=AlterConfigOpType.SET)
-    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
-    try:
-        admin.incremental_alter_configs([resource])[resource].result(SECONDS)
-    except KafkaException as error:
-        if error.args[0].code() != KafkaError.TOPIC_AUTHORIZATION_FAILED:
-            raise
+        text = f"the broker {settings.brokers} (KAFKA_BROKERS) does not answer"
+        raise DestinationFault(error.args[0].name(), text) from None

@@ -1,313 +1,298 @@
-"""Writes blocks to a destination: one background thread, one call at a time.
+"""Writes batches to a destination, block by block; waits while it is away, and leaves a large block to a thread.
 
-The batches of a window go in blocks, a transaction each. While one is being written, in a background thread, the next
-one is made ready in this. A window's last block, where it is a large one, is still being written when the call returns,
-so that the next window is read and decoded meanwhile: it is finished by the next call or, where none comes, by what the
-source serves, so a silent topic leaves nothing behind; a partition is given up only after it.
+Theory of this file. The batches of a window become blocks, a transaction each. While the background thread writes one,
+this thread prepares the next. The window's last block, if it is large, is still being written when the call returns, so
+that the next window is read and decoded meanwhile. The next call finishes it, or the worker's `serve` does where none
+comes: a silent topic leaves nothing behind. While the worker is behind, rows wait in the buffer until a block is full.
+
+What became of a block leaves by one of three doors: the answer of `write` (the step's ports), `serve` (settled at the
+context; letters by `add_dead_letters`), and `revoke` (settled before the partition is given up).
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
 import structlog
 
-from lovelace_streams.delivery.blocks import Block, BlockBuffer, ends_of, entries_of
+from lovelace_streams.delivery.background import BackgroundThread
+from lovelace_streams.delivery.blocks import Block, BlockBuffer, BlockState, TimedResults, entries_of
 from lovelace_streams.delivery.retry import BlockRetry, Breaker
 from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.observability import metrics, tracing
 from lovelace_streams.records import Batch, DeadLetter, Settled
-from lovelace_streams.sources.kafka import KafkaSource
+from lovelace_streams.runtime.service import Service
+from lovelace_streams.runtime.worker import WorkerContext
 from lovelace_streams.writers import Entry, RowResult, Writer, check_capabilities
 
 log = structlog.get_logger(__name__)
 
-
-T = TypeVar("T")
-"""What a call of the writer answers."""
-GATHER_SECONDS = 0.25
-"""How long rows may wait for a block to fill while the source is behind, and no other step waits for somebody."""
-ASIDE_SECONDS = 5.0
-"""How long a block that was put aside waits for a neighbour before it is tried again."""
-NEIGHBOURS = 10
-"""So many items of the next block may serve as the neighbour that can still be written."""
-LARGE = 100
-"""Items of a block that is not waited for at once: fewer are there before anything could be read meanwhile."""
-QUICK = 0.5
-"""Seconds that a call may take before the consumer is kept alive meanwhile: most calls end within milliseconds."""
+BUFFER_SECONDS = 0.25
+"""How long rows may wait for a block to fill while the worker is behind and no other step waits."""
+PARKED_SECONDS = 5.0
+"""How long a parked block waits for another row before it is tried again."""
+PROBE_ROWS = 10
+"""How many items of the next block may serve to test the destination with."""
+BACKGROUND_ROWS_MIN = 100
+"""Items of a block that is left to the thread: a smaller one is written before anything could be read meanwhile."""
+_GAUGE = {Breaker.CLOSED: 0, Breaker.HALF_OPEN: 1, Breaker.OPEN: 2}
 
 
-class PendingWrite(NamedTuple):
-    """A block that is being written while the next window is read."""
+class BlockWriter(Service):
+    """Writes a step's batches with one writer, one call at a time."""
 
-    block: Block
-    flight: Future[tuple[list[RowResult], float]]
-    since: float
-
-
-class BlockWriter:
-    """Carries batches to a writer: one background thread, one call at a time."""
-
-    def __init__(self, step: str, writer: Writer, source: KafkaSource) -> None:
+    def __init__(self, step: str, writer: Writer, context: WorkerContext) -> None:
         self._step = step
         self.writer = writer
-        self._source = source
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=step)
-        self._flight: Future[Any] | None = None
-        self._open = False
-        self._gathering = BlockBuffer(writer.capabilities.block_rows)
-        self._aside: list[Batch[Any]] = []
-        self._aside_until = 0.0
-        self._span = tracing.OFF
+        self._context = context
+        self._thread = BackgroundThread(step, lambda: self.writer, context)
+        self._connected = False
+        self._buffer = BlockBuffer(writer.capabilities.block_rows)
+        self._blocks: list[Block] = []
+        """Blocks that are `WRITING` or `PARKED` between two calls."""
+        self._parked_until = 0.0
         self._block: Block | None = None
-        self._next: Batch[Any] | None = None
-        self._ahead: Block | None = None
-        self._begun: PendingWrite | None = None
-        self._patience = BlockRetry(self._call, self._probe, self._wait, on_fault=self._on_fault)
+        """The block that a call is about, and the one that can be prepared meanwhile."""
+        self._next: Block | None = None
+        self._span = tracing.OFF
+        self._retry = BlockRetry(self._call, self._probe, self._wait, on_fault=self._on_fault)
 
     def write(self, batches: list[Batch[Any]]) -> list[Settled | DeadLetter]:
-        """What became of the rows of these batches; batches that had to be given up are left out (and read again).
+        """Write batches; what became of their rows and of earlier ones. What has to be given up is left out.
 
         A block that may hold a harmful row is parked while there is no other row to test the destination with. It is
-        tried again before the next block, or after five seconds if nothing is read.
+        tried again before the next block, or after five seconds if nothing is read. What is left out is read again.
         """
-        ends: list[Settled | DeadLetter] = []
-        self._source.reached += sum(len(batch.envelopes) for batch in batches)
+        outcomes: list[Settled | DeadLetter] = []
+        self._context.items_at_writer += sum(len(batch.envelopes) for batch in batches)
         for batch in batches:
-            metrics.BATCHES.labels(self._source.pipeline, batch.reason).inc()
+            metrics.BATCHES.labels(self._context.pipeline, batch.reason).inc()
         due = self._due(batches)
-        begun = [self._begun.block.batch] if self._begun is not None and (due or not batches) else []
-        blocks = [*begun, *self._aside, *due]
-        self._aside = []
-        for at, batch in enumerate(blocks):
-            if self._source.fault or (due and batch is due[-1] and self._begin(batch)):
+        queue = [*(self._in_state(BlockState.WRITING) if due or not batches else []), *self._parked(), *due]
+        self._blocks = [block for block in self._blocks if block not in queue]
+        for index, block in enumerate(queue):
+            if self._context.fault:
+                self._blocks += [left for left in queue[index:] if left.state is BlockState.WRITING]
                 break
-            self._next = blocks[at + 1] if at + 1 < len(blocks) else None
-            others = entries_of(self._next.envelopes[:NEIGHBOURS])[0] if self._next is not None else ()
-            try:
-                with tracing.step("write", batch.envelopes[0].record, items=len(batch.envelopes)) as self._span:
-                    done = self._write(batch, others)
-            except DeploymentFault as fault:
-                self._source.note(fault)
+            if due and block is due[-1] and self._write_in_background(block):
                 break
+            done = self._write(block, queue[index + 1] if index + 1 < len(queue) else None)
             if done is None:
                 break
-            ends += done
-        metrics.BREAKER.labels(self._source.pipeline).set(_GAUGE[self._patience.breaker])
-        return ends
+            outcomes += done
+        metrics.BREAKER.labels(self._context.pipeline).set(_GAUGE[self._retry.breaker])
+        return outcomes
 
-    def _due(self, batches: Iterable[Batch[Any]]) -> list[Batch[Any]]:
-        """Blocks to be written now: while the source is behind only full ones, else all that there is."""
-        full = self._gathering.add(batches)
-        return full if self._may_wait() else full + self._gathering.take()
+    def _due(self, batches: Iterable[Batch[Any]]) -> list[Block]:
+        """Blocks to be written now: only full ones while rows may wait, else all that there is."""
+        full = self._buffer.add(batches)
+        return full if self._may_buffer() else full + self._buffer.take()
 
-    def _may_wait(self) -> bool:
-        """Whether rows may wait for a block to fill: more is there already, and nothing is wrong."""
-        soon = self._source.behind and time.monotonic() < self._gathering.since + GATHER_SECONDS
-        return soon and self._sound()
+    def _may_buffer(self) -> bool:
+        """Whether rows may wait for a block to fill: more has arrived already, and nothing is wrong."""
+        in_time = time.monotonic() < self._buffer.since + BUFFER_SECONDS
+        return self._context.behind and in_time and self._is_healthy()
 
-    def _sound(self) -> bool:
-        return self._open and not self._aside and not self._source.ending and self._patience.breaker is Breaker.CLOSED
+    def _is_healthy(self) -> bool:
+        quiet = not self._parked() and not self._context.ending
+        return self._connected and quiet and self._retry.breaker is Breaker.CLOSED
 
-    def _write(self, batch: Batch[Any], others: Sequence[Entry]) -> list[Settled | DeadLetter] | None:
-        """One batch, without what belongs to an ended assignment; None where the worker ends before it is done."""
+    def _in_state(self, state: BlockState) -> list[Block]:
+        return [block for block in self._blocks if block.state is state]
+
+    def _parked(self) -> list[Block]:
+        return self._in_state(BlockState.PARKED)
+
+    # -- one block ------------------------------------------------------------------------------------------------
+
+    def _write(self, block: Block, following: Block | None) -> list[Settled | DeadLetter] | None:
+        """Write a block for as long as it takes; None if the worker ends before it is written."""
+        self._block, self._next = block, following
+        try:
+            with tracing.step("write", block.batch.envelopes[0].record, items=len(block)) as self._span:
+                return self._write_current(block, entries_of(following.envelopes[:PROBE_ROWS])[0] if following else ())
+        except DeploymentFault as fault:
+            self._context.note(fault)
+            return None
+
+    def _write_current(self, block: Block, probe_rows: Sequence[Entry]) -> list[Settled | DeadLetter] | None:
+        """Write those items of a block whose assignments have not ended; begin again when one ends meanwhile."""
         while True:
-            block = self._block = self._ready(batch)
+            self._prepare(block)
             if not block.entries:
                 return []
-            metrics.BATCH_ROWS.labels(self._source.pipeline).observe(len(block.entries))
-            results = self._patience.write(block.entries, others)
+            metrics.BATCH_ROWS.labels(self._context.pipeline).observe(len(block.entries))
+            results = self._retry.write(block.entries, probe_rows)
             if results is not None:
-                ends = ends_of(self._step, block.envelopes, block.spans, results)
-                if refused := sum(isinstance(end, DeadLetter) for end in ends):
-                    metrics.ISOLATIONS.labels(self._source.pipeline).inc()
-                self._span.set(rows=len(block.entries), refused=refused)
-                return ends
-            if self._source.ending:
+                return self._outcomes(block, results)
+            if self._context.ending:
                 return None
-            if self._patience.inconclusive:
-                self._aside.append(batch)
-                self._aside_until = time.monotonic() + ASIDE_SECONDS
+            if self._retry.inconclusive:
+                self._park(block)
                 return []
 
-    def _begin(self, batch: Batch[Any]) -> bool:
-        """Begin to write a large block and leave it; False where it has to be waited for."""
-        if not self._sound() or len(batch.envelopes) < LARGE:
+    def _outcomes(self, block: Block, results: Sequence[RowResult]) -> list[Settled | DeadLetter]:
+        outcomes = block.outcomes(self._step, results)
+        if refused := sum(isinstance(outcome, DeadLetter) for outcome in outcomes):
+            metrics.ISOLATIONS.labels(self._context.pipeline).inc()
+        self._span.set(rows=len(block.entries), refused=refused)
+        return outcomes
+
+    def _park(self, block: Block) -> None:
+        block.state = BlockState.PARKED
+        self._blocks.append(block)
+        self._parked_until = time.monotonic() + PARKED_SECONDS
+
+    def _write_in_background(self, block: Block) -> bool:
+        """Leave a large block to the thread; False if it has to be waited for."""
+        if not self._is_healthy() or len(block) < BACKGROUND_ROWS_MIN:
             return False
-        block = self._ready(batch)
-        if block.entries:
-            self._begun = PendingWrite(block, self._thread.submit(self._clocked, block.entries), time.monotonic())
+        self._prepare(block)
+        if entries := block.entries:
+            block.call = self._thread.start(lambda: self._timed_write(entries))
+            block.state = BlockState.WRITING
+            self._blocks.append(block)
         return True
 
-    def _ready(self, batch: Batch[Any]) -> Block:
-        """The block of a batch: the one that was begun or made ahead, unless an assignment has ended since."""
-        ahead, self._ahead = self._ahead, None
-        current = self._source.in_flight.current
-        for made in (self._begun.block if self._begun is not None else None, ahead):
-            if made is not None and made.batch is batch and made.is_current(current):
-                return made
-        if self._begun is not None and self._begun.block.batch is batch:
-            self._forsake(self._begun)
-        return Block(batch, current, self.writer)
+    def _prepare(self, block: Block) -> None:
+        """Make a block's entries; if an assignment has ended since it was begun, without the items of that."""
+        current = self._context.in_flight.current
+        if block.call is not None and not block.is_current(current):
+            self._discard(block)
+        if block.call is None:
+            block.prepare(current, self.writer)
 
-    def _forsake(self, begun: PendingWrite) -> None:
-        """Wait for a block of which not all is ours any more; what still is will be written again."""
-        self._begun = None
+    def _discard(self, block: Block) -> None:
+        """Wait for a write whose results count for nothing: what is still ours of the block is written again."""
+        call, block.call = block.call, None
+        assert call is not None
         try:
-            self._landed(begun.flight, begun.since)
+            self._thread.finish(call)
         except DestinationFault:
-            self._open = False
+            self._connected = False
         except DeploymentFault:  # it may concern rows of an ended assignment; rows that are still ours raise it again
             pass
 
-    def _make_ahead(self) -> None:
-        """Make the next block ready, once, while this one is being written."""
-        if self._next is not None:
-            self._ahead, self._next = Block(self._next, self._source.in_flight.current, self.writer), None
+    def _prepare_next(self) -> None:
+        """Prepare the next block while this one is being written."""
+        following, self._next = self._next, None
+        if following is not None and following.call is None:
+            following.prepare(self._context.in_flight.current, self.writer)
 
-    # -- what the source serves -----------------------------------------------------------------------------------
+    # -- the doors beside the stream ------------------------------------------------------------------------------
 
-    def serve(self, *, idle: bool, between: bool) -> None:  # noqa: ARG002
-        """Connect and compare the table once, before anything is read; finish what was begun or put aside."""
-        if not between:
+    def serve(self, *, idle: bool, between_windows: bool) -> None:  # noqa: ARG002
+        """Connect and compare the table before anything is read; finish what is written, buffered or parked."""
+        if not between_windows:
             return
-        late = self._gathering and not self._may_wait()
-        if late or self._is_through() or (self._aside and time.monotonic() >= self._aside_until):
-            self._end(self.write([]))
-        if self._open or self._source.ending:
+        overdue = bool(self._buffer) and not self._may_buffer()
+        parked = bool(self._parked()) and time.monotonic() >= self._parked_until
+        if overdue or parked or self._is_finished():
+            self._settle(self.write([]))
+        if self._connected or self._context.ending:
             return
         try:
             self._call(())
         except DestinationFault as fault:
             log.warning("waiting for the destination", destination=self.writer.name, fault=str(fault))
         except DeploymentFault as fault:
-            self._source.note(fault)
+            self._context.note(fault)
 
-    def _is_through(self) -> bool:
-        """Whether the block that was begun has come to its end, or should have."""
-        if self._begun is None:
-            return False
-        return self._begun.flight.done() or time.monotonic() > self._begun.since + self.writer.deadline
+    def _is_finished(self) -> bool:
+        """Whether the block that the thread writes is written, or should be by now."""
+        calls = [block.call for block in self._in_state(BlockState.WRITING) if block.call is not None]
+        return any(call.is_done() or call.is_overdue(self.writer.deadline) for call in calls)
 
-    def _end(self, ends: Iterable[Settled | DeadLetter]) -> None:
-        """Hand on what did not end within a call."""
+    def _settle(self, outcomes: Iterable[Settled | DeadLetter]) -> None:
+        """Hand on outcomes that no call of the step can answer."""
         letters = []
-        for end in ends:
-            if isinstance(end, Settled):
-                self._source.settle(end)
+        for outcome in outcomes:
+            if isinstance(outcome, Settled):
+                self._context.settle(outcome)
             else:
-                letters.append(end)
-        self._source.failed(letters)
+                letters.append(outcome)
+        self._context.add_dead_letters(letters)
 
     def unfinished(self) -> bool:
-        """Whether a block is being written, or gathered."""
-        return self._begun is not None or bool(self._gathering)
+        """Whether a block is being written, or buffered."""
+        return bool(self._in_state(BlockState.WRITING)) or bool(self._buffer)
 
     def revoke(self, seconds: float) -> None:
-        """Wait for the transaction in flight; past the bound shut its connection.
+        """Wait for the transaction in flight; shut its connection if that takes longer.
 
-        What it came to is settled before the partition goes; where it failed, whoever owns its records writes them.
+        Its outcome is settled before the partition is given up. Where it failed, the next owner writes the rows.
         """
-        flight = self._flight or (self._begun.flight if self._begun is not None else None)
-        if flight is not None and wait([flight], seconds).not_done:
-            self.writer.abort()
-            wait([flight], 1.0)
-        if self._flight is None and self._begun is not None and self._begun.flight.done():
+        writing = next(iter(self._in_state(BlockState.WRITING)), None)
+        call = self._thread.waited_for or (writing.call if writing is not None else None)
+        if call is not None and not call.wait(seconds):
+            self._thread.abort(call)
+        if self._thread.waited_for is None and writing is not None and writing.call is not None:
+            if not writing.call.is_done():
+                return
             with suppress(DestinationFault, DeploymentFault):
-                results, _ = self._begun.flight.result()
-                block, self._begun = self._begun.block, None
-                self._end(ends_of(self._step, block.envelopes, block.spans, results))
-
-    def full(self) -> bool:
-        """Nothing piles up here."""
-        return False
+                results, _ = writing.call.result()
+                self._blocks.remove(writing)
+                self._settle(writing.outcomes(self._step, results))
 
     def close(self) -> None:
-        """Let go of the connection, of which nobody makes use any more."""
-        if self._begun is not None and not self._begun.flight.done():
-            self.writer.abort()
-            wait([self._begun.flight], 1.0)
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        """Let go of the connection: nothing uses it any more."""
+        for block in self._in_state(BlockState.WRITING):
+            if block.call is not None and not block.call.is_done():
+                self._thread.abort(block.call)
+        self._thread.close()
         self.writer.close()
 
-    # -- one call ------------------------------------------------------------------------------------------------
+    # -- what the retry calls -------------------------------------------------------------------------------------
 
     def _call(self, entries: Sequence[Entry]) -> list[RowResult]:
-        """Write a block under the client's own deadline, connecting first where there is no connection."""
+        """Write entries under the client's own deadline, connecting first where there is no connection."""
         self._connect()
         if not entries:
             return []
-        begun, self._begun = self._begun, None
         try:
-            if begun is not None and begun.block.entries is entries:
-                results, seconds = self._landed(begun.flight, begun.since, self._make_ahead)
-            else:
-                results, seconds = self._timed(lambda: self._clocked(entries), self._make_ahead)
+            results, seconds = self._results(entries)
         except DestinationFault:
-            self._open = False  # whatever it was, the next try begins with a connection that answers
+            self._connected = False  # whatever it was, the next try begins with a connection that answers
             raise
-        metrics.WRITE_SECONDS.labels(self._source.pipeline).observe(seconds)
+        metrics.WRITE_SECONDS.labels(self._context.pipeline).observe(seconds)
         return results
 
-    def _clocked(self, entries: Sequence[Entry]) -> tuple[list[RowResult], float]:
+    def _results(self, entries: Sequence[Entry]) -> TimedResults:
+        """The results of the write that the thread was left with, if it is of these entries; else of a new one."""
+        block = self._block
+        if block is not None and block.call is not None and block.entries is entries:
+            call, block.call, block.state = block.call, None, BlockState.PREPARED
+            return self._thread.finish(call, self._prepare_next)
+        return self._thread.run(lambda: self._timed_write(entries), self._prepare_next)
+
+    def _timed_write(self, entries: Sequence[Entry]) -> TimedResults:
         began = time.perf_counter()
         return self.writer.write(entries), time.perf_counter() - began
 
     def _connect(self) -> None:
-        if not self._open:
+        if not self._connected:
             check_capabilities(self.writer)
-            self._timed(self.writer.open)
-            self._gathering.rows = self.writer.capabilities.block_rows  # which the real table may decide
-            self._open = True
+            self._thread.run(self.writer.open)
+            self._buffer.rows_max = self.writer.capabilities.block_rows  # which the real table may decide
+            self._connected = True
 
-    def _probe(self, others: Sequence[Entry]) -> bool | None:
+    def _probe(self, probe_rows: Sequence[Entry]) -> bool | None:
         try:
             self._connect()
-            return self._timed(lambda: self.writer.probe(others))
+            return self._thread.run(lambda: self.writer.probe(probe_rows))
         except DestinationFault:
-            self._open = False
+            self._connected = False
             return False
-
-    def _timed(self, function: Callable[[], T], meanwhile: Callable[[], None] | None = None) -> T:
-        """Run in the background thread, under the client's own deadline."""
-        return self._landed(self._thread.submit(function), time.monotonic(), meanwhile)
-
-    def _landed(self, flight: Future[T], since: float, meanwhile: Callable[[], None] | None = None) -> T:
-        """Wait for a call; past the deadline (or the end of a drain) the connection is shut under it."""
-        self._flight = flight
-        end = since + self.writer.deadline
-        try:
-            if meanwhile is not None:
-                meanwhile()
-            if not wait([flight], QUICK).not_done:
-                return flight.result()
-            while wait([flight], 0.01).not_done:
-                if time.monotonic() > end or self._source.drain_left <= 0:
-                    self.writer.abort()
-                    if wait([flight], 1.0).not_done:
-                        self._thread.shutdown(wait=False)
-                        self._thread = ThreadPoolExecutor(1, thread_name_prefix=self._step)
-                        raise DestinationFault("timeout", f"{self.writer.name}: no answer, and none to shutting it")
-                    raise DestinationFault("timeout", f"{self.writer.name}: no answer in {self.writer.deadline:g} s")
-                if not self._source.keep_alive(0.1):
-                    wait([flight], 0.1)
-            return flight.result()
-        finally:
-            self._flight = None
 
     def _wait(self, seconds: float) -> bool:
-        if self._patience.inconclusive:
+        if self._retry.inconclusive:
             return False
         envelopes = self._block.envelopes if self._block is not None else ()
-        return self._source.keep_alive(seconds, [e.record for e in envelopes])
+        return self._context.keep_alive(seconds, [e.record for e in envelopes])
 
     def _on_fault(self, fault: DestinationFault, failures: int) -> None:
         self._span.event("fault", code=fault.code)
-        metrics.RETRIES.labels(self._source.pipeline, self._step, fault.code).inc()
-        metrics.BREAKER.labels(self._source.pipeline).set(_GAUGE[Breaker.OPEN])
+        metrics.RETRIES.labels(self._context.pipeline, self._step, fault.code).inc()
+        metrics.BREAKER.labels(self._context.pipeline).set(_GAUGE[Breaker.OPEN])
         log.warning("waiting for the destination", destination=self.writer.name, fault=str(fault), failures=failures)
-
-
-_GAUGE = {Breaker.CLOSED: 0, Breaker.HALF_OPEN: 1, Breaker.OPEN: 2}

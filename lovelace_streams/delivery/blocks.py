@@ -1,127 +1,170 @@
-"""Batches as blocks of entries, and the results of entries as outcomes of items."""
+"""Batches as blocks, a transaction each; and the results of a block's rows as outcomes of its items.
+
+batches ─ BlockBuffer ─▶ WAITING ─ prepare ─▶ PREPARED ─ start ─▶ WRITING ─▶ finished
+                            ▲                     │
+                            └─ PARKED ◀───────────┘  no other row can tell an outage from a harmful row
+"""
 
 import time
 from collections.abc import Container, Iterable, Iterator, Sequence
+from enum import Enum
 from typing import Any
 
+from lovelace_streams.delivery.background import BackgroundCall
 from lovelace_streams.records import Batch, DeadLetter, Envelope, Outcome, Settled, SkipReason
 from lovelace_streams.writers import Entry, Refusal, RowOutcome, RowResult, SupportsEncode, Writer, sequence_of
 
-BLOCK_BYTES = 64 * 1024 * 1024
+BLOCK_BYTES_MAX = 64 * 1024 * 1024
 """Of the messages' values in a block of several batches: a parameter of Postgres holds less than a GiB."""
+
+TimedResults = tuple[list[RowResult], float]
+"""What a write answers: a result for each entry, and the seconds that it took."""
+
+
+class BlockState(Enum):
+    """Where a block is on its way."""
+
+    WAITING = "waiting"
+    """Its batches are cut off; nothing is worked out yet."""
+    PREPARED = "prepared"
+    """Its entries are made, and encoded if the writer can do that ahead."""
+    WRITING = "writing"
+    """The background thread writes it."""
+    PARKED = "parked"
+    """It may hold a harmful row, and no other row was there to test the destination with."""
 
 
 class Block:
-    """What a batch comes to when it is written: its items that are still ours, with their rows."""
+    """Items that are written in one transaction, with their rows once it is prepared."""
 
-    __slots__ = ("batch", "entries", "envelopes", "spans")
+    __slots__ = ("batch", "call", "entries", "envelopes", "rows_per_item", "state")
 
-    def __init__(self, batch: Batch[Any], current: Container[int], writer: Writer) -> None:
+    def __init__(self, batch: Batch[Any]) -> None:
         self.batch = batch
+        self.state = BlockState.WAITING
         self.envelopes = batch.envelopes
+        self.entries: Sequence[Entry] = ()
+        self.rows_per_item: list[int] = []
+        self.call: BackgroundCall[TimedResults] | None = None
+        """The write under way, of a block that is `WRITING`."""
+
+    def __len__(self) -> int:
+        return len(self.batch.envelopes)
+
+    def prepare(self, current: Container[int], writer: Writer) -> None:
+        """Make the entries of the items whose assignment has not ended; does nothing if that is done and still true."""
+        if self.entries and self.is_current(current):
+            return
+        self.envelopes = self.batch.envelopes
         if not self.is_current(current):
-            self.envelopes = [e for e in batch.envelopes if e.record.assignment in current]
-        entries, self.spans = entries_of(self.envelopes)
-        self.entries: Sequence[Entry] = writer.encode(entries) if isinstance(writer, SupportsEncode) else entries
+            self.envelopes = [e for e in self.batch.envelopes if e.record.assignment in current]
+        entries, self.rows_per_item = entries_of(self.envelopes)
+        self.entries = writer.encode(entries) if isinstance(writer, SupportsEncode) else entries
+        self.state = BlockState.PREPARED
 
     def is_current(self, current: Container[int]) -> bool:
-        """Whether all of it is still ours."""
+        """Whether no assignment of its items has ended."""
         return all(number in current for number in {e.record.assignment for e in self.envelopes})
+
+    def outcomes(self, step: str, results: Sequence[RowResult]) -> list[Settled | DeadLetter]:
+        """What became of its items, from a result for each of its entries."""
+        return outcomes_of(step, self.envelopes, self.rows_per_item, results)
 
 
 class BlockBuffer:
-    """Consecutive batches as blocks of up to so many items and `BLOCK_BYTES`.
+    """Joins consecutive batches into blocks of up to so many items and `BLOCK_BYTES_MAX`.
 
     >>> from lovelace_streams.records import Record
     >>> batch = Batch([Envelope(Record("t", 0, 0, 0, 1, None, b"", [], -1, items=1), 0, None)] * 2, "rows", 0)
-    >>> gathering = BlockBuffer(5)
-    >>> full, rest = gathering.add([batch, batch, batch]), gathering.take()
-    >>> [len(block.envelopes) for block in full], [len(block.envelopes) for block in rest], gathering.take()
+    >>> buffer = BlockBuffer(5)
+    >>> full, rest = buffer.add([batch, batch, batch]), buffer.take()
+    >>> [len(block) for block in full], [len(block) for block in rest], buffer.take()
     ([4], [2], [])
     """
 
-    def __init__(self, rows: int) -> None:
-        self.rows = rows
-        self._block: Batch[Any] | None = None
+    def __init__(self, rows_max: int) -> None:
+        self.rows_max = rows_max
+        self._batch: Batch[Any] | None = None
         self.since = 0.0
-        """When what waits began to wait."""
+        """When what is buffered began to wait."""
 
     def __bool__(self) -> bool:
-        return self._block is not None
+        return self._batch is not None
 
-    def add(self, batches: Iterable[Batch[Any]]) -> list[Batch[Any]]:
-        """The blocks that are full now; the last one waits for more."""
-        full: list[Batch[Any]] = []
+    def add(self, batches: Iterable[Batch[Any]]) -> list[Block]:
+        """Take batches; give the blocks that are full now. The last one waits for more."""
+        full: list[Block] = []
         for batch in batches:
-            block = self._block
-            if block is not None and (
-                len(block.envelopes) + len(batch.envelopes) > self.rows or block.size + batch.size > BLOCK_BYTES
-            ):
+            if self._batch is not None and not self._has_room_for(self._batch, batch):
                 full += self.take()
-            if self._block is None:  # a list of the block's own: it grows, and the batch stays as it is
-                self._block = Batch(list(batch.envelopes), batch.reason, batch.size)
+            if self._batch is None:  # a list of the block's own: it grows, and the batch stays as it is
+                self._batch = Batch(list(batch.envelopes), batch.reason, batch.size)
                 self.since = time.monotonic()
             else:
-                self._block.envelopes.extend(batch.envelopes)
-                self._block.reason = batch.reason
-                self._block.size += batch.size
-            if len(self._block.envelopes) >= self.rows:
+                self._batch.envelopes.extend(batch.envelopes)
+                self._batch.reason = batch.reason
+                self._batch.size += batch.size
+            if len(self._batch.envelopes) >= self.rows_max:
                 full += self.take()
         return full
 
-    def take(self) -> list[Batch[Any]]:
-        """What waits, if anything does."""
-        block, self._block = self._block, None
-        return [block] if block is not None else []
+    def take(self) -> list[Block]:
+        """Take what is buffered, if anything is."""
+        batch, self._batch = self._batch, None
+        return [Block(batch)] if batch is not None else []
+
+    def _has_room_for(self, block: Batch[Any], batch: Batch[Any]) -> bool:
+        rows = len(block.envelopes) + len(batch.envelopes)
+        return rows <= self.rows_max and block.size + batch.size <= BLOCK_BYTES_MAX
 
 
-def ends_of(
-    step: str, envelopes: Sequence[Envelope[Any]], spans: Sequence[int], results: Sequence[RowResult]
+def entries_of(envelopes: Sequence[Envelope[Any]]) -> tuple[list[Entry], list[int]]:
+    """Make the entries of the items' rows; also how many rows each item has."""
+    entries: list[Entry] = []
+    rows_per_item = [1] * len(envelopes)
+    for index, envelope in enumerate(envelopes):
+        row, record = envelope.payload, envelope.record
+        origin = record.origin
+        sequence = sequence_of((origin or record).offset, envelope.item)
+        if row.__class__ is tuple:
+            entries += [Entry(each, origin is not None, sequence, same_item=n > 0) for n, each in enumerate(row)]
+            rows_per_item[index] = len(row)
+        else:
+            entries.append(Entry(row, origin is not None, sequence))
+    return entries, rows_per_item
+
+
+def outcomes_of(
+    step: str, envelopes: Sequence[Envelope[Any]], rows_per_item: Sequence[int], results: Sequence[RowResult]
 ) -> list[Settled | DeadLetter]:
     """What became of the items: one fails if one of its rows does, and is superseded if all of them are."""
     if results.count(RowOutcome.WRITTEN) == len(results):
         return [_settled(RowOutcome.WRITTEN, list(envelopes))]
     settled: dict[RowOutcome, list[Envelope[Any]]] = {}
     letters: list[Settled | DeadLetter] = []
-    for envelope, result in zip(envelopes, _by_item(spans, results), strict=True):
+    for envelope, result in zip(envelopes, _by_item(rows_per_item, results), strict=True):
         if isinstance(result, RowOutcome):
             settled.setdefault(result, []).append(envelope)
         else:
             letters.append(DeadLetter(envelope.record, envelope.item, 1, step, result.reason, result.rule, result.code))
-    return [_settled(end, done) for end, done in settled.items()] + letters
+    return [_settled(outcome, done) for outcome, done in settled.items()] + letters
 
 
-def _by_item(spans: Sequence[int], results: Sequence[RowResult]) -> Iterable[RowResult]:
-    """One result an item."""
-    return results if len(spans) == len(results) else _of_several(spans, results)
+def _by_item(rows_per_item: Sequence[int], results: Sequence[RowResult]) -> Iterable[RowResult]:
+    """Give one result an item."""
+    return results if len(rows_per_item) == len(results) else _of_several(rows_per_item, results)
 
 
-def _of_several(spans: Sequence[int], results: Sequence[RowResult]) -> Iterator[RowResult]:
-    at = 0
-    for span in spans:
-        rows = results[at : at + span]
-        at += span
+def _of_several(rows_per_item: Sequence[int], results: Sequence[RowResult]) -> Iterator[RowResult]:
+    index = 0
+    for count in rows_per_item:
+        rows = results[index : index + count]
+        index += count
         refusal = next((r for r in rows if isinstance(r, Refusal)), None)
         yield refusal or (rows[0] if len(set(rows)) == 1 else RowOutcome.WRITTEN)
 
 
-def _settled(end: RowOutcome, envelopes: list[Envelope[Any]]) -> Settled | DeadLetter:
-    if end is RowOutcome.SUPPRESSED:
+def _settled(outcome: RowOutcome, envelopes: list[Envelope[Any]]) -> Settled | DeadLetter:
+    if outcome is RowOutcome.SUPPRESSED:
         return Settled(Outcome.SKIPPED, envelopes, SkipReason.SUPPRESSED)
-    return Settled(Outcome.WRITTEN if end is RowOutcome.WRITTEN else Outcome.SUPERSEDED, envelopes)
-
-
-def entries_of(envelopes: Sequence[Envelope[Any]]) -> tuple[list[Entry], list[int]]:
-    """The rows of the items, and how many each item has."""
-    entries: list[Entry] = []
-    spans = [1] * len(envelopes)
-    for at, envelope in enumerate(envelopes):
-        row, record = envelope.payload, envelope.record
-        origin = record.origin
-        sequence = sequence_of((origin or record).offset, envelope.item)
-        if row.__class__ is tuple:
-            entries += [Entry(each, origin is not None, sequence, same_item=n > 0) for n, each in enumerate(row)]
-            spans[at] = len(row)
-        else:
-            entries.append(Entry(row, origin is not None, sequence))
-    return entries, spans
+    return Settled(Outcome.WRITTEN if outcome is RowOutcome.WRITTEN else Outcome.SUPERSEDED, envelopes)

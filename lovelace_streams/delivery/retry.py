@@ -1,11 +1,14 @@
-"""Whose fault, and then what: waiting for a destination, and finding the record that harms it (law 5).
+"""Whose fault, and then what: waiting for a destination, and finding the row that harms it (law 5).
 
-Two machines without I/O, clock or engine of their own (all of it is handed in), so that a table-driven simulator can
-hold them to one rule: *an outage gives no dead letter, a bad record stops nobody.*
+No I/O, clock or engine here (all of it is handed in), so that a table-driven simulator can hold it to one rule: *an
+outage gives no dead letter, a bad record stops nobody.*
 
-- `Breaker`: what to show while a destination is waited for. In one thread that waits anyway, a breaker is the retry
-  loop plus a gauge; it is not a second mechanism.
-- `BlockRetry`: writes a block until it is written, given up, or shown to hold a record that harms the destination.
+A block fails ─▶ wait and write it again ─▶ after five failures, if the code may be one row's fault: bisect it. A single
+item that fails three times, while another row can be written before and after each try, is refused. If no other row can
+be written it is an outage: wait on. If there is no other row, nothing is known (`inconclusive`): the caller parks the
+block until there is one.
+
+In one thread that waits anyway, a breaker is the retry loop plus a gauge; it is not a second mechanism.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,10 +20,10 @@ from lovelace_streams.runtime.backoff import Backoff
 from lovelace_streams.writers import Entry, Refusal, RowResult
 
 FAILURES_BEFORE_DOUBT = 5
-"""How often a block fails before one of its rows is suspected."""
-TRIES_ALONE = 3
-"""How often a row fails alone, with others being writable in between, before it is dead-lettered."""
-AT_ONCE = 3
+"""How often a block fails before it is bisected for a harmful row."""
+SINGLE_ITEM_TRIES = 3
+"""How often an item fails alone, while another row can be written in between, before it is dead-lettered."""
+IMMEDIATE_RETRIES = 3
 """How often a deadlock or a serialization failure, ordinary between transactions, is tried again without waiting."""
 
 
@@ -51,9 +54,9 @@ class Breaker(StrEnum):
 class BlockRetry:
     """Writes blocks through `call`, waiting out the destination's faults through `wait`.
 
-    `wait(seconds)` answers False when there is no sense in waiting on (drain, the assignment ended): the block is then
-    given up and `write` answers None; nothing is known of its rows, which are read and written again. `probe(entries)`
-    tells whether one of these rows, or else one written before, could be written now; None where there is neither.
+    `wait(seconds)` answers False when waiting on makes no sense (a drain, an assignment that ended). Then `write` gives
+    the block up and answers None: nothing is known of its rows, which are read and written again. `probe(rows)` tells
+    whether one of these rows, or else one written before, could be written now; None where there is neither.
     """
 
     def __init__(
@@ -71,37 +74,34 @@ class BlockRetry:
         self._on_fault = on_fault
         self.breaker = Breaker.CLOSED
         self.inconclusive = False
-        """Whether a suspected block has no neighbour that could tell an outage from a harmful row."""
+        """Whether no other row was there to tell an outage from a harmful row."""
 
-    def write(self, block: Sequence[Entry], others: Sequence[Entry] = ()) -> list[RowResult] | None:
-        """Results of a block, in its order; None where it was given up. Raises `DeploymentFault`.
+    def write(self, block: Sequence[Entry], probe_rows: Sequence[Entry] = ()) -> list[RowResult] | None:
+        """Write a block; its results in order, None where it was given up. Raises `DeploymentFault`.
 
-        `others` are rows of the same table that may serve as the neighbour that can still be written.
+        `probe_rows` are rows of the same table that may serve to test the destination with.
         """
         failures = 0
         self.inconclusive = False
         while True:
             try:
-                results = self._promptly(block)
+                results: list[RowResult] | None = self._call_with_immediate_retries(block)
             except DestinationFault as fault:
                 failures += 1
                 self._on_fault(fault, failures)
-                if failures >= FAILURES_BEFORE_DOUBT and may_be_one_rows_fault(fault.code):
-                    isolated = self._isolate(block, others)
-                    if isolated is not None:
-                        self.breaker = Breaker.CLOSED
-                        return isolated
-                self.breaker = Breaker.OPEN
-                if not self._wait(self._backoff.seconds(failures)):
-                    return None
-                self.breaker = Breaker.HALF_OPEN
-            else:
+                suspected = failures >= FAILURES_BEFORE_DOUBT and may_be_one_rows_fault(fault.code)
+                results = self._bisect(block, probe_rows) if suspected else None
+            if results is not None:
                 self.breaker = Breaker.CLOSED
                 return results
+            self.breaker = Breaker.OPEN
+            if not self._wait(self._backoff.seconds(failures)):
+                return None
+            self.breaker = Breaker.HALF_OPEN
 
-    def _promptly(self, block: Sequence[Entry]) -> list[RowResult]:
-        """One call, with deadlocks and serialization failures tried again at once."""
-        for _ in range(AT_ONCE):
+    def _call_with_immediate_retries(self, block: Sequence[Entry]) -> list[RowResult]:
+        """Call once, and again at once after a deadlock or a serialization failure."""
+        for _ in range(IMMEDIATE_RETRIES):
             try:
                 return self._call(block)
             except DestinationFault as fault:
@@ -109,45 +109,44 @@ class BlockRetry:
                     raise
         return self._call(block)
 
-    def _isolate(self, block: Sequence[Entry], others: Sequence[Entry]) -> list[RowResult] | None:
+    def _bisect(self, block: Sequence[Entry], probe_rows: Sequence[Entry]) -> list[RowResult] | None:
         """Write a suspected block in halves, in order; None as soon as it looks like an outage after all."""
         middle = _middle(block)
         if middle is None:
-            return self._alone(block, others)
+            return self._judge_single_item(block, probe_rows)
         results: list[RowResult] = []
-        for part, rest in ((block[:middle], block[middle:]), (block[middle:], block[:middle])):
-            neighbours = [*rest, *others]
+        for half, rest in ((block[:middle], block[middle:]), (block[middle:], block[:middle])):
             try:
-                done: list[RowResult] | None = self._promptly(part)
+                done: list[RowResult] | None = self._call_with_immediate_retries(half)
             except DestinationFault as fault:
                 if not may_be_one_rows_fault(fault.code):
                     return None
-                done = self._isolate(part, neighbours)
+                done = self._bisect(half, [*rest, *probe_rows])
             if done is None:
                 return None
             results += done
         return results
 
-    def _alone(self, row: Sequence[Entry], others: Sequence[Entry]) -> list[RowResult] | None:
-        """A row that fails each time, with a neighbour that could be written before and after each, harms."""
+    def _judge_single_item(self, item: Sequence[Entry], probe_rows: Sequence[Entry]) -> list[RowResult] | None:
+        """Refuse an item that fails each time, while another row can be written before and after each; else None."""
         code = ""
-        for _ in range(TRIES_ALONE):
-            accepted = self._probe(others)
+        for _ in range(SINGLE_ITEM_TRIES):
+            accepted = self._probe(probe_rows)
             self.inconclusive = accepted is None
             if not accepted:
                 return None
             try:
-                return self._promptly(row)
+                return self._call_with_immediate_retries(item)
             except DestinationFault as fault:
                 if not may_be_one_rows_fault(fault.code):
                     return None
                 code = fault.code
-        if not self._probe(others):
+        if not self._probe(probe_rows):
             return None
-        return [Refusal(Reason.HARMS_DESTINATION, code)] * len(row)
+        return [Refusal(Reason.HARMS_DESTINATION, code)] * len(item)
 
 
 def _middle(block: Sequence[Entry]) -> int | None:
     """Where the item nearest to the middle begins; None where all is one item."""
-    starts = [at for at in range(1, len(block)) if not block[at].same_item]
-    return min(starts, key=lambda at: abs(at - len(block) // 2), default=None)
+    starts = [index for index in range(1, len(block)) if not block[index].same_item]
+    return min(starts, key=lambda index: abs(index - len(block) // 2), default=None)

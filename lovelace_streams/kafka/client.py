@@ -3,7 +3,8 @@
 import logging
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+from confluent_kafka.admin import AdminClient
 
 from lovelace_streams.settings import KafkaSettings
 
@@ -14,12 +15,12 @@ DEPLOYMENT_ERRORS = {
     KafkaError.GROUP_AUTHORIZATION_FAILED,
     KafkaError.CLUSTER_AUTHORIZATION_FAILED,
 }
-NOT_LET_IN = {
+LOGIN_REJECTED = {
     KafkaError.SASL_AUTHENTICATION_FAILED,
     KafkaError._AUTHENTICATION,  # noqa: SLF001 - librdkafka's own codes are named so
 }
 """A wrong password, but also what a broker says that is starting and does not know its users yet."""
-NOT_LET_IN_SECONDS = 10.0
+AUTH_GRACE_SECONDS = 10.0
 """For so long, without a success in between, it is not believed."""
 
 LOG = logging.getLogger("librdkafka")
@@ -56,34 +57,50 @@ def name_of(error: KafkaError | Exception | int) -> str:
     return str(KafkaError(error).name()) if isinstance(error, int) else type(error).__name__
 
 
-class AuthGrace:
-    """Whether the broker lets us in: one refusal says little, one that lasts is the deployment's fault.
+class KafkaClients:
+    """Makes librdkafka's clients; `testing` puts a broker in memory in its place."""
 
-    >>> door = AuthGrace()
-    >>> door.refused(10.0); door.shut(19.0), door.shut(20.0)
+    def consumer(self, config: dict[str, Any]) -> Consumer:
+        """Make a member of a consumer group."""
+        return Consumer(config)
+
+    def producer(self, config: dict[str, Any]) -> Producer:
+        """Make a client that sends."""
+        return Producer(config)
+
+    def admin(self, config: dict[str, Any]) -> AdminClient:
+        """Make a client that asks about topics and makes them."""
+        return AdminClient(config)
+
+
+class AuthGrace:
+    """How long a rejected login is tolerated: a broker that is starting rejects logins that it does not know yet.
+
+    >>> grace = AuthGrace(seconds=10.0)
+    >>> grace.rejected(10.0); grace.has_expired(19.0), grace.has_expired(20.0)
     (False, True)
-    >>> door.opened(); door.shut(99.0)
+    >>> grace.accepted(); grace.has_expired(99.0)
     False
     """
 
-    def __init__(self, seconds: float = NOT_LET_IN_SECONDS) -> None:
+    def __init__(self, seconds: float = AUTH_GRACE_SECONDS) -> None:
         self._seconds = seconds
-        self._refused_at: float | None = None
+        self._rejected_at: float | None = None
 
-    def refused(self, now: float) -> None:
-        """We were not let in. librdkafka says the same thing only once in a while, so its repeats are not counted."""
-        if self._refused_at is None:
-            self._refused_at = now
+    def rejected(self, now: float) -> None:
+        """Note that the broker rejected the login. librdkafka repeats it only seldom, so repeats are not counted."""
+        if self._rejected_at is None:
+            self._rejected_at = now
 
     @property
-    def suspected(self) -> bool:
-        """Whether a refusal is waiting for an answer that disproves it."""
-        return self._refused_at is not None
+    def is_suspected(self) -> bool:
+        """Whether a rejection waits for an answer that disproves it."""
+        return self._rejected_at is not None
 
-    def opened(self) -> None:
-        """The broker has answered something."""
-        self._refused_at = None
+    def accepted(self) -> None:
+        """Note that the broker has answered something."""
+        self._rejected_at = None
 
-    def shut(self, now: float) -> bool:
-        """Whether it is to be believed."""
-        return self._refused_at is not None and now >= self._refused_at + self._seconds
+    def has_expired(self, now: float) -> bool:
+        """Whether the rejection has lasted too long to be a broker that is starting."""
+        return self._rejected_at is not None and now >= self._rejected_at + self._seconds

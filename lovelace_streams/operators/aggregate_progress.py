@@ -8,12 +8,16 @@ from bytewax.dataflow import Stream, operator
 
 from lovelace_streams.records import JobState
 from lovelace_streams.reporting.publisher import EVERY_SECONDS, JobProgress, Publisher
-from lovelace_streams.sources.kafka import KafkaSource
+from lovelace_streams.runtime.worker import WorkerContext
 
 
 @operator
 def aggregate_progress(
-    step_id: str, states: Stream[JobState], source: KafkaSource, topic: str | None = None, every: float = EVERY_SECONDS
+    step_id: str,
+    states: Stream[JobState],
+    source: WorkerContext,
+    topic: str | None = None,
+    every: float = EVERY_SECONDS,
 ) -> Stream[JobProgress]:
     """Publish each job's progress, rate and estimated end to a topic (default `<pipeline>.progress`, keyed by job).
 
@@ -21,6 +25,6 @@ def aggregate_progress(
     by `errs`, and nothing here stops the flow. A restart forgets the rate, and publishes what it is told from then on.
     """
     publisher = Publisher(source, topic, every)
-    source.listen(publisher.hear)
+    source.on_states(publisher.hear)
     source.register(publisher)
     return op.flat_map_batch("aggregate", states, publisher.take)

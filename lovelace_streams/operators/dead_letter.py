@@ -8,7 +8,7 @@ from bytewax.dataflow import Stream, operator
 
 from lovelace_streams.dead_letters.sender import DeadLetterSender
 from lovelace_streams.records import DeadLetter, Settled
-from lovelace_streams.sources.kafka import KafkaSource
+from lovelace_streams.runtime.worker import WorkerContext
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Sent:
 
 
 @operator
-def dead_letter(step_id: str, source: KafkaSource, *errs: Stream[DeadLetter]) -> Sent:
+def dead_letter(step_id: str, source: WorkerContext, *errs: Stream[DeadLetter]) -> Sent:
     """Send what failed to the dead-letter topic (`DEAD_LETTER_TOPIC`, default `<pipeline>.dlq`).
 
     `errs` are those of every step, in the order in which a record meets the steps: an item that a later step refuses
@@ -29,9 +29,10 @@ def dead_letter(step_id: str, source: KafkaSource, *errs: Stream[DeadLetter]) ->
     counted and replayed by their origin, so one that came twice is one. A thousand items in a row refused for one
     cause stop the worker with none of them dead-lettered.
     """
-    office = DeadLetterSender(source)
-    source.register(office)
+    sender = DeadLetterSender(source)
+    source.register(sender)
     settled = [
-        op.flat_map_batch(f"send_{order}", each, partial(office.take, order=order)) for order, each in enumerate(errs)
+        op.flat_map_batch(f"send_{order}", letters, partial(sender.take, order=order))
+        for order, letters in enumerate(errs)
     ]
     return Sent(settled=op.merge("settled", *settled) if len(settled) > 1 else settled[0])

@@ -15,7 +15,7 @@ from lovelace_streams.rows.declaration import Skip
 from lovelace_streams.rows.interpreter import latest
 from lovelace_streams.rows.normalizer import Normalizer, normalizer
 from lovelace_streams.rows.row import Row
-from lovelace_streams.sources.kafka import KafkaSource
+from lovelace_streams.runtime.worker import WorkerContext
 
 
 @operator
@@ -23,7 +23,7 @@ def normalize(
     step_id: str,
     up: Stream[Envelope[Any]],
     target: type[Row] | Callable[..., Any] | Sequence[type[Row]],
-    source: KafkaSource | None = None,
+    source: WorkerContext | None = None,
 ) -> Sorted:
     """Map each item to a row of the class that its event names, or by a plain function.
 

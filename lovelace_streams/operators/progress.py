@@ -10,13 +10,13 @@ from bytewax.outputs import DynamicSink, StatelessSinkPartition
 from lovelace_streams.records import JobState, Settled
 from lovelace_streams.reporting.reporter import Committer, Reporter
 from lovelace_streams.reporting.status import StatusReporter
+from lovelace_streams.runtime.worker import WorkerContext
 from lovelace_streams.settings import ProgressSettings
-from lovelace_streams.sources.kafka import KafkaSource
 
 
 @operator
 def progress(
-    step_id: str, source: KafkaSource, settings: ProgressSettings, *settled: Stream[Settled]
+    step_id: str, source: WorkerContext, settings: ProgressSettings, *settled: Stream[Settled]
 ) -> Stream[JobState]:
     """Report settled ranges to the progress service; give the states of the jobs concerned, absolute and versioned.
 
@@ -24,23 +24,23 @@ def progress(
     was not committed; the service knows those offsets and counts nothing twice. Without a `url` this is `commit`.
     """
     if settings.url is None:
-        keeper: Committer | Reporter = Committer(source)
+        reporter: Committer | Reporter = Committer(source)
     else:
-        keeper = Reporter(source, settings)
+        reporter = Reporter(source, settings)
         source.register(StatusReporter(source, settings))
-        source.ledger_cover = keeper.cover
-    source.register(keeper)
-    states = op.flat_map_batch("report", _merged(settled), keeper.take)
+        source.ledger_cover = reporter.cover
+    source.register(reporter)
+    states = op.flat_map_batch("report", _merged(settled), reporter.take)
     op.output("end", states, _End())
     return states
 
 
 @operator
-def commit(step_id: str, source: KafkaSource, *settled: Stream[Settled]) -> Stream[JobState]:
+def commit(step_id: str, source: WorkerContext, *settled: Stream[Settled]) -> Stream[JobState]:
     """Commit what is settled: the end of a flow without jobs. Gives nothing."""
-    keeper = Committer(source)
-    source.register(keeper)
-    states = op.flat_map_batch("commit", _merged(settled), keeper.take)
+    reporter = Committer(source)
+    source.register(reporter)
+    states = op.flat_map_batch("commit", _merged(settled), reporter.take)
     op.output("end", states, _End())
     return states
 

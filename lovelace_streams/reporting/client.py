@@ -1,35 +1,126 @@
-"""Requests to the progress service, and what its answers mean."""
+"""Requests to the progress service, and whose fault an answer is: the one place that says so.
 
-from typing import Any
+no answer, 5xx    the destination's: it is away, try again
+401, 403          the deployment's: it rejects PROGRESS_API_TOKEN
+any other         the caller's to judge
+"""
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, NamedTuple, Self
 
 import httpx
+import msgspec
 
 from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.settings import ProgressSettings
 
+UNAUTHORIZED, FORBIDDEN, TOO_LARGE, UNPROCESSABLE, SERVER_ERROR = 401, 403, 413, 422, 500
+DETAIL_MAX = 500
+"""Characters of the service's own explanation that an error shows."""
+
+
+class Response(NamedTuple):
+    """An answer of the service."""
+
+    status: int
+    body: bytes
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the service did what it was asked."""
+        return 200 <= self.status < 300  # noqa: PLR2004 - HTTP's successes
+
+    def json(self) -> Any:
+        """The body's value. Raises `ValueError`."""
+        return msgspec.json.decode(self.body)
+
+    @property
+    def detail(self) -> str:
+        """The service's own explanation of a refusal; "" where something else answered in its place."""
+        try:
+            return str(self.json().get("detail", ""))[:DETAIL_MAX]
+        except (ValueError, AttributeError):
+            return ""
+
+
+class ProgressClient:
+    """A client of the progress service that keeps its connections; threads may share it."""
+
+    def __init__(
+        self, settings: ProgressSettings, *, timeout: float | None = None, transport: httpx.BaseTransport | None = None
+    ) -> None:
+        self.url = str(settings.url).rstrip("/")
+        self._client = httpx.Client(
+            headers={"authorization": f"Bearer {settings.token}"},
+            timeout=timeout or settings.timeout,
+            trust_env=False,
+            transport=transport,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections; a request after that raises `DestinationFault`."""
+        self._client.close()
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: bytes | None = None,
+        query: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Response:
+        """Send a request; `body` is JSON. Raises `DestinationFault` or `DeploymentFault` as the module says."""
+        sent = {"content-type": "application/json"} if body is not None else {}
+        try:
+            answer = self._client.request(
+                method, f"{self.url}{path}", content=body, params=query, headers={**sent, **(headers or {})}
+            )
+        except httpx.InvalidURL:
+            raise DeploymentFault("PROGRESS_API_URL is invalid: it must begin with http:// or https://") from None
+        except (httpx.HTTPError, RuntimeError) as error:  # the last where the client was closed meanwhile
+            text = f"the progress service {self.url} does not answer: {type(error).__name__}"
+            raise DestinationFault("08006", text) from None
+        if answer.status_code >= SERVER_ERROR:
+            raise DestinationFault(str(answer.status_code), f"the progress service {self.url} is not ready")
+        if answer.status_code in {UNAUTHORIZED, FORBIDDEN}:
+            raise DeploymentFault(
+                f"the progress service {self.url} refuses our token ({answer.status_code}): "
+                f"set PROGRESS_API_TOKEN to its own"
+            )
+        return Response(answer.status_code, answer.content)
+
+    def get(self, path: str, query: Mapping[str, Any] | None = None) -> Any:
+        """GET a path's JSON. Raises `DestinationFault`, and `DeploymentFault` for any other answer than a success."""
+        answer = self.request("GET", path, query=query)
+        try:
+            if answer.is_success:
+                return answer.json()
+        except ValueError:
+            pass
+        raise DeploymentFault(f"{self.url} answers {answer.status} to {path}: is it the progress service?")
+
+    def open_job(self, job: Mapping[str, Any], key: str | None = None) -> dict[str, Any]:
+        """`POST /jobs`; answers the job's state with its attempt. `key` makes a repeated request one.
+
+        Raises `DestinationFault`, and `DeploymentFault` where the service refuses the job.
+        """
+        headers = {"idempotency-key": key} if key else {}
+        answer = self.request("POST", "/jobs", body=msgspec.json.encode(job), headers=headers)
+        if not answer.is_success:
+            raise DeploymentFault(f"the progress service {self.url} answers {answer.status}: {answer.detail}")
+        return dict(answer.json())
+
 
 def open_job(settings: ProgressSettings, job: dict[str, Any], key: str | None = None) -> dict[str, Any]:
-    """`POST /jobs`; answers the job's state with its attempt. Raises `DestinationFault` or `DeploymentFault`."""
+    """Open a job; see `ProgressClient.open_job`. Raises `DeploymentFault` for invalid settings, too."""
     settings.check()
-    assert settings.url is not None
-    headers = {"authorization": f"Bearer {settings.token}"} | ({"idempotency-key": key} if key else {})
-    try:
-        answer = httpx.post(
-            f"{settings.url.rstrip('/')}/jobs", json=job, headers=headers, timeout=settings.timeout, trust_env=False
-        )
-    except httpx.HTTPError as error:
-        raise DestinationFault(
-            "08006", f"the progress service {settings.url} does not answer: {type(error).__name__}"
-        ) from None
-    if answer.is_success:
-        return dict(answer.json())
-    if answer.status_code >= 500:  # noqa: PLR2004 - HTTP's server errors
-        raise DestinationFault(str(answer.status_code), f"the progress service {settings.url}")
-    raise DeploymentFault(f"the progress service {settings.url} answers {answer.status_code}: {_detail(answer)}")
-
-
-def _detail(answer: httpx.Response) -> str:
-    try:
-        return str(answer.json().get("detail", ""))[:500]
-    except ValueError:
-        return ""
+    with ProgressClient(settings) as client:
+        return client.open_job(job, key)

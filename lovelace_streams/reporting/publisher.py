@@ -3,7 +3,7 @@
 The progress service answers absolute, versioned states, so nothing is summed here: of each job the highest version
 counts, whoever it came from. A flow in a consumer group has no stateful step (no key is anybody's alone); every worker
 keeps the jobs it has heard of, and publishes what the service answered it. The last states of a job come when its topic
-has fallen silent, hence the source tells them (`listen`) and serves the publishing.
+has fallen silent, hence the worker's context hands them over (`on_states`) and serves the publishing.
 """
 
 from collections import OrderedDict
@@ -23,7 +23,8 @@ from lovelace_streams.kafka.topic_ids import REQUEST_SECONDS
 from lovelace_streams.observability import metrics
 from lovelace_streams.records import JobState
 from lovelace_streams.reporting.rates import Rate
-from lovelace_streams.sources.kafka import KafkaSource
+from lovelace_streams.runtime.service import Service
+from lovelace_streams.runtime.worker import WorkerContext
 
 log = structlog.get_logger(__name__)
 
@@ -32,14 +33,14 @@ EVERY_SECONDS = 1.0
 JOBS_MAX = 1000
 """Jobs that a worker keeps; past it the one it has not heard of for longest goes."""
 RETRY_SECONDS = 5.0
-NO_MATTER = {
+MAY_BE_THERE = {
     KafkaError.NO_ERROR,
     KafkaError.TOPIC_ALREADY_EXISTS,
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
     KafkaError.CLUSTER_AUTHORIZATION_FAILED,
 }
 """Answers to making the topic with which it may well be there: publishing will tell."""
-FINAL = {"completed", "closed"}
+FINAL_STATUSES = {"completed", "closed"}
 """States after which nothing is expected."""
 
 
@@ -59,17 +60,17 @@ class JobProgress(JobState, frozen=True):
 class Job:
     """One job: its newest state, how fast it goes, and what of it was published."""
 
-    __slots__ = ("due", "latest", "rate", "repeats", "told", "under_way")
+    __slots__ = ("due", "in_flight", "latest", "published", "rate", "repeats")
 
     def __init__(self) -> None:
         self.rate = Rate()
         self.latest: JobProgress | None = None
-        self.told = -1
+        self.published = -1
         """The highest version that was published."""
         self.due = 0.0
         """When the next message may go."""
         self.repeats = 1
-        self.under_way = False
+        self.in_flight = False
 
     @property
     def version(self) -> int:
@@ -79,20 +80,20 @@ class Job:
     @property
     def final(self) -> bool:
         """Whether nothing more is expected."""
-        return self.latest is not None and self.latest.status in FINAL
+        return self.latest is not None and self.latest.status in FINAL_STATUSES
 
     @property
-    def untold(self) -> bool:
+    def unpublished(self) -> bool:
         """Whether something of it was not published yet."""
-        return self.version > self.told
+        return self.version > self.published
 
 
 class Jobs:
     """What is known of each job and what of it is due to be published; no clock and no Kafka of its own."""
 
-    def __init__(self, every: float = EVERY_SECONDS, most: int = JOBS_MAX) -> None:
+    def __init__(self, every: float = EVERY_SECONDS, jobs_max: int = JOBS_MAX) -> None:
         self._every = every
-        self._most = most
+        self._jobs_max = jobs_max
         self._jobs: OrderedDict[str, Job] = OrderedDict()
 
     def hear(self, states: Iterable[JobState], now: float, at: datetime) -> list[JobProgress]:
@@ -109,7 +110,7 @@ class Jobs:
                 **msgspec.structs.asdict(state),
                 done=done,
                 items_per_second=None if rate is None else round(rate, 3),
-                estimated_end=None if state.status in FINAL else _end(at, left),
+                estimated_end=None if state.status in FINAL_STATUSES else _end(at, left),
                 at=at,
             )
             job.repeats = 1
@@ -122,10 +123,10 @@ class Jobs:
         """What is to be published now, each handed out once; with `ending` all that was not published."""
         due = []
         for job in self._jobs.values():
-            if job.latest is None or job.under_way or not (now >= job.due or (ending and job.untold)):
+            if job.latest is None or job.in_flight or not (now >= job.due or (ending and job.unpublished)):
                 continue
-            if job.untold or job.final:
-                job.under_way = True
+            if job.unpublished or job.final:
+                job.in_flight = True
                 job.due = now + self._every
                 due.append(job.latest)
         return due
@@ -138,9 +139,9 @@ class Jobs:
         """
         if (job := self._jobs.get(progress.job_id)) is None:
             return
-        job.under_way = False
-        job.told = max(job.told, progress.version)
-        if job.final and not job.untold:
+        job.in_flight = False
+        job.published = max(job.published, progress.version)
+        if job.final and not job.unpublished:
             if not job.repeats:
                 del self._jobs[progress.job_id]
             job.repeats -= 1
@@ -149,30 +150,30 @@ class Jobs:
     def refused(self, progress: JobProgress, now: float) -> None:
         """It could not be published: the newest that is known then goes a while later."""
         if job := self._jobs.get(progress.job_id):
-            job.under_way = False
+            job.in_flight = False
             job.due = now + RETRY_SECONDS
 
     @property
-    def untold(self) -> bool:
+    def unpublished(self) -> bool:
         """Whether something was not published yet."""
-        return any(job.untold for job in self._jobs.values())
+        return any(job.unpublished for job in self._jobs.values())
 
     def _job(self, job_id: str) -> Job:
         job = self._jobs.setdefault(job_id, Job())
         self._jobs.move_to_end(job_id)
-        if len(self._jobs) > self._most:
-            quiet = next((name for name, each in self._jobs.items() if not each.untold and name != job_id), None)
+        if len(self._jobs) > self._jobs_max:
+            quiet = next((name for name, each in self._jobs.items() if not each.unpublished and name != job_id), None)
             self._jobs.pop(quiet or next(iter(self._jobs)))
         return job
 
 
-class Publisher:
-    """Publishes what is due; served by the source, which waits for nothing of it but, within the drain, the broker."""
+class Publisher(Service):
+    """Publishes what is due; the worker waits for nothing of it but, within the drain, the broker."""
 
     def __init__(
-        self, source: KafkaSource, topic: str | None, every: float, clock: Callable[[], float] = monotonic
+        self, context: WorkerContext, topic: str | None, every: float, clock: Callable[[], float] = monotonic
     ) -> None:
-        self._source = source
+        self._context = context
         self._named = topic
         self._clock = clock
         self._jobs = Jobs(every)
@@ -187,7 +188,7 @@ class Publisher:
     @property
     def topic(self) -> str:
         """Where it is published."""
-        return self._named or f"{self._source.pipeline}.progress"
+        return self._named or f"{self._context.pipeline}.progress"
 
     def hear(self, states: Iterable[JobState]) -> None:
         """Take the states of an answer of the progress service."""
@@ -199,30 +200,23 @@ class Publisher:
         heard, self._heard = self._heard, []
         return heard
 
-    def serve(self, *, idle: bool, between: bool) -> None:  # noqa: ARG002
+    def serve(self, *, idle: bool, between_windows: bool) -> None:  # noqa: ARG002
         """Make the topic, publish what is due, take the acknowledgements; waits for nothing."""
-        if self._source.ledger_cover is None:  # no progress service: there is nothing to tell
+        if self._context.ledger_cover is None:  # no progress service: there is nothing to tell
             return
         if not self._made:
             self._make_topic()
             return
         if self._producer is None:
             more = {"enable.idempotence": True, "acks": "all", "delivery.timeout.ms": 30_000}
-            self._producer = self._source.outside.producer(common_config(self._source.settings, **more))
+            self._producer = self._context.clients.producer(common_config(self._context.settings, **more))
         self._producer.poll(0)
-        for progress in self._jobs.due(self._clock(), ending=self._source.ending and not self._refused):
+        for progress in self._jobs.due(self._clock(), ending=self._context.ending and not self._refused):
             self._publish(progress)
 
     def unfinished(self) -> bool:
         """States that were not acknowledged; where publishing fails nobody waits for it."""
-        return self._jobs.untold and not self._refused
-
-    def revoke(self, seconds: float) -> None:
-        """States are nobody's alone: whoever heard of them publishes them."""
-
-    def full(self) -> bool:
-        """Nothing that is read waits here."""
-        return False
+        return self._jobs.unpublished and not self._refused
 
     def close(self) -> None:
         """A last chance for what is under way."""
@@ -236,7 +230,7 @@ class Publisher:
             if error is None:
                 self._jobs.delivered(progress, self._clock())
                 self._refused = False
-                metrics.PUBLISHED.labels(self._source.pipeline, "delivered").inc()
+                metrics.PUBLISHED.labels(self._context.pipeline, "delivered").inc()
             else:
                 self._refuse(progress, error)
 
@@ -251,7 +245,7 @@ class Publisher:
 
     def _refuse(self, progress: JobProgress, error: KafkaError) -> None:
         self._jobs.refused(progress, self._clock())
-        metrics.PUBLISHED.labels(self._source.pipeline, "refused").inc()
+        metrics.PUBLISHED.labels(self._context.pipeline, "refused").inc()
         self._complain(error)
 
     def _complain(self, error: KafkaError) -> None:
@@ -264,7 +258,7 @@ class Publisher:
         if self._making is None:
             if self._clock() < self._make_after:
                 return
-            self._admin = self._admin or self._source.outside.admin(common_config(self._source.settings))
+            self._admin = self._admin or self._context.clients.admin(common_config(self._context.settings))
             new = NewTopic(self.topic, num_partitions=1, config={"cleanup.policy": "compact"})
             self._making = self._admin.create_topics([new], request_timeout=REQUEST_SECONDS)[self.topic]
         if not self._making.done():
@@ -272,7 +266,7 @@ class Publisher:
         answer, self._making = self._making.exception(), None
         code = answer.args[0].code() if isinstance(answer, KafkaException) else KafkaError.NO_ERROR
         self._made = code >= 0 and not KafkaError(code).retriable()
-        if code not in NO_MATTER:
+        if code not in MAY_BE_THERE:
             self._complain(KafkaError(code))
         if self._made:
             self._admin = None

@@ -57,13 +57,13 @@ def answer_of(body: bytes) -> Answer | None:
         return None
 
 
-def request_of(pipeline: str | None, reports: Iterable[Report], *, short: bool) -> tuple[bytes, bool]:
-    """The body of a request, one report a partition; and whether one of them has sums, which `short` allows.
+def request_of(pipeline: str | None, reports: Iterable[Report], *, allow_sums: bool) -> tuple[bytes, bool]:
+    """The body of a request, one report a partition; and whether one of them has sums, if `allow_sums`.
 
     >>> def one(offset, job): return Report(1, "t", "T", 0, [Range(offset, offset, 1, 0, 0, job)])
-    >>> request_of("p", [one(0, "a"), one(1, "b")], short=True)[1]  # two jobs and a span are not shorter
+    >>> request_of("p", [one(0, "a"), one(1, "b")], allow_sums=True)[1]  # two jobs and a span are not shorter
     False
-    >>> request_of("p", [one(0, "a"), one(1, "b"), one(2, "a"), one(3, "b")], short=True)[1]
+    >>> request_of("p", [one(0, "a"), one(1, "b"), one(2, "a"), one(3, "b")], allow_sums=True)[1]
     True
     """
     merged: dict[tuple[str, str, int], list[Range]] = {}
@@ -74,7 +74,7 @@ def request_of(pipeline: str | None, reports: Iterable[Report], *, short: bool) 
     for (topic, topic_id, partition), unsorted in merged.items():
         ranges = _disjoint(sorted(unsorted, key=lambda r: (r.first, r.last)))
         where = {"topic": topic, "topic_id": topic_id, "partition": partition}
-        sums = summed(ranges) if short else None
+        sums = summed(ranges) if allow_sums else None
         if sums is not None and len(sums.spans) + len(sums.sums) < len(ranges):
             said.append(where | {"spans": sums.spans, "sums": sums.sums})
             has_sums = True

@@ -1,7 +1,7 @@
-"""What a worker shows of itself once a second: how far behind it is, what it holds, and for how long.
+"""The gauges of a worker, once a second: how far behind it is, what it holds, and for how long.
 
 The steps increment the counters, once per list (`metrics`). Gauges are computed here once a second, so their cost does
-not grow with throughput. It is a service of the source: the gauges move on while a step waits.
+not grow with throughput. A service of the worker: the gauges move on while a step waits.
 """
 
 import time
@@ -15,12 +15,13 @@ from prometheus_client import Gauge
 from lovelace_streams.observability import metrics, tracing
 from lovelace_streams.records import Envelope
 from lovelace_streams.runtime.in_flight import Assignment, InFlight
+from lovelace_streams.runtime.service import Service
 
 LOOK_SECONDS = 1.0
 
 
 class PartitionStatus(msgspec.Struct, frozen=True):
-    """Where one partition stands: read up to `position`, of `end`; `pending` items in hand, the oldest for so long."""
+    """How far a partition is: read up to `position`, of `end`; `pending` items in flight, the oldest for so long."""
 
     topic: str
     topic_id: str
@@ -31,7 +32,7 @@ class PartitionStatus(msgspec.Struct, frozen=True):
     oldest_unsettled_ms: int
 
 
-class WorkerGauges:
+class WorkerGauges(Service):
     """Keeps the gauges of one worker: by partition its end, the lag, what is in hand and for how long; and their sums.
 
     `end_of(assignment)` answers the end of its partition as the last fetch told it, None where nothing was fetched yet.
@@ -45,7 +46,7 @@ class WorkerGauges:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pipeline = pipeline
-        self._in_hand = in_flight
+        self._in_flight = in_flight
         self._end_of = end_of
         self._clock = clock
         self._next = clock()
@@ -54,51 +55,40 @@ class WorkerGauges:
         self._read: dict[int, deque[tuple[int, float]]] = {}
         """Assignment → (everything below this offset, was read by this time), one for each look that found more."""
         self._shown: set[tuple[Gauge, str, int]] = set()
-        self.standings: list[PartitionStatus] = []
+        self.partition_statuses: list[PartitionStatus] = []
         """As of the last look; a new list each time."""
 
     def read(self, window: Sequence[Envelope[Any]]) -> None:
-        """A window is handed on: its items are counted when every step has seen them."""
+        """Note a window: its items are counted when every step has seen them."""
         self._window = window
         tracing.window(self._pipeline, window)
 
     def alive(self) -> None:
-        """The worker goes round, also where there is no broker to read from."""
+        """Note that the worker goes round, also while its broker is away."""
         metrics.ROUND.labels(self._pipeline).set_to_current_time()
 
-    def serve(self, *, idle: bool, between: bool) -> None:  # noqa: ARG002
+    def serve(self, *, idle: bool, between_windows: bool) -> None:  # noqa: ARG002
         """Count the items of the last window; look, if a second has passed since the last time."""
-        if between:
+        if between_windows:
             metrics.decoded(self._pipeline, self._window)
             self._window = ()
-            tracing.settled(self._in_hand.holds)
+            tracing.settled(self._in_flight.holds)
         self.alive()
         now = self._clock()
         if now >= self._next:
             self._next = now + LOOK_SECONDS
             self.look(now)
 
-    def unfinished(self) -> bool:
-        """Nothing waits here."""
-        return False
-
-    def revoke(self, seconds: float) -> None:
-        """The next look finds out."""
-
-    def full(self) -> bool:
-        """Nothing waits here."""
-        return False
-
     def close(self) -> None:
-        """The last spans."""
+        """Send the last spans."""
         tracing.close()
 
     def look(self, now: float) -> None:
-        """Set the gauges, and take away those of partitions that are not ours any more."""
-        current = self._in_hand.current
+        """Set the gauges, and remove those of partitions whose assignment has ended."""
+        current = self._in_flight.current
         self._read = {number: self._read.get(number, deque()) for number in current}
         shown: dict[tuple[Gauge, str, int], float] = {}
-        standings = []
+        statuses = []
         pending, oldest = 0, 0.0
         for a in current.values():
             held, age, end = a.pending, self._age(a, now), self._end_of(a)
@@ -108,13 +98,13 @@ class WorkerGauges:
             if end is not None:
                 shown[metrics.END, a.topic, a.partition] = end
                 shown[metrics.LAG, a.topic, a.partition] = max(0, end - a.next)
-            standings.append(PartitionStatus(a.topic, a.topic_id, a.partition, a.next, end, held, int(1000 * age)))
-        self.standings = standings
+            statuses.append(PartitionStatus(a.topic, a.topic_id, a.partition, a.next, end, held, int(1000 * age)))
+        self.partition_statuses = statuses
         self._show(shown)
         metrics.PENDING.labels(self._pipeline).set(pending)
         metrics.OLDEST.labels(self._pipeline).set(oldest)
-        metrics.GIVEN_UP_ITEMS.labels(self._pipeline).inc(self._in_hand.given_up - self._given_up)
-        self._given_up = self._in_hand.given_up
+        metrics.GIVEN_UP_ITEMS.labels(self._pipeline).inc(self._in_flight.given_up - self._given_up)
+        self._given_up = self._in_flight.given_up
 
     def _show(self, shown: dict[tuple[Gauge, str, int], float]) -> None:
         for gauge, *place in self._shown - shown.keys():
@@ -124,11 +114,13 @@ class WorkerGauges:
         self._shown = set(shown)
 
     def _age(self, assignment: Assignment, now: float) -> float:
-        """How long the oldest record has been in hand, to within one look; 0 where nothing is."""
+        """How long the oldest record has been in flight, to within one look; 0 where nothing is."""
         read = self._read[assignment.number]
         if not read or read[-1][0] < assignment.next:
             read.append((assignment.next, now))
-        oldest = next(iter(assignment.in_flight), assignment.next)  # records come in hand in the order of their offsets
+        oldest = next(
+            iter(assignment.in_flight), assignment.next
+        )  # records come in flight in the order of their offsets
         while read and read[0][0] <= oldest:
             read.popleft()
         return now - read[0][1] if read else 0.0

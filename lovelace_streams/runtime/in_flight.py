@@ -1,10 +1,10 @@
-"""What is in hand and what is settled: sets of offsets, never sums, so that nothing counts twice (laws 1, 3 and 4).
+"""What is in flight and what is settled: sets of offsets, never sums, so that nothing counts twice (laws 1, 3 and 4).
 
 Theory of this file. A partition is held for the time of an *assignment*, which has a number. Records read in it are
-*in hand* until all their items have an outcome; then they are *ready* and become *ranges* (consecutive offsets with one
-outcome), which are reported; what was accepted is added to the *cover*, and the group offset moves to the end of the
-cover's unbroken beginning. A number that is not current any more (the partition was given up) is ignored everywhere:
-whoever owns the partition now reads those offsets again. No I/O, no clock, no engine here.
+*in flight* until all their items have an outcome. Then they are *ready* and become *ranges* (consecutive offsets with
+one outcome), which are reported. What the service accepted is added to the *covered* offsets, and the group offset
+moves to the end of their unbroken beginning. A number that is not current any more (the partition was given up) is
+ignored everywhere: the next owner reads those offsets again. No I/O, no clock, no engine here.
 """
 
 from collections.abc import Iterable
@@ -14,11 +14,6 @@ import msgspec
 from lovelace_streams.records import Outcome, Record, Settled
 from lovelace_streams.runtime.offsets import Offsets
 from lovelace_streams.runtime.ranges import Range, cut_at, joined, ranges_of
-
-
-def _twice(record: Record) -> AssertionError:
-    where = f"{record.topic}-{record.partition}@{record.offset}"
-    return AssertionError(f"{where}: more outcomes than items ({record.items}): a step settled an item twice")
 
 
 class Assignment(msgspec.Struct, gc=False):
@@ -33,11 +28,11 @@ class Assignment(msgspec.Struct, gc=False):
     """The end of what was read: where the next record's `after` begins."""
     committed: int
     confirmed: float = float("inf")
-    """Offsets below are known to be of the topic with this id: only they are reported (topics.py says why)."""
+    """Offsets below are known to be of the topic with this id: only they are reported (`kafka.topic_ids` says why)."""
     in_flight: dict[int, Record] = {}
     ready: list[Range] = []
     """What is settled and was not handed out, in any order."""
-    cover: Offsets = msgspec.field(default_factory=Offsets)
+    covered: Offsets = msgspec.field(default_factory=Offsets)
     """Accepted by the progress service (or settled, in a flow without one)."""
     unaccepted: int = 0
     """Offsets that were read and are not covered yet."""
@@ -45,12 +40,12 @@ class Assignment(msgspec.Struct, gc=False):
 
     @property
     def position(self) -> int:
-        """Where the group offset may move to: the end of the cover's unbroken beginning."""
-        return self.cover.end_of(self.start)
+        """Where the group offset may move to: the end of the unbroken beginning of the covered offsets."""
+        return self.covered.end_of(self.start)
 
     @property
     def pending(self) -> int:
-        """Items in hand without an outcome, counted by themselves; a record not decoded yet counts none."""
+        """Items in flight without an outcome, counted by themselves; a record not decoded yet counts none."""
         return sum(
             record.items - record.succeeded - record.failed - record.skipped for record in self.in_flight.values()
         )
@@ -83,13 +78,13 @@ class InFlight:
         return next((a for a in self.current.values() if a.topic == topic and a.partition == partition), None)
 
     def end(self, topic: str, partition: int) -> None:
-        """Forget a partition: what of it is still on its way is dropped by everybody."""
+        """Forget a partition: every step drops what of it is still on its way."""
         if ended := self.of(topic, partition):
             self.given_up += ended.pending
             del self.current[ended.number]
 
     def read(self, *records: Record) -> None:
-        """Take records of one assignment in hand, each after the one before."""
+        """Note records of one assignment as in flight, each after the one before."""
         assignment = self.current[records[0].assignment]
         in_flight = assignment.in_flight
         for record in records:
@@ -99,7 +94,7 @@ class InFlight:
         assignment.next = end
 
     def pass_over(self, number: int, end: int) -> None:
-        """There is no record from what was read up to `end`: the broker skipped those offsets, and none may follow."""
+        """Note that there is no record from the last one read up to `end`: the broker skipped those offsets."""
         assignment = self.current[number]
         if end > assignment.next:
             assignment.ready.append(Range(assignment.next, end - 1, 0, 0, 0))
@@ -107,7 +102,7 @@ class InFlight:
             assignment.next = end
 
     def holds(self, record: Record) -> bool:
-        """Whether a record is in hand: ours, and without an outcome for one of its items."""
+        """Whether a record is in flight: its assignment is current, and one of its items has no outcome."""
         assignment = self.current.get(record.assignment)
         return assignment is not None and record.offset in assignment.in_flight
 
@@ -206,7 +201,7 @@ class InFlight:
         assignment.ready += ranges_of(record)
 
     def take_ranges(self) -> list[tuple[Assignment, list[Range]]]:
-        """What became ready since the last call and is confirmed, as ranges: each is handed out once."""
+        """Take what became ready since the last call and is confirmed, as ranges; each is handed out once."""
         taken = []
         for assignment in self.current.values():
             if assignment.ready:
@@ -216,12 +211,12 @@ class InFlight:
         return taken
 
     def accept(self, number: int, ranges: Iterable[Range]) -> None:
-        """Ranges are accounted for: extend the cover."""
+        """Note that ranges are accounted for: extend the covered offsets."""
         assignment = self.current.get(number)
         if assignment is None:
             return
         for r in ranges:
-            assignment.cover.add(r.first, r.last)
+            assignment.covered.add(r.first, r.last)
             assignment.unaccepted -= r.last + 1 - r.first
 
     def committable(self) -> list[Assignment]:
@@ -230,10 +225,15 @@ class InFlight:
 
     @property
     def unaccepted(self) -> int:
-        """Offsets read and not covered: what a crash now would read again."""
+        """How many offsets were read and are not covered: a crash now would have them read again."""
         return sum(a.unaccepted for a in self.current.values())
 
     @property
     def unfinished(self) -> bool:
-        """Whether anything is in hand, on its way to the progress service, or not committed."""
+        """Whether anything is in flight, on its way to the progress service, or not committed."""
         return any(a.unaccepted or a.position > a.committed for a in self.current.values())
+
+
+def _twice(record: Record) -> AssertionError:
+    where = f"{record.topic}-{record.partition}@{record.offset}"
+    return AssertionError(f"{where}: more outcomes than items ({record.items}): a step settled an item twice")

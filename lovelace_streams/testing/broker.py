@@ -15,7 +15,8 @@ from typing import Any, cast
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from lovelace_streams.runtime.process import Outside
+from lovelace_streams.kafka.client import KafkaClients
+from lovelace_streams.runtime.process import WorkerProcess
 
 Headers = Sequence[tuple[str, bytes | None]]
 PartitionKey = tuple[str, int]
@@ -77,15 +78,26 @@ class Stored:
         return len(self._value or b"")
 
 
-class Broker(Outside):
+class QuietProcess(WorkerProcess):
+    """A worker's process that is a test's: its log, ports, signals and memory are left alone."""
+
+    def begin(self, drain: Callable[..., None]) -> None:
+        """Show nothing, and leave the signals alone."""
+
+    def started(self) -> None:
+        """Leave the collector of cycles alone."""
+
+    def stop(self, line: str) -> None:
+        """Go on: the caller raises the fault."""
+
+
+class Broker(KafkaClients):
     """Topics in memory, and the clients of them. `on_silence` is called where a consumer has nothing left to read."""
 
     def __init__(self, on_silence: Callable[[], None]) -> None:
         self.on_silence = on_silence
         self.logs: dict[PartitionKey, list[Stored]] = {}
         self.committed: dict[PartitionKey, int] = {}
-        self.stopped: str | None = None
-        """The line that the worker would have ended with, and exit code 78."""
         self._sequence = count()
 
     def consumer(self, config: dict[str, Any]) -> Consumer:
@@ -96,16 +108,6 @@ class Broker(Outside):
 
     def admin(self, config: dict[str, Any]) -> AdminClient:  # noqa: ARG002
         return cast("AdminClient", MemoryAdmin(self))
-
-    def started(self) -> None:
-        """The process is somebody's test: its memory is its own."""
-
-    def begin(self, drain: Callable[..., None]) -> None:
-        """A test's own log, ports and signals are left alone."""
-
-    def stop(self, line: str) -> None:
-        """The process goes on; whoever ran the flow raises."""
-        self.stopped = line
 
     def create(self, topic: str, partitions: int = 1) -> None:
         """Make a topic, unless it is there."""

@@ -19,18 +19,20 @@ from lovelace_streams.dead_letters.reader import StoredDeadLetter, letter_of
 from lovelace_streams.delivery.block_writer import BlockWriter
 from lovelace_streams.flows.topology import topology_of
 from lovelace_streams.records import Outcome, Settled
+from lovelace_streams.reporting.client import ProgressClient
 from lovelace_streams.reporting.reporter import Reporter
 from lovelace_streams.reporting.status import StatusReporter
 from lovelace_streams.runtime.in_flight import InFlight
-from lovelace_streams.settings import Settings
+from lovelace_streams.settings import ProgressSettings, Settings
 from lovelace_streams.sources.kafka import KafkaSource
-from lovelace_streams.testing.broker import Broker, PartitionKey
+from lovelace_streams.testing.broker import Broker, PartitionKey, QuietProcess
 from lovelace_streams.testing.messages import Message
 from lovelace_streams.testing.schemas import AnySchema, MemoryRegistry, framings
 from lovelace_streams.writers import Writer
 from lovelace_streams.writers.memory import MemoryWriter
 
 SERVICE = "http://progress.memory"
+MEMORY_SERVICE = ProgressSettings(SERVICE, "memory")
 MEMORY: dict[str, Any] = {
     "kafka_brokers": "memory",
     "postgres_dsn": "postgresql://memory/memory",
@@ -125,7 +127,8 @@ def run(
     built = _build(flow, settings | ({"progress_api_url": SERVICE} if jobs else {}))
     source = source_of(built)
     broker = Broker(on_silence=StopWhenSettled(source, timeout).end)
-    source.outside = broker
+    source.clients = broker
+    source.process = QuietProcess()
     source.in_flight = watched = Watched()
     for lane in topology_of(built).lanes:
         for framing in framings(lane.decoder):
@@ -209,7 +212,7 @@ def _replace_ends(source: KafkaSource, writers: Sequence[MemoryWriter], ledger: 
             into.append(service.writer)
         if isinstance(service, Reporter | StatusReporter):
             service.client.close()
-            service.client = httpx.Client(transport=httpx.MockTransport(ledger.answer))
+            service.client = ProgressClient(MEMORY_SERVICE, transport=httpx.MockTransport(ledger.answer))
     if ledger.opened and not any(isinstance(service, Reporter) for service in source.services):
         raise TypeError("the flow ends in `commit`, which knows no jobs: let it end in `progress`")
     if unknown := given.keys() - {frozenset(writer.tables) for writer in into}:

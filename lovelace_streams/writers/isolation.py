@@ -1,13 +1,14 @@
-"""Isolation: find the items that a destination refuses, while every other item is written, in order, durably.
+"""Isolation: find the rows that a destination refuses, while every other row is written durably and in order.
 
-A run of items is attempted whole. If it is refused, the writer may name violations: items that would be refused alone
-as well. What is left, or what cannot be named, is tried one by one in subtransactions, if the destination has them.
-Else the run is cut in two halves that are attempted one after the other, each durable before the next begins. So a
-single item is judged with everything before it written, as the writer that writes one by one judges it (law 8). Nothing
-here knows a driver, an engine or SQL; faults (exceptions) pass through untouched.
+1. All items are attempted as a whole.
+2. If they are refused, `find_violations` may name items that would be refused on their own. The others are attempted.
+3. If it names none, `write_singly` lets the destination write item by item, as far as it can.
+4. Items that are left are cut in halves. The first half is durable before the second one is attempted.
 
-By halving, one bad item costs about log2(n) refused and as many accepted attempts: if the first half is accepted, the
-second one holds the culprit and is cut without an attempt.
+So a single item is judged with all items before it written, as by a writer that writes one by one (law 8). One bad item
+of n costs about log2(n) refused attempts and as many accepted ones: if the first half is accepted, the bad item is in
+the second one, which is cut without an attempt. Nothing here knows a driver, an engine or SQL; faults (exceptions) pass
+through untouched.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,7 @@ import msgspec
 from lovelace_streams.writers import Refusal
 
 T = TypeVar("T")
-"""An item that is written: a row, or several, with what their writer needs."""
+"""An item to write: a row, or the rows of an item, with what its writer needs."""
 R = TypeVar("R")
 """The outcome of an accepted item."""
 
@@ -26,8 +27,8 @@ R = TypeVar("R")
 class Refused(msgspec.Struct, frozen=True):
     """Why an attempt was refused as a whole; nothing of it was written.
 
-    `again`: the verdict depends on other rows, so it is believed of a single item only after one more try.
-    `suspect`: by its code it may be the deployment's fault; the writer judges when all items have been tried.
+    `again`: the verdict depends on other rows, so it is believed of a single item only after one more attempt.
+    `suspect`: its code may mean a fault of the deployment; the caller judges when all items have been tried.
     """
 
     refusal: Refusal
@@ -38,47 +39,53 @@ class Refused(msgspec.Struct, frozen=True):
 Attempt = Callable[[Sequence[T]], Sequence[R] | Refused]
 """Writes all items durably and returns the outcome of each, or writes none of them."""
 FindViolations = Callable[[Sequence[T], Refused], Mapping[int, Refusal]]
-"""Names items (by their index) that would be refused alone as well, whatever is written before them; may name none."""
-TryInSubtransactions = Callable[[Sequence[T]], Sequence[R | Refused] | None]
-"""Writes items durably, each as if by itself, one after the other; returns the outcomes of the first items, at least of
-one. None if it can't."""
+"""Names items, by index, that would be refused on their own whatever is written before them; may name none."""
+WriteSingly = Callable[[Sequence[T]], Sequence[R | Refused]]
+"""Writes items durably as if one after the other, and returns the outcomes of the first ones, as far as it came. It
+returns none if it can't write these items so: then it wrote nothing."""
+
+VIOLATION_SEARCHES_MAX = 8
+SINGLE_ITEMS_MAX = 512
 
 
-def isolate(
+def isolate_refused(
     items: Sequence[T],
     attempt: Attempt[T, R],
     find_violations: FindViolations[T] | None = None,
-    searches_max: int = 8,
+    *,
+    write_singly: WriteSingly[T, R] | None = None,
     refused: Refused | None = None,
-    try_in_subtransactions: TryInSubtransactions[T, R] | None = None,
-    call_items: int = 512,
+    searches_max: int = VIOLATION_SEARCHES_MAX,
+    single_items_max: int = SINGLE_ITEMS_MAX,
 ) -> list[R | Refused]:
-    """Write `items` in order; return one result an item.
+    """Write `items` in order; returns one outcome an item.
 
-    `refused` is the outcome of an attempt to write all of them, if there was one; of a single item it is no verdict.
-    `find_violations` is called at most `searches_max` times: each call may name one rule's items.
-    `try_in_subtransactions` gets at most `call_items` items a call. Without it refused runs are cut in halves.
+    `refused` is the outcome of attempting all of them, if the caller did that: of a single item it is no verdict, and
+    the item is attempted. `find_violations` is called at most `searches_max` times: each call may find the rows of one
+    rule, and halving finds the others. `write_singly` is given at most `single_items_max` items at a time.
     """
-    return _Isolation(items, attempt, find_violations, searches_max, try_in_subtransactions, call_items).run(refused)
+    return _Isolation(items, attempt, find_violations, write_singly, searches_max, single_items_max).run(refused)
 
 
 class _Isolation(Generic[T, R]):
+    """One call; `indexes` are those of the items that are still to be written."""
+
     def __init__(
         self,
         items: Sequence[T],
         attempt: Attempt[T, R],
         find_violations: FindViolations[T] | None,
+        write_singly: WriteSingly[T, R] | None,
         searches_max: int,
-        try_in_subtransactions: TryInSubtransactions[T, R] | None,
-        call_items: int,
+        single_items_max: int,
     ) -> None:
         self.items = items
         self.attempt = attempt
         self.find_violations = find_violations
+        self.write_singly = write_singly
         self.searches_left = searches_max
-        self.try_in_subtransactions = try_in_subtransactions
-        self.call_items = call_items
-        self.results: dict[int, R | Refused] = {}
+        self.single_items_max = single_items_max
+        self.outcomes: dict[int, R | Refused] = {}
 
     def run(self, refused: Refused | None) -> list[R | Refused]:
         everything = list(range(len(self.items)))
@@ -86,66 +93,69 @@ class _Isolation(Generic[T, R]):
             self._divide(everything, refused)
         elif everything:
             self._write(everything)
-        return [self.results[index] for index in range(len(self.items))]
+        return [self.outcomes[index] for index in range(len(self.items))]
 
-    def _write(self, run: list[int]) -> bool:
-        """Write a run, divided if need be; return whether it was accepted whole."""
-        outcome = self._try(run)
+    def _write(self, indexes: list[int]) -> bool:
+        """Write items and isolate those that are refused; returns whether all were accepted at once."""
+        outcome = self._try_to_write(indexes)
         if not isinstance(outcome, Refused):
             return True
-        if len(run) == 1:
-            self._judge(run, outcome)
-            return False
-        self._divide(run, outcome)
+        if len(indexes) == 1:
+            self._judge(indexes, outcome)
+        else:
+            self._divide(indexes, outcome)
         return False
 
-    def _divide(self, run: list[int], refused: Refused) -> None:
-        """Write a run that was refused: without its violations, else one by one, else in halves."""
-        rest = self._without_violations(run, refused)
-        if len(rest) < len(run):
-            if rest:
-                self._write(rest)
-        elif rest := self._left_by_subtransactions(run):
-            self._halve(rest)
+    def _divide(self, indexes: list[int], outcome: Refused) -> None:
+        """Write items that were refused as a whole: without those that are named, else singly, else in halves."""
+        unnamed = self._without_violations(indexes, outcome)
+        if len(unnamed) < len(indexes):
+            if unnamed:
+                self._write(unnamed)
+        elif left := self._left_by_writing_singly(indexes):
+            self._halve(left)
 
-    def _without_violations(self, run: list[int], refused: Refused) -> list[int]:
+    def _without_violations(self, indexes: list[int], outcome: Refused) -> list[int]:
+        """Return the items that are not named as violations; those that are get their outcome."""
         if self.find_violations is None or self.searches_left <= 0:
-            return run
+            return indexes
         self.searches_left -= 1
-        violations = self.find_violations([self.items[index] for index in run], refused)
-        for n, refusal in violations.items():
-            self.results[run[n]] = Refused(refusal)
-        return [index for n, index in enumerate(run) if n not in violations]
+        named = self.find_violations([self.items[index] for index in indexes], outcome)
+        for place, refusal in named.items():
+            self.outcomes[indexes[place]] = Refused(refusal)
+        return [index for place, index in enumerate(indexes) if place not in named]
 
-    def _left_by_subtransactions(self, run: list[int]) -> list[int]:
-        """Try a run in subtransactions; return the items that these could not try."""
-        at, length = 0, self.call_items
-        while self.try_in_subtransactions is not None and at < len(run):
-            outcomes = self.try_in_subtransactions([self.items[index] for index in run[at : at + length]])
-            if outcomes is None:
+    def _left_by_writing_singly(self, indexes: list[int]) -> list[int]:
+        """Write items singly, as far as the destination can; returns the others."""
+        at, length = 0, self.single_items_max
+        while self.write_singly is not None and at < len(indexes):
+            outcomes = self.write_singly([self.items[index] for index in indexes[at : at + length]])
+            if not outcomes:
                 break
-            self.results.update(zip(run[at:], outcomes, strict=False))
+            self.outcomes.update(zip(indexes[at:], outcomes, strict=False))
             at += len(outcomes)
-            done = len(outcomes)  # items that the next call does not come to would be sent in vain
-            length = min(self.call_items, 2 * done if done == length else done + done // 4)
-        return run[at:]
+            # items past those that it came to were sent for nothing, so the next call gets hardly more than it managed
+            done = len(outcomes)
+            length = min(self.single_items_max, 2 * done if done == length else done + done // 4)
+        return indexes[at:]
 
-    def _halve(self, run: list[int]) -> None:
-        middle = len(run) // 2
-        accepted = self._write(run[:middle])
-        last = run[middle:]
-        if accepted and len(last) > 1:
-            self._halve(last)  # the culprit is in it
+    def _halve(self, indexes: list[int]) -> None:
+        middle = len(indexes) // 2
+        accepted = self._write(indexes[:middle])
+        second = indexes[middle:]
+        if accepted and len(second) > 1:
+            self._halve(second)  # a refused item is in it: as a whole it would be refused
         else:
-            self._write(last)
+            self._write(second)
 
-    def _judge(self, run: list[int], refused: Refused) -> None:
-        again = self._try(run) if refused.again else refused
-        if isinstance(again, Refused):
-            self.results[run[0]] = again
+    def _judge(self, single: list[int], outcome: Refused) -> None:
+        """Give a single item its refusal, after one more attempt if the verdict depends on other rows."""
+        final = self._try_to_write(single) if outcome.again else outcome
+        if isinstance(final, Refused):
+            self.outcomes[single[0]] = final
 
-    def _try(self, run: list[int]) -> Sequence[R] | Refused:
-        outcome = self.attempt([self.items[index] for index in run])
+    def _try_to_write(self, indexes: list[int]) -> Sequence[R] | Refused:
+        outcome = self.attempt([self.items[index] for index in indexes])
         if not isinstance(outcome, Refused):
-            self.results.update(zip(run, outcome, strict=True))
+            self.outcomes.update(zip(indexes, outcome, strict=True))
         return outcome

@@ -127,8 +127,13 @@ def ends(brokers: str, topic: str, partitions: int = 3) -> list[int]:
 
 
 def send(brokers: str, topic: str, messages: Iterable[tuple[bytes, bytes]], headers=None, **settings) -> int:
-    """Produce (key, value) pairs and wait for every acknowledgement."""
-    producer = Producer({"bootstrap.servers": brokers, "message.max.bytes": 67_108_864, "linger.ms": 5, **settings})
+    """Produce (key, value) pairs and wait for every acknowledgement.
+
+    Idempotent, so that they lie in the order given: a broker that has just begun refuses first batches, and without it
+    librdkafka sends those again behind later ones.
+    """
+    ours = {"bootstrap.servers": brokers, "message.max.bytes": 67_108_864, "linger.ms": 5, "enable.idempotence": True}
+    producer = Producer({**ours, **settings})
     count = 0
     for key, value in messages:
         producer.produce(topic, value, key, headers=headers or [])

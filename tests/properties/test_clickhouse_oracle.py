@@ -151,14 +151,14 @@ def test_any_cut_and_any_replay_end_as_one_by_one(world: World, data: st.DataObj
             results += writer.write(part if len(results) % 2 else writer.encode(part))
     assert (comparable(results), world.table()) == expected
 
-    writer.write([block[place] for place in again])  # a restart, and whoever comes late
+    writer.write([block[place] for place in again])  # a restart, and rows that come late
     assert world.table() == expected[1]
     writer.close()
 
     winners: dict[tuple[int, str], tuple[int, int]] = {}
     for entry, refused in zip(block, expected[0], strict=True):
         if refused is None:
-            key, rank = (entry.row.k, entry.row.name), (entry.row.v if kind is Versioned else 0, entry.order)
+            key, rank = (entry.row.k, entry.row.name), (entry.row.v if kind is Versioned else 0, entry.sequence)
             winners[key] = max(rank, winners.get(key, rank))
     version = {key: (rank[0] + 2**63 << 64 if kind is Versioned else 0) | rank[1] for key, rank in winners.items()}
     assert {(row[0], row[1]): row[-1] for row in expected[1]} == version

@@ -377,7 +377,7 @@ class Reporting:
             else:
                 self.source.in_flight.fail(record, {0: "check"})
         self.reporter.take([Settled(Outcome.WRITTEN, envelopes)])
-        until(lambda: self.reporter.serve(idle=True, between=True) or not self.source.in_flight.unaccepted)
+        until(lambda: self.reporter.serve(idle=True, between_windows=True) or not self.source.in_flight.unaccepted)
         assert self.source.fault is None
 
 

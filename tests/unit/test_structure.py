@@ -26,7 +26,8 @@ EXPORTED = """
     UNSET Batch BatchPolicy Before DeadLetter DeploymentFault DestinationFault Envelope Epoch Events From FromKafka
     Items JobProgress JobState JsonDecoder KafkaSettings KafkaSource Lenient LovelaceError Outcome Outgoing Pii
     PostgresSettings ProgressSettings Reason Record RecordFault Row Settings Settled Skip SkipReason Source
-    aggregate_progress batch commit dead_letter decode kafka_source normalize progress upsert
+    WorkerSource aggregate_progress batch commit dead_letter decode kafka_source normalize progress upsert
+    worker_source
 """
 
 PUBLIC = {

@@ -1,8 +1,8 @@
 """Find the refused items of a block, while all others are written, and tell the record's fault from the deployment's.
 
-`Isolation` puts the ways of `writers.isolation.isolate` together. `ViolationFinder` asks the database which rows break
-rules that the catalogue tells. `Subtransactions` tries rows within the server. Halving takes what these leave over. At
-last `Probe` decides whose fault the refusals are.
+`Isolation` calls `writers.isolation.isolate_refused` with the ways that Postgres has. `ViolationFinder` asks the
+database which rows break rules that the catalogue tells. `Subtransactions` tries rows within the server. Halving takes
+what these leave over. At last `Probe` decides whose fault the refusals are.
 """
 
 from collections import Counter
@@ -13,7 +13,7 @@ import psycopg
 
 from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.writers import Entry, Refusal, RowOutcome, RowResult
-from lovelace_streams.writers.isolation import Refused, isolate
+from lovelace_streams.writers.isolation import Refused, isolate_refused
 from lovelace_streams.writers.postgres import subtransactions
 from lovelace_streams.writers.postgres.catalog import RowOrder
 from lovelace_streams.writers.postgres.connection import PostgresConnection
@@ -72,15 +72,15 @@ class Isolation:
         Raises `DestinationFault` or `DeploymentFault`.
         """
         if self._one_by_one:
-            outcomes = [isolate([item], self._attempt)[0] for item in items]
+            outcomes = [isolate_refused([item], self._attempt)[0] for item in items]
         else:
-            outcomes = isolate(
+            outcomes = isolate_refused(
                 items,
                 self._attempt,
                 self.violations.find_violations,
+                write_singly=self.subtransactions.try_in_subtransactions,
                 refused=refused or self.subtransactions.expected_refusal(len(items)),
-                try_in_subtransactions=self.subtransactions.try_in_subtransactions,
-                call_items=subtransactions.CALL_ROWS,
+                single_items_max=subtransactions.CALL_ROWS,
             )
         self.probe.judge(items, outcomes)
         return outcomes
@@ -213,26 +213,26 @@ class Subtransactions:
         self._rows_left -= items
         return self._last_refusal
 
-    def try_in_subtransactions(self, items: Sequence[Item]) -> list[ItemOutcome] | None:
+    def try_in_subtransactions(self, items: Sequence[Item]) -> list[ItemOutcome]:
         """Write rows of one plan as if one by one; return the outcomes of those that the call came to.
 
-        None if the rows have several plans, or the server has no subtransactions for us.
+        It returns none if the rows have several plans, or the server has no subtransactions for us.
         """
         entries = [entry for item in items for entry in item]
         if not self.are_available or len(entries) > len(items) or len(self._tables.tables_of(entries)) > 1:
-            return None
+            return []
         table = self._tables.table_of(entries[0])
         [*plans] = set(table.plans_of(entries))
         if len(plans) > 1:
-            return None
+            return []
         try:
             outcomes = self._call(table, plans[0], entries)
         except (EncodeError, TypeError):  # a value that can't be sent, or a key of the wrong type
-            return None
+            return []
         except psycopg.Error as error:
             self._transactions.undo(self._transactions.driver, error)  # raises if it is the destination's fault
             self.are_available = self.are_available and error.sqlstate not in NO_SUBTRANSACTIONS
-            return None
+            return []
         results = [_item_outcome(outcome, may_suppress=table.schema.may_suppress) for outcome in outcomes]
         self._note_refusal(results)
         return results

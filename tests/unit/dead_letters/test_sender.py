@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lovelace_streams.dead_letters.fail_fast import HELD_BYTES
-from lovelace_streams.dead_letters.headers import NAMES_MAX, _names, letter_headers
+from lovelace_streams.dead_letters.fail_fast import HELD_BYTES_MAX
+from lovelace_streams.dead_letters.headers import FAILED_ITEMS_BYTES_MAX, failed_items_header, letter_headers
 from lovelace_streams.dead_letters.letter import PendingDeadLetter
 from lovelace_streams.dead_letters.sender import DeadLetterSender
 from lovelace_streams.kafka.headers import parse_origin
@@ -91,9 +91,9 @@ def test_what_failed_comes_back_from_the_headers(failures: dict[int, Reason]) ->
 def test_too_many_names_end_with_how_many_more_and_still_come_back() -> None:
     failures = dict.fromkeys(range(0, 99999, 2), Reason.HARMS_DESTINATION)
 
-    text = _names(failures)
+    text = failed_items_header(failures)
 
-    assert len(text.encode()) <= NAMES_MAX
+    assert len(text.encode()) <= FAILED_ITEMS_BYTES_MAX
     named = text.count("harms_destination")
     assert text.endswith(f", …{len(failures) - named} more")
     origin = parse_origin(b"T/raw/0/1", b"5", text.encode())
@@ -109,42 +109,42 @@ def test_a_topic_may_have_slashes_in_no_place_and_headers_that_are_not_ours_are_
 
 def test_nothing_more_is_read_while_a_thousand_letters_or_too_many_bytes_of_them_are_owed() -> None:
     """What is owed is counted as it comes and goes: acknowledged, or not ours to send any more."""
-    for size, letters in ((1, 1001), (HELD_BYTES // 10, 11)):
+    for size, letters in ((1, 1001), (HELD_BYTES_MAX // 10, 11)):
         held = source()
-        office = DeadLetterSender(held)
-        office._producer, office._topic = MemoryProducer(broker := Broker(lambda: None)), "raw.dlq"
-        office.take([refused(held, size) for _ in range(letters)])
-        office.serve(idle=True, between=False)
-        assert not office.full(), "what is not judged yet is bounded by its window"
+        sender = DeadLetterSender(held)
+        sender._producer, sender._topic = MemoryProducer(broker := Broker(lambda: None)), "raw.dlq"
+        sender.take([refused(held, size) for _ in range(letters)])
+        sender.serve(idle=True, between_windows=False)
+        assert not sender.full(), "what is not judged yet is bounded by its window"
 
-        office._judge(idle=True)
-        assert office.full()
-        office.serve(idle=True, between=True)
-        assert not office.full()
+        sender._release_letters(idle=True)
+        assert sender.full()
+        sender.serve(idle=True, between_windows=True)
+        assert not sender.full()
         assert len(broker.logs["raw.dlq", 0]) == held.in_flight.totals[Outcome.DEAD_LETTERED] == letters
-        [settled] = office.take([])
+        [settled] = sender.take([])
         assert sum(envelope.count for envelope in settled.envelopes) == min(letters, 1000)
 
-        office.take([refused(held, size) for _ in range(letters)])
-        office._judge(idle=True)
+        sender.take([refused(held, size) for _ in range(letters)])
+        sender._release_letters(idle=True)
         held.in_flight.end("raw", 2)
-        office.serve(idle=True, between=True)
-        assert not office.full()
-        assert not office.unfinished()
+        sender.serve(idle=True, between_windows=True)
+        assert not sender.full()
+        assert not sender.unfinished()
         assert len(broker.logs["raw.dlq", 0]) == letters, "the next owner meets them again"
 
 
 def test_what_a_later_step_refuses_has_passed_the_earlier_ones() -> None:
     """Whatever the steps are called: their order is that of the ports handed to `dead_letter`."""
     held = source()
-    office = DeadLetterSender(held)
-    office._producer, office._topic = MemoryProducer(broker := Broker(lambda: None)), "raw.dlq"
+    sender = DeadLetterSender(held)
+    sender._producer, sender._topic = MemoryProducer(broker := Broker(lambda: None)), "raw.dlq"
 
-    office.take([refused(held, 1, step="validate")], 0)
-    office.serve(idle=False, between=True)
+    sender.take([refused(held, 1, step="validate")], 0)
+    sender.serve(idle=False, between_windows=True)
     assert ("raw.dlq", 0) not in broker.logs, "nothing has passed `validate` yet"
-    office.take([refused(held, 1, step="score")], 1)
-    office.serve(idle=False, between=True)
+    sender.take([refused(held, 1, step="score")], 1)
+    sender.serve(idle=False, between_windows=True)
 
     sent = [dict(message.headers())["lovelace-step"] for message in broker.logs["raw.dlq", 0]]
     assert sent == [b"validate"]

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from lovelace_streams.dead_letters.sender import DeadLetterSender
-from lovelace_streams.delivery.block_writer import GATHER_SECONDS, LARGE, BlockWriter
+from lovelace_streams.delivery.block_writer import BACKGROUND_ROWS_MIN, BUFFER_SECONDS, BlockWriter
+from lovelace_streams.delivery.blocks import Block, BlockState
 from lovelace_streams.errors import DestinationFault
 from lovelace_streams.records import Batch, DeadLetter, Envelope, Outcome, Reason, Record
 from lovelace_streams.rows import Row
@@ -64,13 +65,13 @@ def source():
 
 
 @pytest.fixture
-def carrier(writer, source):
-    carrier = BlockWriter("upsert", writer, source)
-    source.register(carrier, carries=True)
-    carrier.serve(idle=False, between=True)  # connects
-    yield carrier
+def block_writer(writer, source):
+    block_writer = BlockWriter("upsert", writer, source)
+    source.register(block_writer, holds_items=True)
+    block_writer.serve(idle=False, between_windows=True)  # connects
+    yield block_writer
     writer.let.set()
-    carrier.close()
+    block_writer.close()
 
 
 @pytest.fixture
@@ -93,122 +94,128 @@ def settled(ends) -> int:
     return sum(len(end.envelopes) for end in ends)
 
 
-def through(carrier):
+def through(block_writer):
     """Wait for the block that was begun, without taking it."""
-    carrier._begun.flight.exception(30)
+    [block] = [block for block in block_writer._blocks if block.state is BlockState.WRITING]
+    assert block.call.wait(30)
 
 
-def test_a_large_block_is_left_and_finished_by_the_next_call(carrier, writer, batch):
-    assert carrier.write([batch(LARGE)]) == []
-    assert carrier.unfinished()
+def test_a_large_block_is_left_and_finished_by_the_next_call(block_writer, writer, batch):
+    assert block_writer.write([batch(BACKGROUND_ROWS_MIN)]) == []
+    assert block_writer.unfinished()
     writer.let.set()
-    assert settled(carrier.write([batch(LARGE), batch(5)])) == 2 * LARGE + 5
-    assert writer.blocks == [LARGE, LARGE, 5]
-    assert not carrier.unfinished()
+    assert settled(block_writer.write([batch(BACKGROUND_ROWS_MIN), batch(5)])) == 2 * BACKGROUND_ROWS_MIN + 5
+    assert writer.blocks == [BACKGROUND_ROWS_MIN, BACKGROUND_ROWS_MIN, 5]
+    assert not block_writer.unfinished()
 
 
-def test_a_small_block_is_waited_for(carrier, writer, batch):
+def test_a_small_block_is_waited_for(block_writer, writer, batch):
     writer.let.set()
-    assert settled(carrier.write([batch(LARGE - 1)])) == LARGE - 1
-    assert not carrier.unfinished()
+    assert settled(block_writer.write([batch(BACKGROUND_ROWS_MIN - 1)])) == BACKGROUND_ROWS_MIN - 1
+    assert not block_writer.unfinished()
 
 
-def test_a_silent_topic_leaves_nothing_behind(carrier, writer, source, batch):
-    carrier.write([batch(LARGE)])
-    carrier.serve(idle=True, between=True)
+def test_a_silent_topic_leaves_nothing_behind(block_writer, writer, source, batch):
+    block_writer.write([batch(BACKGROUND_ROWS_MIN)])
+    block_writer.serve(idle=True, between_windows=True)
     assert source.in_flight.totals[Outcome.WRITTEN] == 0
     writer.let.set()
-    through(carrier)
-    carrier.serve(idle=True, between=True)
-    assert source.in_flight.totals[Outcome.WRITTEN] == LARGE
-    assert not carrier.unfinished()
+    through(block_writer)
+    block_writer.serve(idle=True, between_windows=True)
+    assert source.in_flight.totals[Outcome.WRITTEN] == BACKGROUND_ROWS_MIN
+    assert not block_writer.unfinished()
 
 
 @pytest.fixture
 def behind(writer, source):
     """More arrives than a window holds; a block may be twice as large as the windows here."""
-    writer.capabilities = Capabilities(block_rows=2 * LARGE)
-    source._member = Behind()
+    writer.capabilities = Capabilities(block_rows=2 * BACKGROUND_ROWS_MIN)
+    source._reader = Behind()
 
 
-def test_while_the_source_is_behind_a_block_is_gathered_over_windows(behind, carrier, writer, batch):
+def test_while_the_source_is_behind_a_block_is_gathered_over_windows(behind, block_writer, writer, batch):
     writer.let.set()
-    assert carrier.write([batch(LARGE)]) == []
-    assert carrier._begun is None
-    assert carrier.unfinished()
-    assert carrier.write([batch(LARGE)]) == []
-    through(carrier)
-    assert writer.blocks == [2 * LARGE]
-    assert settled(carrier.write([batch(LARGE + 1), batch(LARGE)])) == 2 * LARGE
-    through(carrier)
-    assert settled(carrier.write([])) == LARGE + 1
-    assert writer.blocks == [2 * LARGE, LARGE + 1]
-    assert carrier.unfinished()
+    assert block_writer.write([batch(BACKGROUND_ROWS_MIN)]) == []
+    assert block_writer._blocks == []
+    assert block_writer.unfinished()
+    assert block_writer.write([batch(BACKGROUND_ROWS_MIN)]) == []
+    through(block_writer)
+    assert writer.blocks == [2 * BACKGROUND_ROWS_MIN]
+    assert (
+        settled(block_writer.write([batch(BACKGROUND_ROWS_MIN + 1), batch(BACKGROUND_ROWS_MIN)]))
+        == 2 * BACKGROUND_ROWS_MIN
+    )
+    through(block_writer)
+    assert settled(block_writer.write([])) == BACKGROUND_ROWS_MIN + 1
+    assert writer.blocks == [2 * BACKGROUND_ROWS_MIN, BACKGROUND_ROWS_MIN + 1]
+    assert block_writer.unfinished()
 
 
-@pytest.mark.parametrize("ended", ["caught up", "late", "draining", "put aside"])
-def test_what_was_gathered_goes_where_nothing_more_is_there(behind, carrier, writer, source, batch, ended):
+@pytest.mark.parametrize("ended", ["caught up", "late", "draining", "parked"])
+def test_what_was_gathered_goes_where_nothing_more_is_there(behind, block_writer, writer, source, batch, ended):
     writer.let.set()
-    carrier.write([batch(5)])
-    carrier.serve(idle=False, between=True)
+    block_writer.write([batch(5)])
+    block_writer.serve(idle=False, between_windows=True)
     assert writer.blocks == []
 
     if ended == "caught up":
-        source._member.behind = False
+        source._reader.behind = False
     elif ended == "late":
-        carrier._gathering.since -= GATHER_SECONDS
+        block_writer._buffer.since -= BUFFER_SECONDS
     elif ended == "draining":
         source.drain()
     else:
-        carrier._aside.append(batch(1))
-    carrier.serve(idle=False, between=True)
-    assert source.in_flight.totals[Outcome.WRITTEN] == 5 + (ended == "put aside")
-    assert not carrier.unfinished()
+        block_writer._park(Block(batch(1)))
+    block_writer.serve(idle=False, between_windows=True)
+    assert source.in_flight.totals[Outcome.WRITTEN] == 5 + (ended == "parked")
+    assert not block_writer.unfinished()
 
 
-def test_what_was_gathered_of_a_partition_that_goes_is_left_to_its_next_owner(behind, carrier, writer, source, batch):
+def test_what_was_gathered_of_a_partition_that_goes_is_left_to_its_next_owner(
+    behind, block_writer, writer, source, batch
+):
     writer.let.set()
-    carrier.write([batch(5)])
-    carrier.revoke(30)
+    block_writer.write([batch(5)])
+    block_writer.revoke(30)
     source.in_flight.end("t", 0)
-    source._member.behind = False
-    carrier.serve(idle=False, between=True)
+    source._reader.behind = False
+    block_writer.serve(idle=False, between_windows=True)
     assert writer.blocks == []
-    assert not carrier.unfinished()
+    assert not block_writer.unfinished()
 
 
-def test_what_is_written_is_settled_before_its_partition_goes(carrier, writer, source, batch):
-    carrier.write([batch(LARGE)])
+def test_what_is_written_is_settled_before_its_partition_goes(block_writer, writer, source, batch):
+    block_writer.write([batch(BACKGROUND_ROWS_MIN)])
     writer.let.set()
-    carrier.revoke(30)
-    assert source.in_flight.totals[Outcome.WRITTEN] == LARGE
-    carrier.revoke(30)  # and once
-    assert source.in_flight.totals[Outcome.WRITTEN] == LARGE
+    block_writer.revoke(30)
+    assert source.in_flight.totals[Outcome.WRITTEN] == BACKGROUND_ROWS_MIN
+    block_writer.revoke(30)  # and once
+    assert source.in_flight.totals[Outcome.WRITTEN] == BACKGROUND_ROWS_MIN
 
 
-def test_what_failed_is_not_settled_and_written_again_by_whoever_owns_it(carrier, writer, source, batch):
+def test_what_failed_is_not_settled_and_written_again_by_whoever_owns_it(block_writer, writer, source, batch):
     writer.faults.append(DestinationFault("40001", "deadlock"))
-    carrier.write([batch(LARGE)])
+    block_writer.write([batch(BACKGROUND_ROWS_MIN)])
     writer.let.set()
-    carrier.revoke(30)
+    block_writer.revoke(30)
     assert source.in_flight.totals[Outcome.WRITTEN] == 0
-    assert settled(carrier.write([batch(1)])) == LARGE + 1
+    assert settled(block_writer.write([batch(1)])) == BACKGROUND_ROWS_MIN + 1
 
 
-def test_records_of_an_assignment_that_ended_meanwhile_are_not_settled(carrier, writer, source, batch):
-    carrier.write([batch(LARGE)])
+def test_records_of_an_assignment_that_ended_meanwhile_are_not_settled(block_writer, writer, source, batch):
+    block_writer.write([batch(BACKGROUND_ROWS_MIN)])
     source.in_flight.end("t", 0)
     writer.let.set()
-    through(carrier)
-    carrier.serve(idle=True, between=True)
+    through(block_writer)
+    block_writer.serve(idle=True, between_windows=True)
     assert source.in_flight.totals[Outcome.WRITTEN] == 0
-    assert not carrier.unfinished()
+    assert not block_writer.unfinished()
 
 
-def test_what_is_being_written_has_passed_the_steps_before(carrier, writer, source, batch):
+def test_what_is_being_written_has_passed_the_steps_before(block_writer, writer, source, batch):
     """A window that is refused in part stops nobody, although the rest of it is still being written."""
-    office = DeadLetterSender(source)
-    office._producer = Silent()
+    sender = DeadLetterSender(source)
+    sender._producer = Silent()
     [assignment] = source.in_flight.current.values()
     letters = []
     for job in ("one", "two"):
@@ -217,40 +224,40 @@ def test_what_is_being_written_has_passed_the_steps_before(carrier, writer, sour
             record = Record("t", 0, offset, offset, assignment.number, None, b"", [], timestamp=-1, items=1, job=job)
             source.in_flight.read(record)
             letters.append(DeadLetter(record, 0, 1, "normalize", Reason.MISSING, "same"))
-    office.take(letters)
-    carrier.write([batch(LARGE)])
-    office._judge(idle=False)
+    sender.take(letters)
+    block_writer.write([batch(BACKGROUND_ROWS_MIN)])
+    sender._release_letters(idle=False)
     assert source.fault is None
 
-    office.take(letters)  # and nothing reached the writer after these
-    office._judge(idle=False)
+    sender.take(letters)  # and nothing reached the writer after these
+    sender._release_letters(idle=False)
     assert source.fault is not None
 
 
-def test_held_letters_wait_for_what_is_still_being_written(carrier, writer, source, batch):
+def test_held_letters_wait_for_what_is_still_being_written(block_writer, writer, source, batch):
     """That nothing more is there to read does not make a few refusals few: the block under way may be refused, too."""
-    office = DeadLetterSender(source)
-    office._producer = Silent()
+    sender = DeadLetterSender(source)
+    sender._producer = Silent()
     [refused] = batch(1).envelopes
-    office.take([DeadLetter(refused.record, 0, 1, "upsert", Reason.CHECK, "rule")])
-    carrier.write([batch(LARGE)])
-    office._judge(idle=True)
-    assert office._to_send == []
+    sender.take([DeadLetter(refused.record, 0, 1, "upsert", Reason.CHECK, "rule")])
+    block_writer.write([batch(BACKGROUND_ROWS_MIN)])
+    sender._release_letters(idle=True)
+    assert sender._queue == []
 
     writer.let.set()
-    through(carrier)
-    carrier.serve(idle=True, between=True)
-    office._judge(idle=True)
-    assert [letter.record for letter in office._to_send] == [refused.record]
+    through(block_writer)
+    block_writer.serve(idle=True, between_windows=True)
+    sender._release_letters(idle=True)
+    assert [letter.record for letter in sender._queue] == [refused.record]
 
 
-def test_blocks_that_are_put_aside_wait_for_each_other(carrier, writer, batch):
+def test_blocks_that_are_parked_wait_for_each_other(block_writer, writer, batch):
     """Nothing tells an outage from a row that harms while there is no other row to try."""
     writer.let.set()
     writer.probe = lambda _others=(): None
     writer.faults += [DestinationFault("57014", "timeout")] * 20
-    carrier._patience._wait = lambda _seconds: not carrier._patience.inconclusive
-    assert carrier.write([batch(1)]) == []
-    assert carrier.write([batch(1)]) == []
+    block_writer._retry._wait = lambda _seconds: not block_writer._retry.inconclusive
+    assert block_writer.write([batch(1)]) == []
+    assert block_writer.write([batch(1)]) == []
     writer.faults.clear()
-    assert settled(carrier.write([])) == 2
+    assert settled(block_writer.write([])) == 2

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
-from lovelace_streams.kafka.consumer import LIST, GroupConsumer
+from lovelace_streams.kafka.consumer import CONSUME_MESSAGES_MAX, GroupConsumer
 from lovelace_streams.runtime.in_flight import InFlight
+from lovelace_streams.runtime.worker import WorkerContext
 from lovelace_streams.settings import KafkaSettings
 from lovelace_streams.testing.broker import Broker
 
@@ -40,18 +41,12 @@ def member(broker: Broker, in_flight: InFlight, messages: int = 0) -> GroupConsu
     broker.create(TOPIC, 2)
     for n in range(messages):
         broker.append((TOPIC, n % 2), b"%d" % n, None, (), n)
-    made = GroupConsumer(
-        "group",
-        (TOPIC,),
-        KafkaSettings("memory"),
-        in_flight,
-        broker,
-        note=lambda fault: pytest.fail(str(fault)),
-        finish=lambda seconds: None,
-        ledger=None,
-    )
+    context = WorkerContext(KafkaSettings("memory", group="group"), (TOPIC,), broker)
+    context.in_flight = in_flight
+    made = GroupConsumer(context)
     assert made.open()
-    made.hold(0)  # where it is assigned
+    assert context.fault is None
+    made.idle(0)  # where it is assigned
     return made
 
 
@@ -59,7 +54,9 @@ def places(window: list[Any]) -> list[tuple[int, int]]:
     return [(envelope.record.partition, envelope.record.offset) for envelope in window]
 
 
-@pytest.mark.parametrize("count", [1, LIST - 1, LIST, LIST + 1, 3 * LIST])
+@pytest.mark.parametrize(
+    "count", [1, CONSUME_MESSAGES_MAX - 1, CONSUME_MESSAGES_MAX, CONSUME_MESSAGES_MAX + 1, 3 * CONSUME_MESSAGES_MAX]
+)
 def test_a_window_is_as_large_as_was_asked_for_and_its_lists_are_short(count: int) -> None:
     broker, in_flight = Rebalanced(), InFlight()
     reader = member(broker, in_flight, messages=count + 10)
@@ -68,7 +65,7 @@ def test_a_window_is_as_large_as_was_asked_for_and_its_lists_are_short(count: in
     window = reader.read(count, 0.0)
 
     assert len(window) == count
-    assert max(broker.calls) <= LIST
+    assert max(broker.calls) <= CONSUME_MESSAGES_MAX
     assert [len(a.in_flight) for a in in_flight.current.values() if a.topic == TOPIC] == [(count + 1) // 2, count // 2]
     assert reader.behind
     assert len(reader.read(count, 0.0)) == min(count, 10)
@@ -77,10 +74,10 @@ def test_a_window_is_as_large_as_was_asked_for_and_its_lists_are_short(count: in
 
 def test_what_is_given_up_between_two_lists_goes_no_further() -> None:
     broker, in_flight = Rebalanced(at=3), InFlight()  # the first call is the one that it is assigned in
-    reader = member(broker, in_flight, messages=2 * LIST)
+    reader = member(broker, in_flight, messages=2 * CONSUME_MESSAGES_MAX)
 
-    window = reader.read(2 * LIST, 0.0)
+    window = reader.read(2 * CONSUME_MESSAGES_MAX, 0.0)
 
-    assert broker.calls == [1, LIST, LIST, LIST // 2]
+    assert broker.calls == [1, CONSUME_MESSAGES_MAX, CONSUME_MESSAGES_MAX, CONSUME_MESSAGES_MAX // 2]
     assert {partition for partition, _ in places(window)} == {1}
-    assert [envelope.record.assignment in in_flight.current for envelope in window] == [True] * LIST
+    assert [envelope.record.assignment in in_flight.current for envelope in window] == [True] * CONSUME_MESSAGES_MAX

@@ -75,10 +75,10 @@ def test_what_was_refused_goes_again_later_in_its_newest_state() -> None:
     jobs.refused(first, 5.0)
     jobs.hear([state(2)], 5.1, NOON)
 
-    assert jobs.untold
+    assert jobs.unpublished
     assert publish(jobs, 5.2) == []
     assert publish(jobs, 5.0 + RETRY_SECONDS) == [2]
-    assert not jobs.untold
+    assert not jobs.unpublished
 
 
 def test_at_the_end_all_that_was_not_published_goes_at_once() -> None:
@@ -92,7 +92,7 @@ def test_at_the_end_all_that_was_not_published_goes_at_once() -> None:
 
 
 def test_jobs_that_nobody_hears_of_make_room_those_that_are_published_first() -> None:
-    jobs = Jobs(every=0.0, most=2)
+    jobs = Jobs(every=0.0, jobs_max=2)
     jobs.hear([state(1, "waits"), state(1, "told")], 0.0, NOON)
     told = next(progress for progress in jobs.due(0.0) if progress.job_id == "told")
     jobs.delivered(told, 0.0)
@@ -100,7 +100,7 @@ def test_jobs_that_nobody_hears_of_make_room_those_that_are_published_first() ->
 
     assert [progress.job_id for progress in jobs.due(1.0)] == ["new"]
     jobs.hear([state(2, "waits"), state(2, "told")], 2.0, NOON)
-    assert jobs.untold
+    assert jobs.unpublished
 
 
 def test_an_end_beyond_all_calendars_is_none() -> None:
@@ -148,4 +148,4 @@ def test_a_reader_that_keeps_the_highest_version_ends_with_the_last_state(
     for found in read.values():
         open_ones = [at for at, progress in found if progress.status == "open"]
         assert all(later - earlier > 0.999 for earlier, later in zip(open_ones, open_ones[1:], strict=False))
-    assert not jobs.untold
+    assert not jobs.unpublished

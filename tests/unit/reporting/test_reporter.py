@@ -11,7 +11,7 @@ import pytest
 from lovelace_streams.records import Envelope, Outcome, Record, Settled
 from lovelace_streams.reporting.reporter import REQUEST_INTERVAL_SECONDS, Reporter
 from lovelace_streams.reporting.status import StatusReporter
-from lovelace_streams.runtime import gauges as watch
+from lovelace_streams.runtime.gauges import PartitionStatus
 from lovelace_streams.settings import KafkaSettings, ProgressSettings
 from lovelace_streams.sources.kafka import KafkaSource
 
@@ -105,7 +105,7 @@ def until(reporter: Reporter, condition: Callable[[], bool]) -> None:
     end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end
-        reporter.serve(idle=True, between=True)
+        reporter.serve(idle=True, between_windows=True)
         time.sleep(0.01)
 
 
@@ -135,10 +135,10 @@ def test_what_settles_between_two_requests_goes_together(
 
 
 @pytest.mark.parametrize("hurries", ["revoke", "drain"])
-def test_whoever_ends_waits_for_no_pace(
+def test_a_worker_that_ends_waits_for_no_interval(
     service: Oddly, source: KafkaSource, hurries: str, request: pytest.FixtureRequest
 ) -> None:
-    reporter = Reporter(source, ProgressSettings(service.url, "token"), pace=3600.0)
+    reporter = Reporter(source, ProgressSettings(service.url, "token"), interval=3600.0)
     request.addfinalizer(reporter.close)
     reporter.take(settle(source, range(1)))
     until(reporter, lambda: source.in_flight.unaccepted == 0)
@@ -234,36 +234,36 @@ def test_a_refused_report_stops_the_worker_with_the_range_named(
 
 def test_no_token_is_the_deployments_fault(service: Oddly, source: KafkaSource) -> None:
     reporter = Reporter(source, ProgressSettings(service.url, ""))
-    reporter.serve(idle=False, between=True)
+    reporter.serve(idle=False, between_windows=True)
 
     assert "PROGRESS_API_TOKEN" in str(source.fault)
     reporter.close()
 
 
-class Standing(KafkaSource):
-    """A source that stands somewhere."""
+class Reading(KafkaSource):
+    """A source that has read something."""
 
-    standings = [watch.PartitionStatus("t", "id", 0, position=3, end=5, pending=0, oldest_unsettled_ms=0)]
+    partition_statuses = [PartitionStatus("t", "id", 0, position=3, end=5, pending=0, oldest_unsettled_ms=0)]
 
 
 @pytest.fixture
-def teller(service: Oddly, source: KafkaSource) -> Iterator[StatusReporter]:
-    source.__class__ = Standing
-    made = StatusReporter(source, ProgressSettings(service.url, "token"), every=0.01)
-    made.serve(idle=True, between=True)
+def status_reporter(service: Oddly, source: KafkaSource) -> Iterator[StatusReporter]:
+    source.__class__ = Reading
+    made = StatusReporter(source, ProgressSettings(service.url, "token"), interval=0.01)
+    made.serve(idle=True, between_windows=True)
     yield made
     made.close()
 
 
-def told(teller: StatusReporter) -> None:
+def join(status_reporter: StatusReporter) -> None:
     """Wait for the thread to end by itself."""
-    assert teller.thread is not None
-    teller.thread.join(10)
-    assert not teller.thread.is_alive()
+    assert status_reporter.thread is not None
+    status_reporter.thread.join(10)
+    assert not status_reporter.thread.is_alive()
 
 
 def test_where_it_stands_is_told_again_and_again_while_the_service_is_away(
-    service: Oddly, teller: StatusReporter
+    service: Oddly, status_reporter: StatusReporter
 ) -> None:
     service.answer = lambda _ranges: (503, b"")
     end = time.monotonic() + 60
@@ -271,10 +271,10 @@ def test_where_it_stands_is_told_again_and_again_while_the_service_is_away(
         assert time.monotonic() < end
         time.sleep(0.01)
 
-    teller.close()
+    status_reporter.close()
 
-    told(teller)
-    assert not teller.unfinished()
+    join(status_reporter)
+    assert not status_reporter.unfinished()
 
 
 def test_a_service_that_takes_no_partitions_is_left_alone(
@@ -282,7 +282,7 @@ def test_a_service_that_takes_no_partitions_is_left_alone(
 ) -> None:
     service.answer = lambda _ranges: (422, b"{}")
 
-    told(request.getfixturevalue("teller"))
+    join(request.getfixturevalue("status_reporter"))
 
     assert service.asked == [[]]
     assert source.fault is None

@@ -27,7 +27,7 @@ class Worker:
     def read(self, partition: int, *offsets: int, items: int = 1) -> list[Envelope[Any]]:
         assignment = self.in_flight.of(TOPIC, partition)
         assert assignment is not None
-        self.watch.serve(idle=False, between=True)  # the window before has been through every step
+        self.watch.serve(idle=False, between_windows=True)  # the window before has been through every step
         window = []
         for offset in offsets:
             record = Record(TOPIC, partition, offset, assignment.next, assignment.number, None, b"", [], -1)
@@ -44,7 +44,7 @@ class Worker:
 
     def after(self, seconds: float) -> None:
         self.now += seconds
-        self.watch.serve(idle=False, between=True)
+        self.watch.serve(idle=False, between_windows=True)
 
     def shown(self, name: str, partition: int | None = None, **labels: str) -> float | None:
         place = {} if partition is None else {"topic": TOPIC, "partition": str(partition)}
@@ -142,7 +142,7 @@ def test_where_each_partition_stands_is_said_whole(worker: Worker) -> None:
     worker.settle(first[0])
     worker.after(2)
 
-    assert worker.watch.standings == [
+    assert worker.watch.partition_statuses == [
         PartitionStatus(TOPIC, "id", 0, position=2, end=100, pending=4, oldest_unsettled_ms=2000),
         PartitionStatus(TOPIC, "id", 1, position=0, end=None, pending=0, oldest_unsettled_ms=0),
     ]

@@ -5,9 +5,9 @@ import sys
 
 SCRIPT = """
 import gc
-from lovelace_streams.runtime.process import Outside
+from lovelace_streams.runtime.process import WorkerProcess
 before = gc.get_freeze_count()
-Outside().started()
+WorkerProcess().started()
 print(gc.get_freeze_count() - before, gc.isenabled(), *gc.get_threshold())
 """
 

@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 from typing import Any
 
-from lovelace_streams.operators.decode import Asking
+from lovelace_streams.formats.waiting import WaitingDecoder
 from lovelace_streams.records import Envelope, Record
 
 SECONDS = 4.0
@@ -27,8 +27,9 @@ def test_however_many_slow_questions_a_window_has_the_membership_lives_on() -> N
 
     source = SimpleNamespace(pipeline="orders", ending=False, keep_alive=keep_alive)
     window = [Envelope(Record("t", 0, n, n, 0, None, b"", [], 0), 0, b"") for n in range(100)]
-    asking = Asking(SimpleNamespace(decode=decode, waits=True), source, clock=lambda: now)  # type: ignore[arg-type]
-    asking.sort(window)
+    decoder = SimpleNamespace(decode=decode, waits=True)
+    waiting = WaitingDecoder(decoder, source, on_fault=lambda *_: None, clock=lambda: now)  # type: ignore[arg-type]
+    waiting.sort(window)
 
     assert max(after - before for before, after in zip([0.0, *kept], kept, strict=False)) <= SECONDS + 1
     assert decoded == list(range(5))  # the worker ends: the rest is read again
