@@ -9,7 +9,8 @@ reads bytes, `columns` reads many at once, `registry` asks for schemas, `decoder
 arrive as what they are.
 """
 
-from lovelace_streams.formats.avro.decoder import AvroDecoder, Bare, Confluent, Framing, JsonOrAvro, SingleObject
+from lovelace_streams.formats.avro.decoder import AvroDecoder, JsonOrAvro
+from lovelace_streams.formats.avro.framing import Bare, Confluent, Framing, SingleObject
 from lovelace_streams.formats.avro.registry import NoSchema, Registry
 from lovelace_streams.formats.avro.schema import Schema, load, parse
 
