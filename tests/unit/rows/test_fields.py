@@ -14,11 +14,7 @@ NULL = ("null", "expected int, got null at $.x")
 NO_TIMESTAMP = ("missing", "expected datetime, got nothing at Kafka's timestamp")
 FAR_TIMESTAMP = ("bad_value", "expected datetime, got a number past the years 1 to 9999 at Kafka's timestamp")
 BAD_KEY = ("bad_value", "expected UTF-8, got other bytes at Kafka's key")
-
-
 UTC_TIME = datetime(2015, 4, 26, 6, 26, 56, 936000, tzinfo=UTC)
-
-
 TAKEN = [
     (Annotated[str, str.strip, str.lower], '" AbC "', "abc"),
     (Annotated[int, Before(len)], '"four"', 4),

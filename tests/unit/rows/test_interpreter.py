@@ -33,9 +33,9 @@ def test_a_rule_over_several_fields_is_a_post_init() -> None:
 def test_a_version_may_not_be_a_day_ahead(hours: int, fits: bool) -> None:
     text = (datetime.fromtimestamp(NOW / 1000, UTC) + timedelta(hours=hours)).isoformat()
 
-    got = outcome(row_class(datetime, version="x"), json.dumps({"id": 1, "x": text}))
+    end = outcome(row_class(datetime, version="x"), json.dumps({"id": 1, "x": text}))
 
-    assert isinstance(got, datetime) if fits else got == ("version_in_future", "x is more than a day ahead of now")
+    assert isinstance(end, datetime) if fits else end == ("version_in_future", "x is more than a day ahead of now")
 
 
 def test_an_item_may_be_a_value_itself() -> None:
