@@ -107,6 +107,8 @@ def test_a_missing_value_names_all_its_paths() -> None:
         (Annotated[datetime | None, FromKafka("timestamp")], {"timestamp": -1}, UNSET),
         (Annotated[datetime, FromKafka("timestamp")], {"timestamp": 2**62}, FAR_TIMESTAMP),
         (Annotated[str, FromKafka("topic")], {}, "topic"),
+        (Annotated[str, FromKafka("topic"), Before(str.upper)], {}, "TOPIC"),
+        (Annotated[str, FromKafka("key"), Before(str.upper)], {"key": b"k"}, "K"),
         (Annotated[int, FromKafka("partition")], {}, 3),
         (Annotated[int, FromKafka("offset")], {}, 7),
         (Annotated[bytes, FromKafka("key")], {"key": b"\xff"}, b"\xff"),
