@@ -112,7 +112,7 @@ def jobs(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
     """List the jobs with their counts, newest first."""
-    from lovelace_streams.admin.service import ask_service
+    from lovelace_streams.reporting.client import ask_service
 
     query: dict[str, Any] = {"limit": limit} | ({"status": status} if status else {})
     found = ask_service(Settings().progress, "/jobs", query)

@@ -7,11 +7,13 @@ from collections.abc import Iterable, Iterator
 class Offsets:
     """A set of offsets, kept as disjoint, ascending, inclusive intervals that do not touch.
 
-    >>> cover = Offsets()
-    >>> cover.add(5, 9); cover.add(0, 3); list(cover)
-    [(0, 3), (5, 9)]
-    >>> cover.add(4, 4); list(cover), 7 in cover, cover.end_of(0)
-    ([(0, 9)], True, 10)
+    >>> cover = Offsets([(5, 9)])
+    >>> cover.add(0, 3), cover.add(2, 4), list(cover)
+    (4, 1, [(0, 9)])
+    >>> 7 in cover, cover.touches(9, 12), cover.end_of(0)
+    (True, True, 10)
+
+    It has no length: `list(offsets)` would reserve room for as many intervals as there are offsets.
     """
 
     __slots__ = ("_firsts", "_lasts")
@@ -22,14 +24,28 @@ class Offsets:
         for first, last in ranges:
             self.add(first, last)
 
-    def add(self, first: int, last: int) -> None:
-        """Unite with `first … last`, inclusive."""
-        low = bisect_left(self._lasts, first - 1)
-        high = bisect_right(self._firsts, last + 1)
-        if low < high:
-            first, last = min(first, self._firsts[low]), max(last, self._lasts[high - 1])
-        self._firsts[low:high] = [first]
-        self._lasts[low:high] = [last]
+    def add(self, first: int, last: int) -> int:
+        """Unite with `first … last`, inclusive; answer how many of these offsets were new."""
+        firsts, lasts = self._firsts, self._lasts
+        low = bisect_left(lasts, first - 1)
+        high = bisect_right(firsts, last + 1)
+        if low == high:
+            firsts.insert(low, first)
+            lasts.insert(low, last)
+            return last - first + 1
+        known = lasts[low] - firsts[low] + 1
+        if high - low > 1:  # not so in nearly every call of a worker, where one interval grows
+            known += sum(lasts[low + 1 : high]) - sum(firsts[low + 1 : high]) + high - low - 1
+            lasts[low] = lasts[high - 1]
+            del firsts[low + 1 : high], lasts[low + 1 : high]
+        firsts[low] = first = min(first, firsts[low])
+        lasts[low] = last = max(last, lasts[low])
+        return last - first + 1 - known
+
+    def touches(self, first: int, last: int) -> bool:
+        """Whether one of `first … last`, inclusive, is in the set."""
+        at = bisect_left(self._lasts, first)
+        return at < len(self._lasts) and self._firsts[at] <= last
 
     def end_of(self, first: int) -> int:
         """The end (exclusive) of the unbroken range that holds `first`; `first` itself where none does."""
@@ -41,9 +57,6 @@ class Offsets:
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         return iter(zip(self._firsts, self._lasts, strict=True))
-
-    def __len__(self) -> int:
-        return sum(last - first + 1 for first, last in self)
 
     def __repr__(self) -> str:
         return f"Offsets({list(self)})"

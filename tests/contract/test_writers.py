@@ -17,8 +17,7 @@ from lovelace_streams.writers import Entry, Refusal, RowOutcome, check_capabilit
 from lovelace_streams.writers.clickhouse import ClickHouseWriter
 from lovelace_streams.writers.clickhouse import ddl as clickhouse_ddl
 from lovelace_streams.writers.memory import MemoryWriter
-from lovelace_streams.writers.postgres import PostgresWriter
-from lovelace_streams.writers.postgres import writer as postgres
+from lovelace_streams.writers.postgres import PostgresWriter, parallel
 from lovelace_streams.writers.postgres.ddl import create_table
 
 W, S = RowOutcome.WRITTEN, RowOutcome.SUPERSEDED
@@ -157,7 +156,7 @@ def case(request, monkeypatch):
     if kind == "memory":
         yield MemoryCase()
     elif how == "pool":
-        monkeypatch.setattr(postgres, "DEALT", 1)
+        monkeypatch.setattr(parallel, "ROWS_MIN", 1)
         dsn = request.getfixturevalue("database")
         yield PostgresCase(dsn, PostgresSettings(dsn, pool=3, block_rows=2))
     elif kind == "postgres":

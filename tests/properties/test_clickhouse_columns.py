@@ -18,6 +18,7 @@ from lovelace_streams.writers.clickhouse.faults import ColumnValueError
 from lovelace_streams.writers.clickhouse.native import column_packer
 from lovelace_streams.writers.clickhouse.types import INTEGER_BOUNDS, parse_type
 from lovelace_streams.writers.clickhouse.value_checks import value_check
+from tests.examples import examples
 
 
 class Colour(StrEnum):
@@ -106,7 +107,7 @@ def same(a: Any, b: Any) -> bool:
 
 
 @pytest.mark.parametrize(("kind", "shown"), PAIRS, ids=str)
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(st.data())
 def test_a_column_checked_at_once_is_sent_as_if_checked_singly(kind: Any, shown: str, data: st.DataObject) -> None:
     values = data.draw(st.lists(VALUES, min_size=1, max_size=4) | SAME_CLASS_VALUES)
@@ -125,7 +126,7 @@ def test_a_column_checked_at_once_is_sent_as_if_checked_singly(kind: Any, shown:
 
 
 @pytest.mark.parametrize(("kind", "shown"), PAIRS, ids=str)
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(st.data())
 def test_a_column_of_good_values_is_checked_at_once(kind: Any, shown: str, data: st.DataObject) -> None:
     element = kind.__args__[0] if kind not in GOOD_VALUES else kind
@@ -139,7 +140,7 @@ def test_a_column_of_good_values_is_checked_at_once(kind: Any, shown: str, data:
 
 
 @pytest.mark.parametrize(("kind", "shown"), PAIRS, ids=str)
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(st.data())
 def test_a_column_is_packed_as_the_client_does_it(kind: Any, shown: str, data: st.DataObject) -> None:
     check_value = value_check(kind, parse_type(shown))

@@ -18,6 +18,7 @@ from lovelace_streams.rows import Row
 from lovelace_streams.settings import ClickHouseSettings
 from lovelace_streams.writers import Entry, Refusal, sequence_of
 from lovelace_streams.writers.clickhouse import ClickHouseWriter
+from tests.examples import examples
 
 
 class Whole(Row, table="t", primary_key=("k", "name")):
@@ -125,7 +126,7 @@ def comparable(results: list[object]) -> list[object]:
 
 
 @settings(
-    max_examples=40,
+    max_examples=examples(40),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )

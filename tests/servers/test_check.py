@@ -258,7 +258,7 @@ def test_a_registry_is_asked_where_the_flow_decodes_with_one(brokers: str, table
             pass
 
     with HTTPServer(("127.0.0.1", 0), Answer) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         decoder = AvroDecoder(f"http://127.0.0.1:{server.server_port}", flows.Order)
         journey = topology_of(flows.orders(settings, make_topic(partitions=1), decoder=decoder))
         reports = []

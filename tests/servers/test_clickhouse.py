@@ -42,6 +42,9 @@ def reading(sensor: int, offset: int = 0, **values: object) -> Entry:
     return Entry(Reading(sensor=sensor, place="x", seen_at=seen_at, **values), sequence=sequence_of(offset, 0))
 
 
+pytestmark = pytest.mark.xdist_group("clickhouse")  # one server for all of the file
+
+
 @pytest.fixture(scope="module")
 def server(home: Path) -> Iterator[Server]:
     started = Server(home).start()
@@ -220,7 +223,7 @@ def test_a_proxy_that_refuses_everything_is_the_deployments_fault_and_no_records
     server.stop()
     try:
         with ThreadingHTTPServer(("127.0.0.1", server.port), Refusing) as proxy:
-            threading.Thread(target=proxy.serve_forever, daemon=True).start()
+            threading.Thread(target=proxy.serve_forever, args=(0.01,), daemon=True).start()
             with pytest.raises(DeploymentFault, match="CLICKHOUSE_DSN"):
                 writer.write([reading(1), reading(2)])
             writer.close()

@@ -12,9 +12,9 @@ from lovelace_streams.admin.check.broker import BrokerCheck
 from lovelace_streams.admin.check.destination import check_destination
 from lovelace_streams.admin.check.report import AWAY, DEPLOYMENT, FAILS, CheckReport, SampleResult
 from lovelace_streams.admin.check.sample import SampleRun, where_it_ends
-from lovelace_streams.admin.service import ask_service
 from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.flows.topology import Route, Topology
+from lovelace_streams.reporting.client import ask_service
 from lovelace_streams.sources.kafka import KafkaSource
 from lovelace_streams.writers import Writer
 

@@ -14,8 +14,8 @@ from lovelace_streams.admin.scaffold.shape import FlowField, FlowShape, name_pro
 from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.settings import PostgresSettings
 from lovelace_streams.writers.postgres.catalog import COLUMNS, RELATION, UNIQUES
+from lovelace_streams.writers.postgres.faults import REFUSED_AT_START, fault_of
 from lovelace_streams.writers.postgres.types import TypeInfo, holds
-from lovelace_streams.writers.postgres.writer import REFUSED_AT_START, fault_of
 
 CONNECT_SECONDS = 10
 SCALARS: tuple[tuple[Any, str], ...] = (
