@@ -45,11 +45,7 @@ def submit(
 
     settings, source = Settings(), source_of(flow)
     _check_job(flow, source, job)
-    given = list(option or ())
-    if guild is not None:
-        err.print(f"--guild is deprecated: write --option guild={guild}", style="yellow", markup=False, soft_wrap=True)
-        given.append(f"guild={guild}")
-    options = _options(given)
+    options = _options(option or [], guild)
     check_options(source, options)
     try:
         total = sum(message.items for message in read_file(file, source, **options))
@@ -91,8 +87,11 @@ def _check_job(flow: str, source: FlowSpec, job: str) -> None:
         )
 
 
-def _options(given: list[str]) -> dict[str, str]:
+def _options(given: list[str], guild: str | None) -> dict[str, str]:
     """Split each NAME=VALUE at its first `=`. Raises `DeploymentFault` for another form and for a name given twice."""
+    if guild is not None:
+        err.print(f"--guild is deprecated: write --option guild={guild}", style="yellow", markup=False, soft_wrap=True)
+        given = [*given, f"guild={guild}"]
     options: dict[str, str] = {}
     for text in given:
         name, equals, value = text.partition("=")

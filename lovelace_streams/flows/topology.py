@@ -94,7 +94,7 @@ def _our_steps(steps: list[Any]) -> Iterator[Any]:
 
 
 def _operator(step: Any) -> str:
-    """The name of one of our operators, "" for any other."""
+    """Name the operator of one of our steps; "" for any other step."""
     kind = type(step)
     return kind.__name__ if kind.__module__.partition(".")[0] == __name__.partition(".")[0] else ""
 
@@ -121,7 +121,7 @@ def _route(source: Any, steps: list[Any], flow: Dataflow) -> Route:
 
 
 def _all_steps(steps: list[Any]) -> Iterator[Any]:
-    """All steps, a composed one before those that it is composed of: its author knows it by that name."""
+    """Walk all steps, a composed one before those that it is composed of: its author knows it by that name."""
     for step in steps:
         yield step
         yield from _all_steps(step.substeps)

@@ -237,7 +237,7 @@ class ManagedServer:
                 yield child
 
     def _last_log_lines(self) -> str:
-        """The last lines of this start. They hold no value of a record: no client has connected yet."""
+        """Read the last lines of this start. They hold no value of a record: no client has connected yet."""
         with contextlib.suppress(OSError), self.log.open("rb") as log:
             log.seek(self._log_start)
             lines = log.read()[-4096:].decode(errors="replace").splitlines()[-5:]

@@ -19,6 +19,7 @@ from lovelace_streams.cli.demo.job import sample_of
 from lovelace_streams.cli.demo.processes import Api
 from lovelace_streams.cli.demo.workflow_job import WorkflowJob
 from lovelace_streams.cli.shared import err
+from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.flows.discovery import sampled_flows
 from lovelace_streams.local import LocalStack
 
@@ -60,8 +61,14 @@ def _run_jobs(name: str, others: list[str], total: int, stack: LocalStack) -> tu
 
 
 def demonstrated_flows() -> list[str]:
-    """Find the flows with a sample, the one that a workflow waits for first. Users' own flows have none."""
-    return sorted(sampled_flows(), key=lambda name: not hasattr(sample_of(name), "WORKFLOW"))
+    """Find the flows with a sample, the one that a workflow waits for first. Users' own flows have none.
+
+    Raises `DeploymentFault` in a folder without such flows.
+    """
+    flows = sorted(sampled_flows(), key=lambda name: not hasattr(sample_of(name), "WORKFLOW"))
+    if not flows:
+        raise DeploymentFault("no dataflow here has a sample to run: run `lovelace demo` in this project's own folder")
+    return flows
 
 
 def _is_exact(result: dict[str, Any], total: int) -> bool:

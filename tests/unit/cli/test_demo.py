@@ -6,6 +6,7 @@ import pytest
 
 import dataflows
 from lovelace_streams.cli import demo
+from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.flows.discovery import flow_names
 
 
@@ -15,3 +16,11 @@ def test_a_flow_of_ones_own_is_none_of_the_demos(tmp_path: Path, monkeypatch: py
 
     assert "accounts" in flow_names()
     assert demo.demonstrated_flows() == ["discord", "discord_messages"]
+
+
+def test_a_folder_without_the_examples_is_told_where_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "accounts.py").write_text("SOURCE = None\n", encoding="utf-8")
+    monkeypatch.setattr(dataflows, "__path__", [str(tmp_path)])
+
+    with pytest.raises(DeploymentFault, match="in this project's own folder"):
+        demo.demonstrated_flows()
