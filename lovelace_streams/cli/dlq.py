@@ -109,25 +109,25 @@ def dlq_replay(
 
     A table says what goes and what stays, by reason; the last line is a JSON object. May be interrupted and repeated.
     """
-    from lovelace_streams.dead_letters.replay import ReplaySender, ReplayStatus, counted, plan_replay
+    from lovelace_streams.dead_letters.replay import ReplaySender, ReplayStatus, counts_of, plan_replay
 
     wanted = _filter(reason, job, step, origin_topic, partition, offsets, since, until)
     it = topology(flow)
     source, replays = it.source, f"{it.source.pipeline}.replay"
     letters, name = _letters(source, topic)
-    sent_before, ledger = ({}, None) if again else _known(it, letters, wanted, replays)
-    chosen = plan_replay(
+    replays_sent, ledger = ({}, None) if again else _known(it, letters, wanted, replays)
+    decisions = plan_replay(
         letters,
         wanted,
         ledger=ledger,
-        sent=sent_before,
+        sent=replays_sent,
         topics={each for lane in it.lanes for each in lane.source.topics},
         max_replays=max_replays,
         limit=limit,
     )
-    going = [choice for choice in chosen if choice.fate is ReplayStatus.REPLAY]
-    show(("fate", "reason", "letters", "items"), counted(chosen))
-    matching = [choice for choice in chosen if choice.fate is not ReplayStatus.FILTERED]
+    going = [decision for decision in decisions if decision.status is ReplayStatus.REPLAY]
+    show(("fate", "reason", "letters", "items"), counts_of(decisions))
+    matching = [decision for decision in decisions if decision.status is not ReplayStatus.FILTERED]
     if letters and not matching:
         err.print(
             f"none of the {len(letters)} letters of {name} is one of those asked for", style="red", highlight=False
@@ -145,16 +145,16 @@ def dlq_replay(
                     f"interrupted: {sending.delivered} of {len(going)} letters were sent; run it again for the rest"
                 )
                 raise typer.Exit(130) from None
-    print(json.dumps(_told(chosen, going, sent) | {"pipeline": source.pipeline, "dry_run": dry_run}))
+    print(json.dumps(_told(decisions, going, sent) | {"pipeline": source.pipeline, "dry_run": dry_run}))
 
 
 def _known(
     it: "Topology", letters: Sequence["StoredDeadLetter"], wanted: "Filter", replays: str
 ) -> tuple[dict[str, int], "FailedItemIndex | None"]:
     """What tells which letters need no replay: what was sent before, and the progress service where there is one."""
-    from lovelace_streams.dead_letters.replay import FailedItemIndex, sent_before
+    from lovelace_streams.dead_letters.replay import FailedItemIndex, replays_sent
 
-    sent = sent_before(it.source.settings, replays)
+    sent = replays_sent(it.source.settings, replays)
     if it.progress is None:
         err.print(
             "the flow has no progress service (it ends in `commit`, or PROGRESS_API_URL is not set): "
@@ -169,11 +169,11 @@ def _known(
     return sent, FailedItemIndex.ask(it.progress, str(it.source.pipeline), places)
 
 
-def _told(chosen: Sequence["ReplayDecision"], going: Sequence["ReplayDecision"], sent: int) -> dict[str, object]:
+def _told(decisions: Sequence["ReplayDecision"], going: Sequence["ReplayDecision"], sent: int) -> dict[str, object]:
     stay: dict[str, int] = {}
-    for choice in chosen[len(going) :]:
-        stay[choice.fate] = stay.get(choice.fate, 0) + 1
-    return {"letters": len(going), "items": sum(choice.length for choice in going), "sent": sent, "left_out": stay}
+    for decision in decisions[len(going) :]:
+        stay[decision.status] = stay.get(decision.status, 0) + 1
+    return {"letters": len(going), "items": sum(decision.length for decision in going), "sent": sent, "left_out": stay}
 
 
 def _letters(

@@ -23,7 +23,7 @@ class FailFast(Generic[L]):
     def __init__(self, destination: frozenset[str], accepted: frozenset[str] = frozenset()) -> None:
         self._destination = destination
         self._accepted = accepted
-        self._held: dict[str, _Held[L]] = {}
+        self._held: dict[str, _HeldLetters[L]] = {}
         self._streaks: dict[str, _Streak] = {}
         self._released: list[L] = []
 
@@ -48,7 +48,7 @@ class FailFast(Generic[L]):
         if streak is None or streak.cause != cause:
             streak = self._streaks[step] = _Streak(cause)
         streak.add(message, job, items)
-        held = self._held.setdefault(step, _Held())
+        held = self._held.setdefault(step, _HeldLetters())
         held.add(letter, items, size)
         if streak.is_too_long(by_destination=step in self._destination) and cause[0] not in self._accepted:
             return (step, *cause)
@@ -84,7 +84,7 @@ class FailFast(Generic[L]):
             self._streaks.pop(step, None)
 
 
-class _Held(Generic[L]):
+class _HeldLetters(Generic[L]):
     """Letters of a step that wait, with their items and their bytes in memory."""
 
     def __init__(self) -> None:

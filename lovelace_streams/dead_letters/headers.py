@@ -27,7 +27,7 @@ def letter_headers(
         timestamp = record.timestamp
     place, cause, why = _shared_headers(record.topic, record.partition, first.step, first.reason, first.detail)
     headers = [
-        *[each for each in record.headers if each[0] not in NAMES],
+        *[each for each in record.headers if each[0] not in LETTER_HEADER_NAMES],
         *place,
         ("__connect.errors.offset", b"%d" % record.offset),
         *cause,
@@ -66,7 +66,7 @@ def _shared_headers(
     )
 
 
-NAMES = frozenset(
+LETTER_HEADER_NAMES = frozenset(
     [f"__connect.errors.{name}" for name in ("topic", "partition", "offset", "stage", "exception.class.name")]
     + [f"lovelace-{name}" for name in ("origin", "origin-timestamp", "failed-items", "reason", "detail", "step")]
     + ["lovelace-replays", "lovelace-truncated"]

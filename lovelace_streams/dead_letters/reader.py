@@ -14,10 +14,10 @@ from lovelace_streams.kafka.topic_reader import messages
 from lovelace_streams.records import ITEMS_MAX, Origin
 from lovelace_streams.settings import KafkaSettings, Settings
 
-FAILED = re.compile(r"(\d{1,6})-(\d{1,6}):(\w+)")
+FAILED_ITEMS = re.compile(r"(\d{1,6})-(\d{1,6}):(\w+)")
 """One run of `lovelace-failed-items`; whatever else stands there (anybody may write to the topic) is not one."""
 
-NOWHERE = "?"
+NO_TOPIC_ID = "?"
 """Stands for the topic id of a letter without an origin: by its own place it is told apart all the same."""
 LetterPosition = tuple[int, int]
 """Partition and offset in the dead-letter topic."""
@@ -41,7 +41,7 @@ class StoredDeadLetter(msgspec.Struct, frozen=True):
     value: bytes | None
     at: int = -1
     """When it was dead-lettered, in milliseconds since 1970."""
-    place: LetterPosition = (0, 0)
+    position: LetterPosition = (0, 0)
     bytes: int = 0
 
     def matches(self, reason: str | None, job: str | None) -> bool:
@@ -52,7 +52,7 @@ class StoredDeadLetter(msgspec.Struct, frozen=True):
     def items(self) -> list[tuple[int, str]]:
         """The failed items with their reasons; runs ascend, so that no header names more than a message may hold."""
         items: list[tuple[int, str]] = []
-        for first, last, reason in FAILED.findall(self.failed):
+        for first, last, reason in FAILED_ITEMS.findall(self.failed):
             if (items[-1][0] if items else -1) < int(first) and int(last) < ITEMS_MAX:
                 items += [(item, reason) for item in range(int(first), int(last) + 1)]
         return items
@@ -60,7 +60,7 @@ class StoredDeadLetter(msgspec.Struct, frozen=True):
     @property
     def source(self) -> Origin | None:
         """Its origin in parts, with the items that it names; None where the headers are not ours."""
-        if self.origin.startswith(f"{NOWHERE}/"):
+        if self.origin.startswith(f"{NO_TOPIC_ID}/"):
             return None
         return parse_origin(self.origin.encode(), str(self.timestamp).encode(), self.failed.encode())
 
@@ -141,7 +141,7 @@ def letter_of(message: Message, *, with_value: bool) -> StoredDeadLetter:
     named = {name: value.decode("utf-8", "replace") for name, value in headers_of(message) if value is not None}
     value = message.value()
     return StoredDeadLetter(
-        origin=named.get("lovelace-origin", f"{NOWHERE}/{message.topic()}/{message.partition()}/{message.offset()}"),
+        origin=named.get("lovelace-origin", f"{NO_TOPIC_ID}/{message.topic()}/{message.partition()}/{message.offset()}"),
         timestamp=_number(named.get("lovelace-origin-timestamp", ""), -1),
         reason=named.get("lovelace-reason", ""),
         detail=named.get("lovelace-detail", ""),
@@ -153,7 +153,7 @@ def letter_of(message: Message, *, with_value: bool) -> StoredDeadLetter:
         key=message.key(),
         value=value if with_value else None,
         at=message.timestamp()[1],
-        place=cast("LetterPosition", (message.partition(), message.offset())),
+        position=cast("LetterPosition", (message.partition(), message.offset())),
         bytes=len(value or b""),
     )
 

@@ -31,14 +31,14 @@ from lovelace_streams.runtime.ranges import FailedItems, failed_items
 from lovelace_streams.settings import KafkaSettings, ProgressSettings
 
 MAX_REPLAYS = 3
-CHUNK, CHUNK_BYTES = 1000, 64 * 1024 * 1024
+CHUNK_LETTERS_MAX, CHUNK_BYTES_MAX = 1000, 64 * 1024 * 1024
 """Letters that are read and sent together, and their bytes."""
 FIND_ORIGINS_MAX = 1000
 """Messages that the progress service is asked about at once."""
 HEADER_BYTES_MAX = 1024 * 1024
 """What naming each failed item of a message may add to a letter's headers."""
 DELIVERY_SECONDS = 30.0
-OF_THE_LETTER = (
+LETTER_HEADERS = (
     "lovelace-reason",
     "lovelace-detail",
     "lovelace-step",
@@ -48,7 +48,7 @@ OF_THE_LETTER = (
 )
 """Headers that say what became of a message, not what it is; a replay says some of them anew."""
 
-FailedAt = tuple[str, int, int]
+OriginPosition = tuple[str, int, int]
 """Topic id, partition and offset that a message was first read at."""
 
 
@@ -70,7 +70,7 @@ class ReplayDecision(msgspec.Struct, frozen=True):
     """A letter, what becomes of it, and the items that are meant: those to replay, or all that it names."""
 
     letter: StoredDeadLetter
-    fate: ReplayStatus
+    status: ReplayStatus
     items: Sequence[FailedItems]
 
     def reasons(self) -> Iterator[tuple[str, int]]:
@@ -87,19 +87,19 @@ class ReplayDecision(msgspec.Struct, frozen=True):
 class FailedItemIndex:
     """What the progress service knows of some messages' failed items: item → (reason, whether it is resolved)."""
 
-    def __init__(self, known: dict[FailedAt, dict[int, tuple[str, bool]]]) -> None:
+    def __init__(self, known: dict[OriginPosition, dict[int, tuple[str, bool]]]) -> None:
         self._known = known
 
-    def items(self, at: FailedAt) -> dict[int, tuple[str, bool]]:
+    def items(self, at: OriginPosition) -> dict[int, tuple[str, bool]]:
         """None for a message whose letter is void."""
         return self._known.get(at, {})
 
     @classmethod
-    def ask(cls, settings: ProgressSettings, pipeline: str, places: Iterable[FailedAt]) -> "FailedItemIndex":
+    def ask(cls, settings: ProgressSettings, pipeline: str, positions: Iterable[OriginPosition]) -> "FailedItemIndex":
         """Raises `DestinationFault` where the service is away, `DeploymentFault` where it refuses."""
         settings.check()
-        known: dict[FailedAt, dict[int, tuple[str, bool]]] = {}
-        wanted = list(dict.fromkeys(places))
+        known: dict[OriginPosition, dict[int, tuple[str, bool]]] = {}
+        wanted = list(dict.fromkeys(positions))
         with ProgressClient(settings) as client:
             for start in range(0, len(wanted), FIND_ORIGINS_MAX):
                 for failure in _find(client, pipeline, wanted[start : start + FIND_ORIGINS_MAX]):
@@ -108,7 +108,7 @@ class FailedItemIndex:
         return cls(known)
 
 
-class Failure(msgspec.Struct):
+class FailedItemsRow(msgspec.Struct):
     """One row of the service's answer."""
 
     topic_id: str
@@ -125,13 +125,13 @@ class Failure(msgspec.Struct):
             yield item, (self.reason, any(first <= item <= last for first, last in self.resolved))
 
 
-def _find(client: ProgressClient, pipeline: str, places: Sequence[FailedAt]) -> list[Failure]:
-    origins = [dict(zip(("topic_id", "partition", "offset"), place, strict=True)) for place in places]
+def _find(client: ProgressClient, pipeline: str, positions: Sequence[OriginPosition]) -> list[FailedItemsRow]:
+    origins = [dict(zip(("topic_id", "partition", "offset"), position, strict=True)) for position in positions]
     body = msgspec.json.encode({"pipeline": pipeline, "origins": origins})
     answer = client.request("POST", "/failures/find", body=body)
     try:
         if answer.is_success:
-            return msgspec.convert(answer.json()["failures"], list[Failure])
+            return msgspec.convert(answer.json()["failures"], list[FailedItemsRow])
     except (ValueError, KeyError, TypeError):
         pass
     text = f"the progress service {client.url} answers {answer.status} when asked for failed items"
@@ -155,15 +155,15 @@ def plan_replay(
     was replayed, as the replay topic says.
     """
     known = None if ledger is not None or wanted.topic is not None or not topics else topics
-    chosen = [_choice(letter, wanted, ledger, sent or {}, known, max_replays) for letter in letters]
-    going = _newest_first([choice for choice in chosen if choice.fate is ReplayStatus.REPLAY])
-    stay = [choice for choice in chosen if choice.fate is not ReplayStatus.REPLAY]
+    decisions = [_decide(letter, wanted, ledger, sent or {}, known, max_replays) for letter in letters]
+    going = _newest_first([decision for decision in decisions if decision.status is ReplayStatus.REPLAY])
+    stay = [decision for decision in decisions if decision.status is not ReplayStatus.REPLAY]
     if limit is not None:
-        stay += [msgspec.structs.replace(choice, fate=ReplayStatus.OVER_LIMIT) for choice in going[limit:]]
+        stay += [msgspec.structs.replace(decision, status=ReplayStatus.OVER_LIMIT) for decision in going[limit:]]
     return going[:limit] + stay
 
 
-def _choice(
+def _decide(
     letter: StoredDeadLetter,
     wanted: Filter,
     ledger: FailedItemIndex | None,
@@ -185,10 +185,10 @@ def _choice(
         named = failed_items({item: reason for item, (reason, resolved) in known.items() if not resolved})
         if not named:
             return ReplayDecision(letter, ReplayStatus.RESOLVED, failed_items(dict(letter.items)))
-    return ReplayDecision(letter, _fate(letter, sent.get(letter.origin, 0), max_replays), named)
+    return ReplayDecision(letter, _status_of(letter, sent.get(letter.origin, 0), max_replays), named)
 
 
-def _fate(letter: StoredDeadLetter, sent: int, max_replays: int) -> ReplayStatus:
+def _status_of(letter: StoredDeadLetter, sent: int, max_replays: int) -> ReplayStatus:
     """Of a letter that has something to replay."""
     if sent > letter.replays:
         return ReplayStatus.REPLAYED
@@ -197,31 +197,31 @@ def _fate(letter: StoredDeadLetter, sent: int, max_replays: int) -> ReplayStatus
     return ReplayStatus.MAX_REPLAYS if letter.replays >= max_replays else ReplayStatus.REPLAY
 
 
-def _newest_first(choices: Iterable[ReplayDecision]) -> list[ReplayDecision]:
+def _newest_first(decisions: Iterable[ReplayDecision]) -> list[ReplayDecision]:
     """Within a partition by offset; one with newer messages before others (a topic may have been made again)."""
     partitions: dict[tuple[str, int], list[tuple[int, ReplayDecision]]] = {}
-    for choice in choices:
-        origin = choice.letter.source
+    for decision in decisions:
+        origin = decision.letter.source
         assert origin is not None
-        partitions.setdefault((origin.topic_id, origin.partition), []).append((origin.offset, choice))
-    ordered = sorted(partitions.values(), key=lambda those: -max(choice.letter.timestamp for _, choice in those))
-    return [choice for those in ordered for _, choice in sorted(those, key=lambda pair: -pair[0])]
+        partitions.setdefault((origin.topic_id, origin.partition), []).append((origin.offset, decision))
+    ordered = sorted(partitions.values(), key=lambda those: -max(decision.letter.timestamp for _, decision in those))
+    return [decision for those in ordered for _, decision in sorted(those, key=lambda pair: -pair[0])]
 
 
-def counted(choices: Iterable[ReplayDecision]) -> list[tuple[str, str, int, int]]:
+def counts_of(decisions: Iterable[ReplayDecision]) -> list[tuple[str, str, int, int]]:
     """(fate, reason, letters, items), in the order of fates, the most frequent reason first."""
     items: Counter[tuple[str, str]] = Counter()
     letters: Counter[tuple[str, str]] = Counter()
-    for choice in choices:
-        for reason, count in choice.reasons():
-            items[choice.fate, reason] += count
-        letters.update({(choice.fate, reason) for reason, _ in choice.reasons()} or {(choice.fate, "")})
+    for decision in decisions:
+        for reason, count in decision.reasons():
+            items[decision.status, reason] += count
+        letters.update({(decision.status, reason) for reason, _ in decision.reasons()} or {(decision.status, "")})
     order = list(ReplayStatus)
     keys = sorted(letters, key=lambda key: (order.index(ReplayStatus(key[0])), -items[key], key[1]))
     return [(*key, letters[key], items[key]) for key in keys]
 
 
-def sent_before(settings: KafkaSettings, topic: str) -> dict[str, int]:
+def replays_sent(settings: KafkaSettings, topic: str) -> dict[str, int]:
     """Origin → the highest `lovelace-replays` that the replay topic holds of it; empty where there is no such topic."""
     sent: dict[str, int] = {}
     try:
@@ -260,38 +260,38 @@ class ReplaySender:
             }
         )
 
-    def run(self, choices: Sequence[ReplayDecision], on_delivered: Callable[[], None] = lambda: None) -> int:
+    def run(self, decisions: Sequence[ReplayDecision], on_delivered: Callable[[], None] = lambda: None) -> int:
         """How many were delivered. Raises `DestinationFault` or `DeploymentFault` where one was not; run it again."""
         make_topic(self._settings, self._replays, self._letters)
         try:
-            for chunk in _chunks(choices):
+            for chunk in _chunks(decisions):
                 self._send(chunk, on_delivered)
-                self._raise_failures(len(choices))
+                self._raise_failures(len(decisions))
         finally:
             self._producer.flush(DELIVERY_SECONDS)
-        self._raise_failures(len(choices))
+        self._raise_failures(len(decisions))
         return self.delivered
 
     def _send(self, chunk: Sequence[ReplayDecision], on_delivered: Callable[[], None]) -> None:
         found = self._read(chunk)
-        for choice in chunk:
-            message = found.pop(choice.letter.place, None)
+        for decision in chunk:
+            message = found.pop(decision.letter.position, None)
             if message is None:  # the topic's retention, or somebody's purge, was faster
                 self._failed["gone from the dead-letter topic"] += 1
                 continue
             self._wait()
-            self._produce(message, choice, on_delivered)
+            self._produce(message, decision, on_delivered)
 
     def _read(self, chunk: Sequence[ReplayDecision]) -> dict[LetterPosition, Message]:
-        places = {choice.letter.place for choice in chunk}
+        positions = {decision.letter.position for decision in chunk}
         spans: OffsetRanges = {}
-        for partition, offset in places:
+        for partition, offset in positions:
             first, end = spans.get(partition, (offset, offset + 1))
             spans[partition] = min(first, offset), max(end, offset + 1)
         found = {}
         for message in messages_within(self._settings, self._letters, spans):
             at: Any = (message.partition(), message.offset())
-            if at in places:
+            if at in positions:
                 found[at] = message
         return found
 
@@ -302,7 +302,7 @@ class ReplaySender:
             self._producer.poll(min(left, 0.1))
         self._due += self._pause
 
-    def _produce(self, message: Message, choice: ReplayDecision, on_delivered: Callable[[], None]) -> None:
+    def _produce(self, message: Message, decision: ReplayDecision, on_delivered: Callable[[], None]) -> None:
         def delivered(error: KafkaError | None, _message: Message) -> None:
             if error is None:
                 self.delivered += 1
@@ -316,7 +316,7 @@ class ReplaySender:
                     self._replays,
                     message.value(),
                     message.key(),
-                    headers=replay_headers(headers_of(message), choice),  # type: ignore[arg-type]
+                    headers=replay_headers(headers_of(message), decision),  # type: ignore[arg-type]
                     on_delivery=delivered,
                 )
             except BufferError:
@@ -337,30 +337,30 @@ class ReplaySender:
         raise DestinationFault(", ".join(sorted(self._failed)), told)
 
 
-def replay_headers(headers: Headers, choice: ReplayDecision) -> Headers:
+def replay_headers(headers: Headers, decision: ReplayDecision) -> Headers:
     """A letter's headers as its replay has them: what the message is and where it came from, and what is to be done."""
     kept = [
         (name, value)
         for name, value in headers
-        if name not in OF_THE_LETTER and not name.startswith("__connect.errors.")
+        if name not in LETTER_HEADERS and not name.startswith("__connect.errors.")
     ]
-    named = ", ".join(f"{run.first}-{run.last}:{run.reason}" for run in choice.items)
+    named = ", ".join(f"{run.first}-{run.last}:{run.reason}" for run in decision.items)
     ours: Headers = [
         ("lovelace-failed-items", named.encode()),
-        ("lovelace-replays", str(choice.letter.replays + 1).encode()),
+        ("lovelace-replays", str(decision.letter.replays + 1).encode()),
     ]
     return kept + ours
 
 
-def _chunks(choices: Sequence[ReplayDecision]) -> Iterator[list[ReplayDecision]]:
+def _chunks(decisions: Sequence[ReplayDecision]) -> Iterator[list[ReplayDecision]]:
     chunk: list[ReplayDecision] = []
     size = 0
-    for choice in choices:
-        if chunk and (len(chunk) >= CHUNK or size + choice.letter.bytes > CHUNK_BYTES):
+    for decision in decisions:
+        if chunk and (len(chunk) >= CHUNK_LETTERS_MAX or size + decision.letter.bytes > CHUNK_BYTES_MAX):
             yield chunk
             chunk, size = [], 0
-        chunk.append(choice)
-        size += choice.letter.bytes
+        chunk.append(decision)
+        size += decision.letter.bytes
     if chunk:
         yield chunk
 

@@ -8,7 +8,7 @@ from collections import deque
 from typing import NamedTuple
 
 WINDOW_SECONDS = 60.0
-SAMPLES = 60
+SAMPLES_A_WINDOW = 60
 """A window keeps so many samples, at most twice that: the rate moves smoothly, and it can be had for every job."""
 
 
@@ -46,7 +46,7 @@ class Rate:
             samples.clear()
         if samples:
             at = max(at, samples[-1].at)
-        if len(samples) > 1 and at - samples[-2].at < self._window / SAMPLES:
+        if len(samples) > 1 and at - samples[-2].at < self._window / SAMPLES_A_WINDOW:
             samples.pop()  # the newest one always stands for all that came close together
         samples.append(Sample(at, done))
         while len(samples) > 1 and samples[1].at <= at - self._window:

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from lovelace_streams.records import JobState
-from lovelace_streams.runtime.ranges import Range, summed
+from lovelace_streams.runtime.ranges import Range, sums_of
 
 RANGES_MAX = 5000
 """Ranges of one request: about half a megabyte."""
@@ -74,7 +74,7 @@ def request_of(pipeline: str | None, reports: Iterable[Report], *, allow_sums: b
     for (topic, topic_id, partition), unsorted in merged.items():
         ranges = _disjoint(sorted(unsorted, key=lambda r: (r.first, r.last)))
         where = {"topic": topic, "topic_id": topic_id, "partition": partition}
-        sums = summed(ranges) if allow_sums else None
+        sums = sums_of(ranges) if allow_sums else None
         if sums is not None and len(sums.spans) + len(sums.sums) < len(ranges):
             said.append(where | {"spans": sums.spans, "sums": sums.sums})
             has_sums = True

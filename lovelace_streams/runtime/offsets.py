@@ -1,4 +1,4 @@
-"""A set of offsets, so that nothing counts twice."""
+"""A set of offsets: what was covered, so that nothing counts twice (law 4)."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator
 class Offsets:
     """A set of offsets, kept as disjoint, ascending, inclusive intervals that do not touch.
 
-    >>> cover = Offsets()
-    >>> cover.add(5, 9); cover.add(0, 3); list(cover)
+    >>> covered = Offsets()
+    >>> covered.add(5, 9); covered.add(0, 3); list(covered)
     [(0, 3), (5, 9)]
-    >>> cover.add(4, 4); list(cover), 7 in cover, cover.end_of(0)
+    >>> covered.add(4, 4); list(covered), 7 in covered, covered.end_of(0)
     ([(0, 9)], True, 10)
     """
 
@@ -23,7 +23,7 @@ class Offsets:
             self.add(first, last)
 
     def add(self, first: int, last: int) -> None:
-        """Unite with `first … last`, inclusive."""
+        """Add `first … last`, inclusive."""
         low = bisect_left(self._lasts, first - 1)
         high = bisect_right(self._firsts, last + 1)
         if low < high:
@@ -32,9 +32,9 @@ class Offsets:
         self._lasts[low:high] = [last]
 
     def end_of(self, first: int) -> int:
-        """The end (exclusive) of the unbroken range that holds `first`; `first` itself where none does."""
-        at = bisect_left(self._lasts, first)
-        return self._lasts[at] + 1 if at < len(self._lasts) and self._firsts[at] <= first else first
+        """Give the end (exclusive) of the interval that holds `first`; `first` itself if none holds it."""
+        index = bisect_left(self._lasts, first)
+        return self._lasts[index] + 1 if index < len(self._lasts) and self._firsts[index] <= first else first
 
     def __contains__(self, offset: int) -> bool:
         return self.end_of(offset) > offset

@@ -22,14 +22,14 @@ Headers = Sequence[tuple[str, bytes | None]]
 PartitionKey = tuple[str, int]
 """Topic and partition."""
 
-NOTHING = -1001
+NOTHING_COMMITTED = -1001
 """librdkafka's offset of a group that has committed nothing."""
 CREATE_TIME = 1
-LARGEST = 1_048_588
+MESSAGE_BYTES_MAX = 1_048_588
 """A real broker's default of `max.message.bytes`."""
 
 
-class Stored:
+class StoredMessage:
     """A message as it lies in a topic, read by the calls of a `confluent_kafka.Message`."""
 
     __slots__ = ("_headers", "_key", "_offset", "_partition", "_timestamp", "_topic", "_value", "sequence")
@@ -96,7 +96,7 @@ class Broker(KafkaClients):
 
     def __init__(self, on_silence: Callable[[], None]) -> None:
         self.on_silence = on_silence
-        self.logs: dict[PartitionKey, list[Stored]] = {}
+        self.logs: dict[PartitionKey, list[StoredMessage]] = {}
         self.committed: dict[PartitionKey, int] = {}
         self._sequence = count()
 
@@ -114,10 +114,10 @@ class Broker(KafkaClients):
         for partition in range(partitions):
             self.logs.setdefault((topic, partition), [])
 
-    def append(self, place: PartitionKey, value: bytes | None, key: bytes | None, headers: Headers, ms: int) -> Stored:
+    def append(self, place: PartitionKey, value: bytes | None, key: bytes | None, headers: Headers, ms: int) -> StoredMessage:
         """Store a message. Raises `KeyError` where there is no such topic or partition."""
         log = self.logs[place]
-        stored = Stored(place, len(log), next(self._sequence), value, key, headers, ms)
+        stored = StoredMessage(place, len(log), next(self._sequence), value, key, headers, ms)
         log.append(stored)
         return stored
 
@@ -150,7 +150,7 @@ class MemoryConsumer:
     def subscribe(self, topics: list[str], *, on_assign: Any, on_revoke: Any, on_lost: Any) -> None:  # noqa: ARG002
         self._topics, self._on_assign, self._on_revoke = topics, on_assign, on_revoke
 
-    def consume(self, number: int, seconds: float) -> list[Stored]:
+    def consume(self, number: int, seconds: float) -> list[StoredMessage]:
         """Callbacks first, as librdkafka has it; an empty answer is the worker's chance to end."""
         if self._on_assign is not None:
             assign, self._on_assign = self._on_assign, None
@@ -168,7 +168,7 @@ class MemoryConsumer:
             if self._on_commit is not None:
                 self._on_commit(None, partitions)
 
-    def _next(self, number: int) -> Iterator[Stored]:
+    def _next(self, number: int) -> Iterator[StoredMessage]:
         logs = [
             map(self._broker.logs[place].__getitem__, range(position, len(self._broker.logs[place])))
             for place, position in self._positions.items()
@@ -196,7 +196,7 @@ class MemoryConsumer:
 
     def committed(self, partitions: list[TopicPartition], timeout: float = -1) -> list[TopicPartition]:  # noqa: ARG002
         held = self._broker.committed
-        return [TopicPartition(p.topic, p.partition, held.get((p.topic, p.partition), NOTHING)) for p in partitions]
+        return [TopicPartition(p.topic, p.partition, held.get((p.topic, p.partition), NOTHING_COMMITTED)) for p in partitions]
 
     def get_watermark_offsets(
         self,
@@ -223,7 +223,7 @@ class MemoryProducer:
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
-        self._sent: list[tuple[Any, Stored]] = []
+        self._sent: list[tuple[Any, StoredMessage]] = []
 
     def produce(
         self,
@@ -274,7 +274,7 @@ class MemoryAdmin:
         return {name: _done(SimpleNamespace(topic_id=name)) for name in topics.topic_names}
 
     def describe_configs(self, resources: Iterable[Any], **_: Any) -> dict[Any, Future[Any]]:
-        return {it: _done({"max.message.bytes": SimpleNamespace(value=str(LARGEST))}) for it in resources}
+        return {it: _done({"max.message.bytes": SimpleNamespace(value=str(MESSAGE_BYTES_MAX))}) for it in resources}
 
 
 def _done(answer: Any) -> Future[Any]:

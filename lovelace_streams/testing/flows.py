@@ -31,9 +31,9 @@ from lovelace_streams.testing.schemas import AnySchema, MemoryRegistry, framings
 from lovelace_streams.writers import Writer
 from lovelace_streams.writers.memory import MemoryWriter
 
-SERVICE = "http://progress.memory"
-MEMORY_SERVICE = ProgressSettings(SERVICE, "memory")
-MEMORY: dict[str, Any] = {
+SERVICE_URL = "http://progress.memory"
+MEMORY_SERVICE = ProgressSettings(SERVICE_URL, "memory")
+MEMORY_SETTINGS: dict[str, Any] = {
     "kafka_brokers": "memory",
     "postgres_dsn": "postgresql://memory/memory",
     "clickhouse_dsn": "http://memory/memory",
@@ -123,13 +123,13 @@ def run(
     Raises the `DeploymentFault` that would have stopped the worker with exit code 78, and `TimeoutError` where
     something is not settled after `timeout` seconds.
     """
-    ledger = Ledger(jobs or {})
-    built = _build(flow, settings | ({"progress_api_url": SERVICE} if jobs else {}))
+    ledger = MemoryProgressService(jobs or {})
+    built = _build(flow, settings | ({"progress_api_url": SERVICE_URL} if jobs else {}))
     source = source_of(built)
     broker = Broker(on_silence=StopWhenSettled(source, timeout).end)
     source.clients = broker
     source.process = QuietProcess()
-    source.in_flight = watched = Watched()
+    source.in_flight = watched = RecordingInFlight()
     for lane in topology_of(built).lanes:
         for framing in framings(lane.decoder):
             framing.registry = MemoryRegistry(schemas or {})
@@ -170,7 +170,7 @@ def source_of(flow: Dataflow) -> KafkaSource:
 def _build(flow: Callable[..., Dataflow] | Dataflow, values: Mapping[str, Any]) -> Dataflow:
     if isinstance(flow, Dataflow):
         return flow
-    return flow(OwnSettings(**{**MEMORY, **values})) if inspect.signature(flow).parameters else flow()
+    return flow(OwnSettings(**{**MEMORY_SETTINGS, **values})) if inspect.signature(flow).parameters else flow()
 
 
 @contextmanager
@@ -202,7 +202,7 @@ class OwnSettings(Settings):
         return (init_settings,)
 
 
-def _replace_ends(source: KafkaSource, writers: Sequence[MemoryWriter], ledger: "Ledger") -> list[MemoryWriter]:
+def _replace_ends(source: KafkaSource, writers: Sequence[MemoryWriter], ledger: "MemoryProgressService") -> list[MemoryWriter]:
     """A writer in memory for each that the flow has, and the ledger behind the reporter's own client."""
     given = {frozenset(writer.tables): writer for writer in writers}
     into = []
@@ -253,7 +253,7 @@ class StopWhenSettled:
             self._source.drain()
 
 
-class Watched(InFlight):
+class RecordingInFlight(InFlight):
     """Also remembers why items were skipped, and how many messages were not settled in the end."""
 
     def __init__(self) -> None:
@@ -274,7 +274,7 @@ class Watched(InFlight):
         super().end(topic, partition)
 
 
-class Ledger:
+class MemoryProgressService:
     """The progress service's own ledger, behind the client's calls."""
 
     def __init__(self, jobs: Mapping[str, int | None]) -> None:

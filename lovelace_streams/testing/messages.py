@@ -8,7 +8,7 @@ import msgspec
 
 from lovelace_streams.flows.spec import Outgoing
 
-BEGIN = datetime(2024, 1, 1, tzinfo=UTC)
+FIRST_TIMESTAMP = datetime(2024, 1, 1, tzinfo=UTC)
 """Kafka's timestamp of the first message, unless it says another; each later one is a millisecond newer."""
 
 
@@ -63,4 +63,4 @@ class Message(msgspec.Struct, frozen=True):
 
     def ms(self, place: int) -> int:
         """Milliseconds since the epoch, of the message at this place among all that are sent."""
-        return int((self.timestamp or BEGIN).timestamp() * 1000) + (place if self.timestamp is None else 0)
+        return int((self.timestamp or FIRST_TIMESTAMP).timestamp() * 1000) + (place if self.timestamp is None else 0)
