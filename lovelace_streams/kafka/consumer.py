@@ -364,7 +364,7 @@ class GroupConsumer:
     # -- rebalances ----------------------------------------------------------------------------------------------
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """Note the assigned partitions. The next window asks for their start offsets: here it would delay the rebalance."""
+        """Note the assigned partitions; the next window asks for their starts, which here would delay the rebalance."""
         consumer.incremental_assign([])
         self._partitions |= {(p.topic, p.partition): PartitionState.ASSIGNED for p in partitions}
 
@@ -387,7 +387,9 @@ class GroupConsumer:
             started = [TopicPartition(start.topic, start.partition, start.offset) for start in starts]
             self._consumer.incremental_assign(started)
             self._partitions |= {(start.topic, start.partition): PartitionState.READING for start in starts}
-            self._consumer.resume(started)  # librdkafka's pause outlives an assignment: a partition that comes back would be paused
+            self._consumer.resume(
+                started
+            )  # librdkafka's pause outlives an assignment: a partition that comes back would be paused
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Finish what is in flight, report, commit, and only then release the partitions."""

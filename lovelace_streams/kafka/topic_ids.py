@@ -1,8 +1,8 @@
 """Ask for topic ids, again after every read, because a name may come to mean another topic.
 
-A topic may be deleted and made again under a running worker. If the consumer's position exists in the new topic too, the
-consumer notices nothing and reads on in the middle. So records are reported only when the broker, asked *after* the
-read, still gives the id that the assignment began with. An id never comes back. The alternatives:
+A topic may be deleted and made again under a running worker. If the consumer's position exists in the new topic too,
+the consumer notices nothing and reads on in the middle. So records are reported only when the broker, asked *after*
+the read, still gives the id that the assignment began with. An id never comes back. The alternatives:
 docs/decisions/0006-which-topic-is-it.md.
 """
 

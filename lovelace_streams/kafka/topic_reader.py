@@ -107,7 +107,9 @@ def watermarks(consumer: Consumer, settings: KafkaSettings, topic: str) -> Offse
     }
 
 
-def _oldest_and_newest(watermarks: OffsetRanges, newest: int | None, oldest: int | None) -> tuple[OffsetRanges, OffsetRanges]:
+def _oldest_and_newest(
+    watermarks: OffsetRanges, newest: int | None, oldest: int | None
+) -> tuple[OffsetRanges, OffsetRanges]:
     """Give the offsets to read first and those to read after them, disjoint."""
     if newest is None and oldest is None:
         return watermarks, {}

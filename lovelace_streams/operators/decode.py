@@ -39,9 +39,10 @@ def decode(step_id: str, up: Stream[Envelope[bytes]], decoder: Decoder, source: 
     >>> from lovelace_streams.records import Record
     >>> class Order(Row, table="orders", primary_key="id"):
     ...     id: int
-    >>> messages = [Envelope(Record("orders", 0, 0, 0, 1, None, value, [], -1), 0, value) for value in (b'{"id": 7}', b"{")]
+    >>> cut_off = Record("orders", 0, 0, 0, 1, None, b'{"id": ', [], -1)
     >>> flow, letters = Dataflow("orders"), []
-    >>> decoded = decode("decode", op.input("in", flow, TestingSource(messages)), JsonDecoder(Order))
+    >>> messages = op.input("in", flow, TestingSource([Envelope(cut_off, 0, cut_off.value)]))
+    >>> decoded = decode("decode", messages, JsonDecoder(Order))
     >>> op.output("out", decoded.errs, TestingSink(letters))
     >>> run_main(flow)
     >>> [(letter.step, str(letter.reason)) for letter in letters]

@@ -73,7 +73,11 @@ def sort(mapper: Normalizer, envelopes: Iterable[Envelope[Any]]) -> Ports:
             to_row = mapper.generated(target)
         if to_row is not None and raw.item is not None:
             try:
-                add(Envelope(envelope.record, envelope.item, to_row(raw.item, raw.root, envelope.record, newest_version)))
+                add(
+                    Envelope(
+                        envelope.record, envelope.item, to_row(raw.item, raw.root, envelope.record, newest_version)
+                    )
+                )
             except Exception:  # noqa: BLE001 - whatever it was, the interpreter decides the reason
                 _interpret(mapper, envelope, now, ports)
         else:

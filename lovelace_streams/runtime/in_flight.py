@@ -17,7 +17,7 @@ import msgspec
 
 from lovelace_streams.records import Outcome, Record, Settled
 from lovelace_streams.runtime.offsets import Offsets
-from lovelace_streams.runtime.ranges import Range, split_at, merge_neighbours, ranges_of
+from lovelace_streams.runtime.ranges import Range, merge_neighbours, ranges_of, split_at
 
 
 class Assignment(msgspec.Struct, gc=False):
@@ -49,7 +49,7 @@ class Assignment(msgspec.Struct, gc=False):
 
     @property
     def pending(self) -> int:
-        """Items in flight without an outcome, counted record by record; a record that is not decoded yet counts none."""
+        """Items in flight without an outcome, counted record by record; a record not decoded yet counts none."""
         return sum(
             record.items - record.succeeded - record.failed - record.skipped for record in self.in_flight.values()
         )

@@ -40,7 +40,7 @@ def letter(offset: int = 0, *, partition: int = 0, topic_id: str = "T", **more: 
     return StoredDeadLetter(**(given | more))
 
 
-def fate(one: StoredDeadLetter, wanted: Filter = ALL, **known: Any) -> ReplayStatus:
+def status_of(one: StoredDeadLetter, wanted: Filter = ALL, **known: Any) -> ReplayStatus:
     [decision] = plan_replay([one], wanted, **known)
     return decision.status
 
@@ -81,7 +81,7 @@ def fate(one: StoredDeadLetter, wanted: Filter = ALL, **known: Any) -> ReplaySta
     ],
 )
 def test_every_letter_goes_or_is_told_why_it_stays(one: StoredDeadLetter, known: dict, expected: ReplayStatus) -> None:
-    assert fate(one, **known) is expected
+    assert status_of(one, **known) is expected
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_every_letter_goes_or_is_told_why_it_stays(one: StoredDeadLetter, known:
 def test_what_is_asked_for(wanted: Filter, taken: bool) -> None:
     one = letter(7, partition=2, failed="0-0:check, 4-5:null")
 
-    assert (fate(one, wanted) is ReplayStatus.REPLAY) is taken
+    assert (status_of(one, wanted) is ReplayStatus.REPLAY) is taken
 
 
 def test_a_summary_has_the_most_frequent_first_and_the_same_order_each_time() -> None:

@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from lovelace_streams.records import Envelope, Origin, Outcome, Record, Settled, SkipReason
 from lovelace_streams.runtime.in_flight import InFlight
 from lovelace_streams.runtime.offsets import Offsets
-from lovelace_streams.runtime.ranges import SPAN_MAX, OriginItem, Range, failed_items, merge_neighbours, ranges_of, sums_of
+from lovelace_streams.runtime.ranges import (
+    SPAN_MAX,
+    OriginItem,
+    Range,
+    failed_items,
+    merge_neighbours,
+    ranges_of,
+    sums_of,
+)
 
 SPANS = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 8)), max_size=40)
 ENDS = [Outcome.WRITTEN, Outcome.SUPERSEDED, Outcome.SKIPPED, Outcome.DEAD_LETTERED]
