@@ -57,7 +57,7 @@ def standalone_consumer(settings: KafkaSettings, group: str | None = None, **mor
     Raises `DestinationFault` if the broker is away, also in the middle of the block: at once if every address refuses
     the connection.
     """
-    gone: list[KafkaError] = []
+    unreachable: list[KafkaError] = []
     config = common_config(settings) | {
         "group.id": group or f"lovelace-peek-{uuid4().hex}",
         "enable.auto.commit": False,
@@ -65,12 +65,12 @@ def standalone_consumer(settings: KafkaSettings, group: str | None = None, **mor
         "enable.partition.eof": True,  # the last offsets may hold no message; then only this event ends the reading
         "fetch.message.max.bytes": 67_108_864,
         "log_level": 0,
-        "error_cb": lambda error: gone.append(error) if error.code() == KafkaError._ALL_BROKERS_DOWN else None,  # noqa: SLF001
+        "error_cb": lambda error: unreachable.append(error) if error.code() == KafkaError._ALL_BROKERS_DOWN else None,  # noqa: SLF001
         **more,
     }
     consumer = Consumer(config)
     try:
-        _reach(consumer, gone)
+        _reach(consumer, unreachable)
         yield consumer
     except KafkaException as error:
         raise DestinationFault(
@@ -80,7 +80,7 @@ def standalone_consumer(settings: KafkaSettings, group: str | None = None, **mor
         consumer.close()
 
 
-def _reach(consumer: Consumer, gone: list[KafkaError]) -> None:
+def _reach(consumer: Consumer, unreachable: list[KafkaError]) -> None:
     """Wait for the broker's first answer, unless every address refuses the connection."""
     deadline = time.monotonic() + FIRST_ANSWER_SECONDS_MAX
     while True:
@@ -88,7 +88,7 @@ def _reach(consumer: Consumer, gone: list[KafkaError]) -> None:
             consumer.list_topics(timeout=QUESTION_SECONDS)
         except KafkaException:
             consumer.poll(0)  # calls `error_cb`, which notes refused connections
-            if gone or time.monotonic() > deadline:
+            if unreachable or time.monotonic() > deadline:
                 raise
         else:
             return

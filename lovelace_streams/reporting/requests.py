@@ -1,9 +1,9 @@
 """Make requests to the progress service: the ranges of several partitions in one, as sums where those are shorter.
 
 A report of a partition has *ranges*, of which the service takes the offsets that are new to it, or *sums*, which it
-takes only if nothing of their spans is covered yet. Sums cost the same however the jobs lie interleaved; ranges are
+takes only if nothing of their spans is covered yet. Sums cost the same however the jobs are interleaved; ranges are
 exact in any case. So the worker keeps the ranges until it has an answer, sends sums where they are shorter, and sends
-the ranges of a report that overlaps covered offsets (docs/decisions/0015-sums-in-reports.md). No I/O and no engine here.
+ranges for a report that overlaps covered offsets (docs/decisions/0015-sums-in-reports.md). No I/O and no engine here.
 """
 
 from collections.abc import Iterable, Iterator
