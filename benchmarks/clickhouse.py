@@ -52,7 +52,7 @@ from lovelace_streams.settings import ClickHouseSettings
 from lovelace_streams.submit import Outgoing
 from lovelace_streams.writers import Entry, sequence_of
 from lovelace_streams.writers.clickhouse import ClickHouseWriter
-from lovelace_streams.writers.clickhouse.catalog import columns_of
+from lovelace_streams.writers.clickhouse.encoding import columns_of
 
 FOLDER = HOME.absolute() / "clickhouse"
 DSN = f"chdb://{FOLDER}"
@@ -184,16 +184,17 @@ def insert(rows: int, size: int) -> dict[str, Any]:
     """What the client's own `insert` is given, built before; and then nothing but that call."""
     writer = _writer()
     writer.open()
-    shape = writer._shaped()  # noqa: SLF001 - to build what it builds
+    encoder = writer._opened()  # noqa: SLF001 - to build what it builds
+    schema = encoder.schema
     blocks = []
     for block in _blocks(rows, size):
         of = [entry.row for entry in block]
-        taken = [
-            writer._column(shape, name, of, values, None)  # noqa: SLF001
-            for name, values in zip(shape.names, columns_of(of, shape.names), strict=True)
+        checked = [
+            encoder.check_column(name, of, values)
+            for name, values in zip(schema.names, columns_of(of, schema.names), strict=True)
         ]
-        blocks.append([*map(list, taken), shape.versions(block)])
-    client, names, types = _client(), list(shape.columns), list(shape.columns.values())
+        blocks.append([*map(list, checked), schema.versions.numbers(block)])
+    client, names, types = _client(), list(schema.columns), list(schema.columns.values())
     return timed(
         rows,
         blocks,
@@ -212,7 +213,7 @@ def send(rows: int, size: int) -> dict[str, Any]:
     """What the writer hands to the client, built before; and then nothing but that call."""
     writer = _writer()
     writer.open()
-    blocks = [writer._encode(block) for block in _blocks(rows, size)]  # noqa: SLF001 - to leave it out
+    blocks = [writer._opened().encode(block) for block in _blocks(rows, size)]  # noqa: SLF001 - to leave it out
     return timed(rows, blocks, writer._insert)  # noqa: SLF001
 
 

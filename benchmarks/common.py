@@ -38,7 +38,7 @@ from dataflows import discord, discord_sample
 from lovelace_streams.cli.demo import Api, Worker
 from lovelace_streams.kafka.client import common_config
 from lovelace_streams.local import LocalStack
-from lovelace_streams.local.processes import Part
+from lovelace_streams.local.processes import ManagedServer
 from lovelace_streams.settings import Settings
 from lovelace_streams.submit import Outgoing, open_job
 from lovelace_streams.writers.postgres.ddl import create_table
@@ -105,9 +105,9 @@ class Servers:
     settings: Settings
 
     @property
-    def parts(self) -> dict[str, Part]:
+    def parts(self) -> dict[str, ManagedServer]:
         """Who uses CPU beside the worker."""
-        return {part.name: part for part in (*self.stack.parts, *([self.api] if self.api else []))}
+        return {part.name: part for part in (*self.stack.servers, *([self.api] if self.api else []))}
 
     @property
     def dsn(self) -> str:
@@ -333,14 +333,14 @@ def first_read(worker: Worker) -> datetime | None:
     return next((datetime.fromisoformat(it["timestamp"]) for it in logged(worker) if it["event"] == "reading"), None)
 
 
-def logged(worker: Part) -> Iterator[dict[str, Any]]:
+def logged(worker: ManagedServer) -> Iterator[dict[str, Any]]:
     """What it said, line by line; not what is being written just now."""
     for line in worker.log.read_text(errors="replace").splitlines(keepends=True) if worker.log.exists() else ():
         if line.startswith("{") and line.endswith("\n"):
             yield json.loads(line)
 
 
-def until(condition: Callable[[], Any], worker: Part, pause: float, seconds: float = 120) -> Any:
+def until(condition: Callable[[], Any], worker: ManagedServer, pause: float, seconds: float = 120) -> Any:
     """What the condition answers as soon as it answers something."""
     deadline = time.monotonic() + seconds
     while (answer := condition()) is None:

@@ -69,7 +69,7 @@ EVENTS = Events(
 )
 
 
-def messages(payload: Any, guild: str | None = None) -> Iterator[Outgoing]:
+def messages(payload: Any, guild: str | int | None = None) -> Iterator[Outgoing]:
     """Dispatches as they are, bare members (as the REST listing gives them) wrapped as `GUILD_MEMBER_ADD` of `guild`.
 
     Keys spread one guild over the partitions: guild and user, or guild and chunk number; the row declares a version.
@@ -80,8 +80,8 @@ def messages(payload: Any, guild: str | None = None) -> Iterator[Outgoing]:
         return
     if isinstance(payload, dict) and "t" not in payload and "user" in payload:
         if guild is None:
-            raise ValueError("these are bare members: say which guild they belong to (--guild ID)")
-        payload = {"op": 0, "t": "GUILD_MEMBER_ADD", "s": None, "d": {**payload, "guild_id": guild}}
+            raise ValueError("these members do not name their guild: add --option guild=ID")
+        payload = {"op": 0, "t": "GUILD_MEMBER_ADD", "s": None, "d": {**payload, "guild_id": str(guild)}}
     yield Outgoing(_key(payload), msgspec.json.encode(payload), _items(payload))
 
 

@@ -113,7 +113,7 @@ EVENTS = Events(
 )
 
 
-def messages(payload: Any, guild: str | None = None) -> Iterator[Outgoing]:
+def messages(payload: Any, guild: str | int | None = None) -> Iterator[Outgoing]:
     """Dispatches as they are, bare messages (as the REST listing gives them) wrapped as `MESSAGE_CREATE` of `guild`.
 
     Keys keep a message in its partition; many that were deleted together go by their channel, as the row has a version.
@@ -123,7 +123,7 @@ def messages(payload: Any, guild: str | None = None) -> Iterator[Outgoing]:
             yield from messages(each, guild)
         return
     if isinstance(payload, dict) and "t" not in payload and "author" in payload:
-        data = payload if guild is None else {**payload, "guild_id": guild}
+        data = payload if guild is None else {**payload, "guild_id": str(guild)}
         payload = {"op": 0, "t": "MESSAGE_CREATE", "s": None, "d": data}
     told = payload.get("d") if isinstance(payload, dict) else None
     named = told if isinstance(told, dict) else {}

@@ -1,11 +1,12 @@
-"""Whose fault is it? The answer decides what happens, and it is given by codes, never by message texts (law 5).
+"""Faults, named for whose they are. That decides what happens, and codes decide it, never message texts (law 5).
 
     LovelaceError
     ├── RecordFault        the record's: dead-letter it, go on
     ├── DestinationFault   the destination's: wait, retry, dead-letter nothing
     └── DeploymentFault    the deployment's: stop with one line and exit code 78
 
-No text here holds a record's value, a credential or a DSN's password (law 10); all of them survive pickling.
+No text of a fault holds a record's value, a credential or a DSN's password (law 10). All faults survive pickling.
+The headers of dead letters name `lovelace_streams.errors.RecordFault`: neither the class nor this module moves.
 """
 
 from typing import ClassVar
@@ -13,15 +14,15 @@ from typing import ClassVar
 from lovelace_streams.records import Reason
 
 EXIT_DEPLOYMENT = 78
-"""EX_CONFIG of sysexits.h: restarting does not help, somebody has to look."""
+"""EX_CONFIG of sysexits.h: a restart does not help, an operator has to mend the deployment."""
 
 
 class LovelaceError(Exception):
-    """Everything that this library raises on purpose."""
+    """The base of all exceptions that this library raises on purpose."""
 
 
-class RecordFault(LovelaceError):  # noqa: N818 - a fault is whose it is, an error is what is raised
-    """An item that can't be what it should; leaves its step by `errs`.
+class RecordFault(LovelaceError):  # noqa: N818 - the glossary's word: a fault has an owner
+    """An item that can't be decoded, normalized or written; it leaves its step by `errs` and becomes a dead letter.
 
     >>> print(RecordFault(Reason.WRONG_TYPE, "expected int, got str at $.user.id"))
     wrong_type: expected int, got str at $.user.id
@@ -37,11 +38,11 @@ class RecordFault(LovelaceError):  # noqa: N818 - a fault is whose it is, an err
         return f"{self.reason}: {self.detail}" if self.detail else str(self.reason)
 
 
-class DestinationFault(LovelaceError):  # noqa: N818
-    """The other side is down, frozen, full or read-only; never a verdict about a record.
+class DestinationFault(LovelaceError):  # noqa: N818 - as RecordFault
+    """A destination that is down, frozen, full or read-only; never a verdict about a record.
 
-    `code` is the SQLSTATE (or the HTTP status), `"timeout"` where the client's own deadline ran out, `"08006"` for a
-    lost connection. `DestinationFault.at_once` codes are tried again at once, thrice, before they count.
+    `code` is the SQLSTATE, ClickHouse's code or the HTTP status; `"timeout"` if the client's own deadline ran out,
+    `"08006"` for a lost connection. Codes of `at_once` are retried at once, up to three times, before they count.
     """
 
     at_once: ClassVar[frozenset[str]] = frozenset({"40001", "40P01"})
@@ -55,8 +56,8 @@ class DestinationFault(LovelaceError):  # noqa: N818
         return f"{self.detail} ({self.code})" if self.detail else self.code
 
 
-class DeploymentFault(LovelaceError):  # noqa: N818
-    """Wrong table, column, credential or setting: the message is one line, names both sides and the way out."""
+class DeploymentFault(LovelaceError):  # noqa: N818 - as RecordFault
+    """A wrong table, column, credential or setting: the message is one line, names both sides and says what to do."""
 
     def __init__(self, message: str, code: str = "") -> None:
         super().__init__(message, code)

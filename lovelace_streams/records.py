@@ -1,10 +1,10 @@
-"""What flows: a `Record` as read, items in `Envelope`s, rows in `Batch`es, and the two ends `Settled`, `DeadLetter`.
+"""The values that flow: `Record` as read, `Envelope` of an item, `Batch` of rows, and `Settled` or `DeadLetter`.
 
     Record ─ decode ─▶ Envelope[raw item] ─ normalize ─▶ Envelope[Row] ─ batch ─▶ Batch ─ upsert ─▶ Settled
                   └──────────────────────────┴──── DeadLetter ─────────────────────────┘
 
-An *item* is what is counted: a message holds one, or many (a chunk), or none. Everything here is a plain value that
-survives pickling; nothing here knows Kafka's client, Bytewax or a database.
+An *item* is the unit that is counted: a message holds one, or many (a chunk), or none. All classes here are plain
+values that survive pickling; none knows Kafka's client, Bytewax or a database.
 """
 
 from enum import StrEnum
@@ -13,23 +13,23 @@ from typing import Generic, TypeVar
 import msgspec
 
 ITEMS_MAX = 100_000
-"""The most items that one message may hold (and the progress service counts for an offset)."""
+"""The most items that a message may hold, and that the progress service counts for an offset."""
 
 P = TypeVar("P")
 """The payload of an envelope: bytes as read, a raw item as decoded, or a row (or tuple of rows) as normalized."""
 
 
 class Outcome(StrEnum):
-    """The closed set of ends that an item can come to (law 1)."""
+    """The closed set of an item's outcomes (law 1)."""
 
     WRITTEN = "written"
-    SUPERSEDED = "superseded"  # older than what is stored, or overwritten within its own batch; succeeded all the same
+    SUPERSEDED = "superseded"  # older than the stored row, or overwritten within its own batch; it counts as succeeded
     DEAD_LETTERED = "dead_lettered"
     SKIPPED = "skipped"
 
 
 class Reason(StrEnum):
-    """Why an item was dead-lettered: a closed set, and an interface (docs/delivery-guarantees.md)."""
+    """The closed set of reasons for a dead letter; users depend on it (docs/delivery-guarantees.md)."""
 
     NOT_UTF8 = "not_utf8"
     NOT_JSON = "not_json"
@@ -54,7 +54,7 @@ class Reason(StrEnum):
 
 
 class SkipReason(StrEnum):
-    """Why an item was skipped: a closed set. Skipped items count as processed."""
+    """The closed set of reasons for skipping an item. Skipped items count as processed."""
 
     UNKNOWN_EVENT = "unknown_event"
     TOMBSTONE = "tombstone"
@@ -64,7 +64,7 @@ class SkipReason(StrEnum):
 
 
 class Origin(msgspec.Struct, frozen=True, gc=False):
-    """Where a replayed message was first read: written once into a dead letter, never overwritten."""
+    """Where a replayed message was first read; written once into a dead letter, never overwritten."""
 
     topic_id: str
     topic: str
@@ -73,31 +73,31 @@ class Origin(msgspec.Struct, frozen=True, gc=False):
     timestamp: int
     """Milliseconds since the epoch."""
     items: tuple[int, ...] = ()
-    """The items to process again; the others of the message were settled when it was first read."""
+    """The items to process again; the message's other items were settled when it was first read."""
 
 
 class Record(msgspec.Struct, gc=False):
-    """One Kafka message as read, shared by its items, with the tally that tells when its offset is settled."""
+    """One Kafka message as read, shared by its items, with the counts that tell when its offset is settled."""
 
     topic: str
     partition: int
     offset: int
     after: int
-    """The end of what was read before it in this assignment: offsets from here to `offset` do not exist."""
+    """The offset after the previous record of this assignment: offsets from here to `offset` do not exist."""
     assignment: int
-    """The number of the assignment it was read in; what belongs to an ended one is dropped: the next owner reads it."""
+    """The number of the assignment it was read in. Records of an ended one are dropped: the next owner reads them."""
     key: bytes | None
     value: bytes | None
     headers: list[tuple[str, bytes | None]]
     timestamp: int
-    """Milliseconds since the epoch, -1 where the message has none."""
+    """Milliseconds since the epoch, -1 if the message has none."""
     job: str | None = None
     attempt: int = 1
     declared: int | None = None
-    """The header's number of items, None without one."""
+    """The number of items that the header declares, None without the header."""
     origin: Origin | None = None
     items: int = 0
-    """How many items it holds: set by `decode`, or by whoever ends the message whole; 0 while unknown."""
+    """How many items it holds, 0 while unknown. Set by `decode`, or by the step that ends the message as a whole."""
     succeeded: int = 0
     failed: int = 0
     skipped: int = 0
@@ -106,7 +106,7 @@ class Record(msgspec.Struct, gc=False):
 
 
 class Envelope(msgspec.Struct, Generic[P], gc=False):
-    """One item on its way. `count` is above 1 only where a message ends whole (a chunk that does not decode)."""
+    """One item on its way. `count` is above 1 only if a message ends as a whole (a chunk that does not decode)."""
 
     record: Record
     item: int
@@ -115,16 +115,16 @@ class Envelope(msgspec.Struct, Generic[P], gc=False):
 
 
 class Batch(msgspec.Struct, Generic[P], gc=False):
-    """Rows that are written together, in the order read, and why the batch was closed (`rows`, `bytes` or `window`)."""
+    """Rows to write together, in the order read; `reason` is why the batch was closed: `rows`, `bytes` or `window`."""
 
     envelopes: list[Envelope[P]]
     reason: str
     size: int
-    """Bytes of the messages' values, shared out evenly among a message's items."""
+    """Bytes of the messages' values; each item of a message counts an equal share."""
 
 
 class Settled(msgspec.Struct, gc=False):
-    """Items whose effect is durable (law 2), with the one outcome they share."""
+    """Items whose effect is durable (law 2), with the outcome that they share."""
 
     outcome: Outcome
     envelopes: list[Envelope[object]]
@@ -132,7 +132,7 @@ class Settled(msgspec.Struct, gc=False):
 
 
 class DeadLetter(msgspec.Struct, gc=False):
-    """An item (or a whole message, `count` items from `item` on) that is its own fault; its value never appears."""
+    """An item, or a message's `count` items from `item` on, that failed by the record's fault; it holds no value."""
 
     record: Record
     item: int
@@ -140,13 +140,13 @@ class DeadLetter(msgspec.Struct, gc=False):
     step: str
     reason: Reason
     detail: str = ""
-    """Path, what was expected and what kind was got, or the constraint or column: never a value (law 10)."""
+    """The path, the expected type and the type found; or the constraint or column. Never a value (law 10)."""
     code: str = ""
-    """SQLSTATE or another code of the destination; with `detail` what fail-fast compares (law 5)."""
+    """SQLSTATE or another code of the destination. Fail-fast compares `code` and `detail` (law 5)."""
 
 
 class JobState(msgspec.Struct, frozen=True):
-    """A job as the progress service sees it: absolute counts, and a version that only grows."""
+    """A job as the progress service has it: absolute counts, and a version that only grows."""
 
     job_id: str
     attempt: int

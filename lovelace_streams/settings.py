@@ -1,7 +1,7 @@
 """Settings from the environment and `.env` files, grouped by part; every duration is in seconds unless its name says.
 
-`Settings()` reads the environment, then `.env`, then `.lovelace/env` (written by the local stack). Values here are
-plain and frozen: whoever builds a flow by hand can make them without any environment.
+`Settings()` reads the environment, then `.env`, then `.lovelace/env` (written by the local stack). The structs here are
+plain and frozen: a flow built by hand can make them without any environment.
 """
 
 import os
@@ -16,14 +16,14 @@ from lovelace_streams.errors import DeploymentFault
 
 
 class KafkaSettings(msgspec.Struct, frozen=True):
-    """A broker, a consumer group, and what librdkafka is told beyond our defaults (`extra`: SASL, TLS, intervals)."""
+    """A broker, a consumer group, and librdkafka's settings beyond our defaults (`extra`: SASL, TLS, intervals)."""
 
     brokers: str
     group: str | None = None
     """Default: the flow's name."""
     poll_size: int = 2000
     linger: float = 0.05
-    """How long the source gathers one window of at most `poll_size` messages."""
+    """How long the source gathers a window of at most `poll_size` messages."""
     max_unreported: int = 1_000_000
     drain_seconds: float = 5.0
     dead_letter_topic: str | None = None
@@ -33,7 +33,7 @@ class KafkaSettings(msgspec.Struct, frozen=True):
 
 
 class BatchPolicy(msgspec.Struct, frozen=True):
-    """How a window is cut: a batch is closed by `rows` or by `bytes` (of the messages' values)."""
+    """How a window is cut into batches: one is closed by `rows` or by `bytes` (of the messages' values)."""
 
     rows: int = 100
     bytes: int = 8 * 1024 * 1024
@@ -48,14 +48,14 @@ class PostgresSettings(msgspec.Struct, frozen=True):
     write_seconds: float = 30.0
     """The client's own deadline for one block (law 5)."""
     block_rows: int = 2000
-    """Rows that one transaction may carry where a window has more than a batch."""
+    """Rows that one transaction may carry if a window has more than a batch."""
     prepare: bool = False
     evolution: Literal["none", "add"] = "none"
-    """`add`: columns that rows have and the table lacks are added at start."""
+    """`add`: at start the writer adds columns that rows have and the table lacks."""
 
     @property
     def name(self) -> str:
-        """The DSN without its password; no more than `postgresql` where it can't be told where the password ends."""
+        """The DSN without its password; only `postgresql` if it is unclear where the password ends."""
         credentials, _, rest = self.dsn.partition("://")[2].rpartition("@")
         if not rest or "?" in credentials:
             return "postgresql"
@@ -69,11 +69,11 @@ class ClickHouseSettings(msgspec.Struct, frozen=True):
     write_seconds: float = 30.0
     """The client's own deadline for one block (law 5)."""
     block_rows: int = 10_000
-    """Rows that one insert may carry where a window has more than a batch."""
+    """Rows that one insert may carry if a window has more than a batch."""
 
     @property
     def name(self) -> str:
-        """The DSN without its credentials and settings."""
+        """The DSN without its credentials and settings; only `clickhouse` if it is unclear where the password ends."""
         scheme, _, rest = self.dsn.partition("://")
         if scheme == "chdb":
             return f"chdb://{rest.partition('?')[0]}"
@@ -84,14 +84,14 @@ class ClickHouseSettings(msgspec.Struct, frozen=True):
 
 
 class ProgressSettings(msgspec.Struct, frozen=True):
-    """The progress service; without a `url` a flow commits what is settled and counts nothing."""
+    """The progress service; without a `url` a flow commits settled offsets and counts nothing."""
 
     url: str | None
     token: str = ""
     timeout: float = 10.0
 
     def check(self) -> None:
-        """Raises `DeploymentFault` where requests could not be made."""
+        """Raise `DeploymentFault` if requests can't be made: no URL, an invalid one, or no token."""
         if self.url is None:
             raise DeploymentFault("no progress service: set PROGRESS_API_URL (lovelace api starts one)")
         if not self.url.startswith(("http://", "https://")):
@@ -101,7 +101,7 @@ class ProgressSettings(msgspec.Struct, frozen=True):
 
 
 class Settings(BaseSettings):
-    """All of it, as the environment says (docs/settings.md). Raises `DeploymentFault` for an invalid value."""
+    """All settings, from the environment (docs/settings.md). Raises `DeploymentFault` for an invalid value."""
 
     model_config = SettingsConfigDict(env_file=(".lovelace/env", ".env"), extra="ignore", frozen=True)
 
@@ -151,7 +151,7 @@ class Settings(BaseSettings):
 
     @property
     def kafka(self) -> KafkaSettings:
-        """The broker's part."""
+        """The settings of the broker and the consumer group."""
         return KafkaSettings(
             brokers=self.kafka_brokers,
             group=self.consumer_group_id,
@@ -166,19 +166,19 @@ class Settings(BaseSettings):
 
     @property
     def registry(self) -> str:
-        """The schema registry's address, with the password that it may hold; raises `DeploymentFault` without one."""
+        """The schema registry's URL, which may hold a password; raises `DeploymentFault` without a URL."""
         if self.schema_registry_url is None or not self.schema_registry_url.get_secret_value():
             raise DeploymentFault("no schema registry: set SCHEMA_REGISTRY_URL (lovelace up starts one)")
         return self.schema_registry_url.get_secret_value()
 
     @property
     def batch(self) -> BatchPolicy:
-        """How windows are cut."""
+        """How windows are cut into batches."""
         return BatchPolicy(rows=self.batch_size)
 
     @property
     def postgres(self) -> PostgresSettings:
-        """The database's part."""
+        """The settings of the Postgres writer."""
         return PostgresSettings(
             dsn=self.postgres_dsn.get_secret_value(),
             pool=self.postgres_pool,
@@ -190,7 +190,7 @@ class Settings(BaseSettings):
 
     @property
     def clickhouse(self) -> ClickHouseSettings:
-        """ClickHouse's part; without a DSN a worker stops at its start."""
+        """The settings of the ClickHouse writer; without a DSN a worker stops at start."""
         return ClickHouseSettings(
             dsn=self.clickhouse_dsn.get_secret_value() if self.clickhouse_dsn else "",
             write_seconds=self.clickhouse_write_seconds,
@@ -199,7 +199,7 @@ class Settings(BaseSettings):
 
     @property
     def progress(self) -> ProgressSettings:
-        """The progress service's part."""
+        """The settings of the progress service's client."""
         return ProgressSettings(url=self.progress_api_url or None, token=self.progress_api_token.get_secret_value())
 
 
@@ -256,11 +256,11 @@ LIBRDKAFKA = frozenset(
         "debug",
     ]
 )
-"""What `KAFKA_…` may set: names librdkafka knows. What Kubernetes injects for a Service named kafka is ignored."""
+"""Settings of librdkafka that `KAFKA_…` may set. What Kubernetes injects for a Service named kafka is ignored."""
 
 
 def librdkafka_settings(environment: dict[str, str]) -> dict[str, str]:
-    """`KAFKA_SASL_USERNAME=x` → `{"sasl.username": "x"}`, for the names that librdkafka knows.
+    """Return librdkafka's settings: `KAFKA_SASL_USERNAME=x` → `{"sasl.username": "x"}`, for the names in `LIBRDKAFKA`.
 
     >>> librdkafka_settings({"KAFKA_SASL_USERNAME": "x", "KAFKA_PORT": "tcp://10.0.0.1:9092", "KAFKA_BROKERS": "b:1"})
     {'sasl.username': 'x'}
@@ -274,7 +274,7 @@ def librdkafka_settings(environment: dict[str, str]) -> dict[str, str]:
 
 
 def _environment() -> dict[str, str]:
-    """What `.lovelace/env`, `.env` and the environment say, the later ones winning."""
+    """Merge `.lovelace/env`, `.env` and the environment; later ones win."""
     from dotenv import dotenv_values
 
     merged: dict[str, Any] = {}

@@ -1,1 +1,1 @@
-"""What somebody who runs the system does by hand."""
+"""The work that a person does by hand to run the system: checks, new flows, submissions, rewinds, schemas."""

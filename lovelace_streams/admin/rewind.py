@@ -1,18 +1,17 @@
-"""Moving a group back, so that records are processed again: rows are written again, counts are not (docs/rewind.md).
+"""Move a group back, so that workers process records again: rows are written again, counts stay (docs/rewind.md).
 
-The worker begins at the committed offset if its metadata names the topic's id (decision 0005), so this is all a rewind
-is: to commit earlier offsets while nobody reads. What the progress service has counted stays counted: it is a set of
-offsets, and these are in it. A group is only ever moved back: forward would pass over records that nobody has settled.
+A worker begins at the committed offset if its metadata names the topic's id (decision 0005). So a rewind only commits
+earlier offsets while no worker reads. The counts of the progress service stay: it keeps a set of offsets, and these are
+in it. A group only moves back, because a move forward would pass over records that no worker has settled.
 """
 
-import time
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 import msgspec
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from lovelace_streams.admin.coordinator import REQUEST_SECONDS, retry_while_coordinator_moves
 from lovelace_streams.admin.times import instant
 from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.kafka.client import REFUSED_IN_REBALANCE, common_config
@@ -20,27 +19,19 @@ from lovelace_streams.kafka.topic_ids import TopicIds
 from lovelace_streams.kafka.topic_reader import OffsetRanges, standalone_consumer, watermarks
 from lovelace_streams.settings import KafkaSettings
 
-SECONDS = 15.0
 EARLIEST = "earliest"
 MEMBERS_SHOWN = 5
-COORDINATOR = {
-    KafkaError.NOT_COORDINATOR,
-    KafkaError.COORDINATOR_NOT_AVAILABLE,
-    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-}
-T = TypeVar("T")
-"""What the broker answers."""
 
 
 class RewindTarget(msgspec.Struct, frozen=True):
-    """Where to: an offset, a time (milliseconds since 1970), or the earliest that the topic holds."""
+    """The destination of a rewind: an offset, a time (milliseconds since 1970), or the earliest offset of the topic."""
 
     offset: int | None = None
     time: int | None = None
 
     @classmethod
     def of(cls, text: str) -> "RewindTarget":
-        """Raises `ValueError`.
+        """Read what `--to` says. Raises `ValueError`.
 
         >>> RewindTarget.of("1200"), RewindTarget.of("earliest")
         (RewindTarget(offset=1200, time=None), RewindTarget(offset=None, time=None))
@@ -55,51 +46,51 @@ class RewindTarget(msgspec.Struct, frozen=True):
 
 
 class Move(msgspec.Struct, frozen=True):
-    """What becomes of one partition."""
+    """The move of one partition, or why it stays."""
 
     topic: str
     topic_id: str
     partition: int
     low: int
     high: int
-    """From the earliest offset that the topic still holds to the one after its last."""
+    """The topic holds the offsets from `low` to the one before `high`."""
     committed: int | None
-    """None where nothing was committed, or under the id of a topic that is gone."""
+    """None if the group has no offset here, or one of a topic that was deleted."""
     to: int
 
     @property
     def moves(self) -> bool:
-        """Whether it goes back; or, where what was committed has expired, to what is left."""
+        """Whether it moves: back, or to the earliest offset where retention has deleted the committed one."""
         if self.committed is None or self.committed < self.low:
             return self.to == self.low < self.high
         return self.to < self.committed
 
     @property
     def records(self) -> int:
-        """Offsets that are processed again; where nothing was committed, at most so many."""
+        """How many offsets are processed again; an upper bound where the group has no offset."""
         end = self.high if self.committed is None else self.committed
         return max(0, end - self.to) if self.moves else 0
 
     @property
     def why(self) -> str:
-        """Why it stays, or what is special about how it goes; empty for a plain step back."""
+        """Why it stays, or what is special about its move; empty for a plain move back."""
         if self.low == self.high and not self.moves:
-            return "there is nothing in it"
+            return "the partition is empty"
         if self.committed is None:
-            return "nothing is committed" if self.moves else "nothing is committed: only --to earliest is safe"
+            return "the group has no offset" if self.moves else "the group has no offset: only --to earliest is safe"
         if self.committed < self.low:
             gone = f"offsets {self.committed}…{self.low - 1} are gone from the topic"
             return gone if self.moves else f"{gone}: only --to earliest is safe"
-        return "" if self.moves else "it is not past that"
+        return "" if self.moves else "the group is not past that"
 
 
 def plan(
     settings: KafkaSettings, group: str, topics: Sequence[str], target: RewindTarget, partition: int | None = None
 ) -> list[Move]:
-    """What a rewind would do to each partition.
+    """Plan the move of each partition.
 
-    Raises `DeploymentFault` where a topic or the partition is not there, where an offset is out of range, or where the
-    group has members; `DestinationFault` where the broker is away.
+    Raises `DeploymentFault` if a topic or the partition does not exist, if an offset is out of range, or if the group
+    has members; `DestinationFault` if the broker does not answer.
     """
     moves: list[Move] = []
     with standalone_consumer(settings, group) as consumer:
@@ -112,7 +103,7 @@ def plan(
                 held = {number: span for number, span in held.items() if number == partition}
             moves += _moves(consumer, topic, ids.get(topic, ""), held, target)
     if not moves:
-        raise DeploymentFault(f"there is no partition {partition} in {', '.join(topics)}")
+        raise DeploymentFault(f"there is no partition {partition} in {', '.join(topics)}: choose another --partition")
     return moves
 
 
@@ -122,7 +113,7 @@ def _moves(consumer: Consumer, topic: str, topic_id: str, held: OffsetRanges, ta
     wanted = [TopicPartition(topic, number) for number in held]
     starts = _starts(consumer, topic, held, target)
     moves = []
-    for it in retry_while_coordinator_moves(lambda: consumer.committed(wanted, SECONDS)):
+    for it in retry_while_coordinator_moves(lambda: consumer.committed(wanted, REQUEST_SECONDS)):
         ours = it.offset >= 0 and it.metadata in {None, "", topic_id}
         span, at = held[it.partition], it.offset if ours else None
         moves.append(Move(topic, topic_id, it.partition, *span, committed=at, to=starts[it.partition]))
@@ -130,59 +121,47 @@ def _moves(consumer: Consumer, topic: str, topic_id: str, held: OffsetRanges, ta
 
 
 def _starts(consumer: Consumer, topic: str, held: OffsetRanges, target: RewindTarget) -> dict[int, int]:
-    """Partition → the offset that is meant. Raises `DeploymentFault` for one that is not there."""
+    """Find each partition's offset for the target. Raises `DeploymentFault` for an offset that a partition lacks."""
     if target.offset is not None:
         offset = target.offset
         outside = [
             f"{topic}-{number} holds {low}…{high}" for number, (low, high) in held.items() if not low <= offset <= high
         ]
         if outside:
-            raise DeploymentFault(f"offset {offset} is out of range: {', '.join(outside)}; name one by --partition")
+            raise DeploymentFault(
+                f"--to {offset} is out of range: {', '.join(outside)}; choose one partition by --partition"
+            )
         return dict.fromkeys(held, offset)
     if target.time is None:
         return {number: low for number, (low, _) in held.items()}
     asked = [TopicPartition(topic, number, target.time) for number in held]
-    found = {it.partition: it.offset for it in consumer.offsets_for_times(asked, SECONDS)}
+    found = {it.partition: it.offset for it in consumer.offsets_for_times(asked, REQUEST_SECONDS)}
     return {number: found[number] if found[number] >= 0 else high for number, (_, high) in held.items()}
 
 
 def _refuse_members(admin: AdminClient, group: str) -> None:
     described = retry_while_coordinator_moves(
-        lambda: admin.describe_consumer_groups([group], request_timeout=SECONDS)[group].result(SECONDS)
+        lambda: admin.describe_consumer_groups([group], request_timeout=REQUEST_SECONDS)[group].result(REQUEST_SECONDS)
     )
     members = described.members
     if members:
-        raise _alive(group, [f"{member.client_id} at {member.host}" for member in members])
+        raise _has_members(group, [f"{member.client_id} at {member.host}" for member in members])
 
 
-def _alive(group: str, members: Sequence[str]) -> DeploymentFault:
+def _has_members(group: str, members: Sequence[str]) -> DeploymentFault:
     shown = ", ".join(members[:MEMBERS_SHOWN]) + (", …" if len(members) > MEMBERS_SHOWN else "")
     return DeploymentFault(
         f"the group {group!r} has {len(members) or 'live'} member{'' if len(members) == 1 else 's'}"
         f"{f' ({shown})' if shown else ''}: "
-        f"stop the workers first, they would go on where they are"
+        f"stop the workers first, because they keep their own positions"
     )
 
 
-def retry_while_coordinator_moves(ask: Callable[[], T]) -> T:
-    """Ask again while the broker says that asking again may help: a group's coordinator moves, and loads."""
-    deadline = time.monotonic() + SECONDS
-    while True:
-        try:
-            return ask()
-        except KafkaException as error:
-            code = error.args[0]
-            may_help = code.retriable() or code.code() in COORDINATOR
-            if not may_help or time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
-
-
 def commit(settings: KafkaSettings, group: str, moves: Sequence[Move]) -> None:
-    """Commit the new positions, with each topic's id, as the source expects them.
+    """Commit the new offsets, each with its topic's id, as the source expects them.
 
-    Raises `DeploymentFault` where a worker has joined meanwhile (the broker refuses), `DestinationFault` where the
-    broker is away.
+    Raises `DeploymentFault` if a worker has joined meanwhile (the broker refuses), `DestinationFault` if the broker
+    does not answer.
     """
     offsets = [
         TopicPartition(move.topic, move.partition, move.to, metadata=move.topic_id) for move in moves if move.moves
@@ -196,5 +175,7 @@ def commit(settings: KafkaSettings, group: str, moves: Sequence[Move]) -> None:
         if refused is None:
             return
         if refused.code() in REFUSED_IN_REBALANCE:
-            raise _alive(group, [])
-        raise DestinationFault(refused.name(), f"the broker {settings.brokers} does not take the new positions")
+            raise _has_members(group, [])
+        raise DestinationFault(
+            refused.name(), f"the broker {settings.brokers} does not accept the new offsets: try again"
+        )

@@ -1,7 +1,7 @@
-"""The schemas of a folder with all their versions: whether each can read what older ones wrote, whom a change touches.
+"""The schemas of a folder with all their versions: whether each reads older data, which flows a change hits.
 
-    schemas/avro/<source>/<record>.avsc         the newest, which flows read by
-    schemas/avro/<source>/<record>.v<n>.avsc    every version, the newest too: they are never changed
+    schemas/avro/<source>/<record>.avsc         the newest, by which flows read
+    schemas/avro/<source>/<record>.v<n>.avsc    every version, the newest too; none ever changes
 
 A version that could not read an older one's data would turn records that lie in topics into dead letters.
 """
@@ -24,13 +24,13 @@ from lovelace_streams.rows.targets import Target
 
 FOLDER = Path("schemas/avro")
 COMPATIBILITY = "BACKWARD_TRANSITIVE"
-"""What the registry holds subjects to: the newest reads all that came before."""
+"""The registry's rule for subjects: the newest version reads the data of all older ones."""
 OK = 200
 _KEPT = re.compile(r"(?P<record>.+)\.v(?P<number>\d+)\Z")
 
 
 class History(msgspec.Struct, frozen=True):
-    """One record's schema: the newest, and the versions that are kept."""
+    """The schema of one record: the newest, and the kept versions."""
 
     name: str
     """`<source>/<record>`."""
@@ -39,12 +39,12 @@ class History(msgspec.Struct, frozen=True):
 
     @property
     def versions(self) -> list[Schema]:
-        """Those that are kept, oldest first."""
+        """The kept versions, oldest first."""
         return [self.kept[number] for number in sorted(self.kept)]
 
 
 def histories(folder: Path = FOLDER) -> list[History]:
-    """All schemas of a folder; raises `DeploymentFault` for one that can't be used or kept versions of none."""
+    """Load all schemas of a folder. Raises `DeploymentFault` for an invalid one, and for versions without it."""
     newest: dict[str, Schema] = {}
     kept: dict[str, dict[int, Schema]] = {}
     for path in sorted(folder.rglob("*.avsc")):
@@ -55,9 +55,11 @@ def histories(folder: Path = FOLDER) -> list[History]:
         else:
             newest[name] = load(path)
     if alone := sorted(set(kept) - set(newest)):
-        raise DeploymentFault(f"{folder / alone[0]}.avsc is missing: there are versions of it")
+        raise DeploymentFault(
+            f"{folder / alone[0]}.avsc is missing, but versions of it are there: copy the newest to it"
+        )
     if not newest:
-        raise DeploymentFault(f"no schemas in {folder}: one is {folder}/<source>/<record>.avsc")
+        raise DeploymentFault(f"no schemas in {folder}: put them there as <source>/<record>.avsc, or set --folder")
     return [History(name, schema, kept.get(name, {})) for name, schema in newest.items()]
 
 
@@ -65,7 +67,7 @@ def histories(folder: Path = FOLDER) -> list[History]:
 
 
 def problems(history: History) -> Iterator[str]:
-    """What is wrong with a schema's versions, one line each; nothing where all is well."""
+    """Find what is wrong with a schema's versions, one line each."""
     last = max(history.kept, default=0)
     if sorted(history.kept) != list(range(1, last + 1)):
         yield f"{history.name}: versions {sorted(history.kept)} have a gap; all are kept"
@@ -81,23 +83,23 @@ def problems(history: History) -> Iterator[str]:
 
 
 def misfits(writer: Schema, reader: Schema) -> list[tuple[str, str]]:
-    """Where a reader has no place for what a writer may write: path, and what was expected and got."""
+    """Find the data of a writer that a reader can't read: path, and the expected and the actual type."""
     if writer.name != reader.name and writer.name not in reader.root.aliases:
         return [("$", f"expected {reader.root.shown}, got {writer.root.shown}")]
     found = [detail.rpartition(" at ") for _, detail in reading(writer.root, reader.root)[1]]
     return [(path, why) for why, _, path in found]
 
 
-# ---- what a change touches ----------------------------------------------------------------------------------------
+# ---- which columns a change hits ------------------------------------------------------------------------------------
 
 
 def changes(old: Node, new: Node) -> dict[tuple[str, ...], str]:
-    """Field → what happened to it from one version to the next; fields that a reader finds by an alias are renamed."""
+    """Compare two versions: field → its change. A field that a reader finds by an alias counts as renamed."""
     return dict(_changes(old, new, (), frozenset()))
 
 
 def _changes(old: Node, new: Node, path: tuple[str, ...], above: frozenset[Any]) -> Iterator[tuple[Any, str]]:
-    """`above` are the pairs of records that this one lies within: what holds itself is compared once."""
+    """`above` holds the pairs of records around this one, so that a recursive record is compared once."""
     records = {node.name: node for node in _records(old)}
     for record in _records(new):
         before = next((records[name] for name in (record.name, *record.aliases) if name in records), None)
@@ -119,7 +121,7 @@ def _changes(old: Node, new: Node, path: tuple[str, ...], above: frozenset[Any])
 
 
 def _change(was: Field, field: Field) -> str:
-    """What happened to a field itself, whatever happened within it; "" for nothing."""
+    """Describe the change of a field itself, without the changes within it; "" for none."""
     if was.name != field.name:
         return f"{was.name} before"
     if _leaves(was.type) != _leaves(field.type):
@@ -128,40 +130,40 @@ def _change(was: Field, field: Field) -> str:
 
 
 def _records(node: Node) -> list[Node]:
-    """The records that a type holds, through unions, arrays and maps."""
+    """List the records that a type holds, through unions, arrays and maps."""
     return [node] if node.kind == "record" else [record for inner in node.inner for record in _records(inner)]
 
 
 def _leaves(node: Node) -> Any:
-    """A type without what is within its records: what makes it another one."""
+    """Give what tells a type from another one, without the fields of its records."""
     named = (node.name, node.symbols, node.size, node.default) if node.name else ()
     return (node.kind, *named, node.logical, *map(_leaves, node.inner))
 
 
-def touched(history: History, changed: Iterable[tuple[str, ...]], journey: Topology) -> Iterator[str]:
-    """Rows and columns of a flow that read what has changed: `Row.column`, or a function, which sees everything."""
+def touched(history: History, changed: Iterable[tuple[str, ...]], topology: Topology) -> Iterator[str]:
+    """Find the columns of a flow that read a changed field: `Row.column`, or a function, which sees the whole item."""
     changed = list(changed)
-    for target in _targets(history, journey):
+    for target in _targets(history, topology):
         if target.row is None:
             yield target.name
             continue
         for field in target.fields:
             paths = [place.parts if place.root else (*target.path, *place.parts) for place in field.places]
-            if any(_meet(path, at) for path in paths for at in changed):
+            if any(_within(path, at) for path in paths for at in changed):
                 yield f"{target.name}.{field.column.name}"
 
 
-def _targets(history: History, journey: Topology) -> Iterator[Target]:
-    """What a flow makes of data that this schema describes."""
-    for lane in journey.lanes:
-        decoder = lane.decoder.avro if isinstance(lane.decoder, JsonOrAvro) else lane.decoder
+def _targets(history: History, topology: Topology) -> Iterator[Target]:
+    """Find the rows and functions that a flow reads by this schema."""
+    for route in topology.routes:
+        decoder = route.decoder.avro if isinstance(route.decoder, JsonOrAvro) else route.decoder
         if isinstance(decoder, AvroDecoder) and any(_same(schema, history) for schema in decoder.schemas):
             yield from {id(target): target for target in decoder.targets.values()}.values()
 
 
-def topics(history: History, journey: Topology) -> list[str]:
-    """The topics that a flow reads by this schema."""
-    return [topic for lane in journey.lanes for topic in lane.source.topics] if any(_targets(history, journey)) else []
+def topics(history: History, topology: Topology) -> list[str]:
+    """Find the topics that a flow reads by this schema."""
+    return list(topology.topics) if any(_targets(history, topology)) else []
 
 
 def _same(schema: Schema, history: History) -> bool:
@@ -169,7 +171,7 @@ def _same(schema: Schema, history: History) -> bool:
     return schema.path in paths if schema.path is not None else schema.name == history.newest.name
 
 
-def _meet(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+def _within(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
     """Whether one path lies within the other."""
     return all(a == b for a, b in zip(one, other, strict=False))
 
@@ -178,10 +180,10 @@ def _meet(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
 
 
 def register(registry: Registry, history: History, topic: str) -> Iterator[tuple[str, int, int, str]]:
-    """Put all versions under `<topic>-value`, in order: (subject, version here, id, what was done).
+    """Register all versions under `<topic>-value`, in order; give (subject, version here, id, `registered` or not).
 
-    Repeated, it changes nothing. Raises `DeploymentFault` where the registry refuses a version, `DestinationFault`
-    where it is away.
+    A second call changes nothing. Raises `DeploymentFault` if the registry refuses a version, `DestinationFault` if it
+    does not answer.
     """
     subject = f"{topic}-value"
     path = f"/subjects/{quote(subject, safe='')}"

@@ -4,7 +4,8 @@ The order matters: count, open the job (the service answers the attempt), then p
 A submission that dies half-way and is repeated opens a new attempt, which counts from zero.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,6 +15,32 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.flows.spec import FlowSpec, Outgoing
 from lovelace_streams.settings import KafkaSettings
+
+
+def check_options(source: FlowSpec, options: Mapping[str, str]) -> None:
+    """Refuse options that `SOURCE.messages` does not take, and missing ones that it needs. Raises `DeploymentFault`."""
+    accepted = options_of(source)
+    takes = f"takes {', '.join(map(repr, accepted))}" if accepted else "takes no options"
+    rest = any(each.kind is Parameter.VAR_KEYWORD for each in signature(source.messages).parameters.values())
+    if unknown := [name for name in options if name not in accepted and not rest]:
+        raise DeploymentFault(
+            f"the flow {source.name!r} takes no option {unknown[0]!r}: its messages() {takes}; "
+            f"leave --option {unknown[0]}=… out, or correct its name"
+        )
+    if missing := [name for name, needed in accepted.items() if needed and name not in options]:
+        raise DeploymentFault(f"the flow {source.name!r} needs the option {missing[0]!r}: add --option {missing[0]}=…")
+
+
+def options_of(source: FlowSpec) -> dict[str, bool]:
+    """Name the options of `SOURCE.messages`, each with whether it must be given: all parameters after the payload.
+
+    >>> def messages(payload, shop, currency="EUR"): ...
+    >>> options_of(FlowSpec("orders", "orders.raw", (), messages))
+    {'shop': True, 'currency': False}
+    """
+    _, *others = signature(source.messages).parameters.values()
+    named = {Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY}
+    return {each.name: each.default is Parameter.empty for each in others if each.kind in named}
 
 
 def read_file(path: Path, source: FlowSpec, **options: Any) -> Iterator[Outgoing]:

@@ -1,7 +1,7 @@
-"""The progress service: an exact, idempotent ledger of what is settled, and the one signal when a job is all in.
+"""The progress service: an exact, idempotent ledger of settled offsets, and one signal when all items of a job are in.
 
-app ─▶ models (what is asked) ─▶ ledger (what it means) ─▶ store, queries.sql (how Postgres does it)
- └──▶ signals (the outbox's sender), events (who is told as it happens), gauges, page (what people see)
+app ─▶ models (requests and answers) ─▶ ledger (what they mean) ─▶ store, queries.sql (how Postgres does it)
+ └──▶ auth (tokens), signals (the outbox's sender), events (streams of states), gauges (metrics), page (for people)
 """
 
 from lovelace_streams.api.app import create_app

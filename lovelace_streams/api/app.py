@@ -1,19 +1,19 @@
-"""The progress service: what workers report, whoever waits is told. The endpoints: docs/api.md.
+"""The progress service over HTTP: workers report, clients read the states of jobs. The endpoints: docs/api.md.
 
-Errors say which field, never which value. A database that is away, frozen or being migrated is 503 with Retry-After;
-the service starts without it and serves as soon as it is there.
+Errors name fields and never show values. While the database is away, frozen or being migrated the answer is 503 with
+Retry-After. The service starts without the database and serves as soon as it answers.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Annotated
+from typing import Annotated, Any
 
 import psycopg
 import structlog
 from fastapi import APIRouter, Depends, FastAPI, Header, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse, StreamingResponse
 from fastapi.security import HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST
 from psycopg import AsyncConnection
@@ -21,17 +21,18 @@ from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from lovelace_streams.api import gauges
+from lovelace_streams.api.auth import TokenAuth
 from lovelace_streams.api.config import ApiSettings
 from lovelace_streams.api.database import migrate
-from lovelace_streams.api.events import Events, EventStream, stream
-from lovelace_streams.api.guard import Guard
-from lovelace_streams.api.ledger import Conflict, UnknownJob
+from lovelace_streams.api.events import Events, Subscription, comment, event_stream, states_of
+from lovelace_streams.api.ledger import ConflictError, UnknownJobError
 from lovelace_streams.api.models import (
     INT_MAX,
     JOB_ID,
     TEXT,
     CloseJob,
     Cover,
+    Cursor,
     FailurePage,
     FailureReasons,
     FailuresFound,
@@ -43,13 +44,12 @@ from lovelace_streams.api.models import (
     JobState,
     OpenJob,
     PartitionList,
-    Place,
     ProgressAnswer,
     ProgressRequest,
     Status,
 )
-from lovelace_streams.api.page import Paces, Sessions, create_page
-from lovelace_streams.api.page.visit import Page
+from lovelace_streams.api.page import JobRates, Sessions, create_page
+from lovelace_streams.api.page.dependencies import PageContext
 from lovelace_streams.api.signals import Outbox, Signaller, TemporalSignaller, resend
 from lovelace_streams.api.store import Store
 from lovelace_streams.records import Reason
@@ -58,7 +58,14 @@ log = structlog.get_logger(__name__)
 
 RETRY_AFTER = "2"
 ERRORS_MAX = 20
-"""Faults named in one 422: a body can hold a hundred thousand of them."""
+"""The most faults that one 422 names: a body can hold a hundred thousand."""
+
+EVENTS: dict[str, Any] = {
+    "description": "Server-sent events",
+    "content": {"text/event-stream": {"schema": {"type": "string"}}},
+}
+"""For the OpenAPI document. `response_class=EventSourceResponse` would say it too, but FastAPI takes every route
+that has it for one that yields."""
 
 JobIdPath = Annotated[str, Path(pattern=JOB_ID)]
 TextPath = Annotated[str, Path(min_length=1, max_length=255, pattern=TEXT)]
@@ -68,8 +75,8 @@ AttemptQuery = Annotated[int | None, Query(ge=1, le=INT_MAX)]
 IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255, pattern=TEXT)]
 
 
-class Service:
-    """What runs beside the requests: pool, migrations, listener, sender, sweeper. Started and ended by the app."""
+class ProgressService:
+    """The pool and the background work of the app: migrations, listener, the sender of signals, the sweeper."""
 
     def __init__(self, settings: ApiSettings, signaller: Signaller | None) -> None:
         self.settings = settings
@@ -89,14 +96,14 @@ class Service:
         if self.outbox is not None:
             self.events.on_change = self.outbox.wake.set
         self.sessions = Sessions(settings.token, settings.samples_token)
-        self.paces = Paces()
-        self.events.on_state = self.paces.note
+        self.rates = JobRates()
+        self.events.on_state = self.rates.note
         self.ready = False
         self.running: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Migrate, then listen, send and sweep until cancelled."""
-        await self._until_there(self._migrate)
+        await self._retry_while_away(self._migrate)
         self.ready = True
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.events.run())
@@ -111,7 +118,7 @@ class Service:
 
     async def _sweep(self) -> None:
         while True:
-            await self._until_there(self._sweep_once)
+            await self._retry_while_away(self._sweep_once)
             await asyncio.sleep(self.settings.sweep_seconds)
 
     async def _sweep_once(self) -> None:
@@ -119,8 +126,8 @@ class Service:
             log.warning("job is stalled: nothing changed", job_id=job_id, seconds=self.settings.job_stall_seconds)
         await self.store.prune()
 
-    async def _until_there(self, work: Callable[[], Awaitable[None]]) -> None:
-        """The database's faults wait; anything else is a bug and ends the service."""
+    async def _retry_while_away(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Try again after a fault of the database. Any other error is a bug and ends the background work."""
         while True:
             try:
                 await work()
@@ -132,13 +139,13 @@ class Service:
 
 
 def create_app(settings: ApiSettings, signaller: Signaller | None = None) -> FastAPI:
-    """The service as an ASGI app; building it opens no connection. `signaller` stands in for Temporal in a test.
+    """Make the service as an ASGI app, without opening a connection. A test can pass a `signaller` instead of Temporal.
 
-    Raises `DeploymentFault` where signals should go to Temporal and its client is not installed.
+    Raises `DeploymentFault` if TEMPORAL_ADDRESS is set and Temporal's client is not installed.
     """
     if signaller is None and settings.temporal_address is not None:
         signaller = TemporalSignaller(settings.temporal_address, settings.temporal_namespace)
-    service = Service(settings, signaller)
+    service = ProgressService(settings, signaller)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -163,23 +170,23 @@ def create_app(settings: ApiSettings, signaller: Signaller | None = None) -> Fas
     )
     app.state.service = service
     app.add_middleware(
-        Guard,
+        TokenAuth,
         token=settings.token,
         sessions=service.sessions,
         body_max=settings.body_max,
         is_open={"/", "/ui", "/healthz", "/readyz", *(["/metrics"] if settings.metrics_open else [])}.__contains__,
     )
-    _errors(app)
-    _health(app, service)
-    _jobs(app, service)
-    _progress(app, service)
-    _failures(app, service)
-    _events(app, service)
-    _page(app, service)
+    _add_errors(app)
+    _add_health(app, service)
+    _add_jobs(app, service)
+    _add_progress(app, service)
+    _add_failures(app, service)
+    _add_events(app, service)
+    _add_page(app, service)
     return app
 
 
-def _errors(app: FastAPI) -> None:
+def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
         # FastAPI's own handler echoes the input: a record's value may be in it (law 10).
@@ -188,32 +195,37 @@ def _errors(app: FastAPI) -> None:
 
     @app.exception_handler(psycopg.DataError)
     async def out_of_range(_request: Request, error: psycopg.DataError) -> JSONResponse:
-        fault = {"loc": ["body"], "msg": "counts add up to more than 64 bits", "type": error.sqlstate or "data"}
+        fault = {
+            "loc": ["body"],
+            "msg": "a job's counts would exceed 64 bits: open a new attempt",
+            "type": error.sqlstate or "data",
+        }
         return JSONResponse({"detail": [fault]}, 422)
 
-    @app.exception_handler(Conflict)
-    async def conflict(_request: Request, error: Conflict) -> JSONResponse:
+    @app.exception_handler(ConflictError)
+    async def conflict(_request: Request, error: ConflictError) -> JSONResponse:
         return JSONResponse({"detail": str(error)}, 409)
 
-    @app.exception_handler(UnknownJob)
-    async def unknown(_request: Request, _error: UnknownJob) -> JSONResponse:
-        return JSONResponse({"detail": "no such job"}, 404)
+    @app.exception_handler(UnknownJobError)
+    async def unknown(_request: Request, _error: UnknownJobError) -> JSONResponse:
+        return JSONResponse({"detail": "no job was opened with this id: open it with POST /jobs"}, 404)
 
     async def away(_request: Request, error: Exception) -> JSONResponse:
         log.warning("database unavailable", code=getattr(error, "sqlstate", None), error=type(error).__name__)
-        return JSONResponse({"detail": "the database is not available"}, 503, {"Retry-After": RETRY_AFTER})
+        text = f"the database is not available: send the request again in {RETRY_AFTER} s"
+        return JSONResponse({"detail": text}, 503, {"Retry-After": RETRY_AFTER})
 
     for fault in (psycopg.Error, PoolTimeout, PoolClosed, TimeoutError):
         app.add_exception_handler(fault, away)
 
 
-def _health(app: FastAPI, service: Service) -> None:
+def _add_health(app: FastAPI, service: ProgressService) -> None:
     @app.get("/healthz", responses={503: {}})
     async def healthz(response: Response) -> dict[str, str]:
-        """The process lives, and what runs beside the requests: without it nobody is signalled."""
+        """The process and its background work live; without the latter no signal is sent."""
         if service.running is None or service.running.done():
             response.status_code = 503
-            return {"status": "the background work has ended: restart"}
+            return {"status": "the background work has ended: restart the service"}
         return {"status": "ok"}
 
     @app.get("/readyz", responses={503: {}})
@@ -232,13 +244,13 @@ def _health(app: FastAPI, service: Service) -> None:
         return Response(gauges.render(await service.store.query("gauges")), media_type=CONTENT_TYPE_LATEST)
 
 
-def _jobs(app: FastAPI, service: Service) -> None:
+def _add_jobs(app: FastAPI, service: ProgressService) -> None:
     store = service.store
     router = _router()
 
     @router.post("/jobs", response_model=JobState, responses={201: {"model": JobState}, 409: {}})
     async def open_job(wanted: OpenJob, response: Response, idempotency_key: IdempotencyKey = None) -> Job:
-        """Open a job (201), or say more about one (200); `restart` opens a new attempt, once per Idempotency-Key."""
+        """Open a job (201) or change one (200); `restart` opens a new attempt, once for each Idempotency-Key."""
         job, is_new = await store.open(wanted, idempotency_key)
         response.status_code = 201 if is_new else 200
         return job
@@ -250,17 +262,17 @@ def _jobs(app: FastAPI, service: Service) -> None:
         limit: Annotated[int, Query(ge=1, le=500)] = 50,
         before: Annotated[str | None, Query(pattern=JOB_ID)] = None,
     ) -> JobPage:
-        """Jobs, the newest first; `before` takes the last job of the page before."""
+        """List jobs, the newest first; `before` takes the `next` of the page before."""
         return await store.page(status, source, limit, before)
 
     @router.get("/jobs/{job_id}", responses={404: {}})
     async def job(job_id: JobIdPath) -> JobDetail:
-        """One job, with the state of its signal."""
+        """Read one job, with the state of its signal."""
         return await store.detail(job_id)
 
     @router.post("/jobs/{job_id}/input-received", response_model=JobState, responses={404: {}})
     async def input_received(job_id: JobIdPath, received: InputReceived) -> Job:
-        """A form, or another input that does not stream: the same completion, the same signal."""
+        """Count a form, or another input that does not stream: the same completion, the same signal."""
         return await store.receive(job_id, received)
 
     @router.post("/jobs/{job_id}/close", response_model=JobState, responses={404: {}, 409: {}})
@@ -276,7 +288,7 @@ def _jobs(app: FastAPI, service: Service) -> None:
     app.include_router(router)
 
 
-def _progress(app: FastAPI, service: Service) -> None:
+def _add_progress(app: FastAPI, service: ProgressService) -> None:
     store = service.store
     router = _router()
 
@@ -287,18 +299,18 @@ def _progress(app: FastAPI, service: Service) -> None:
 
     @router.get("/partitions")
     async def partitions(pipeline: TextQuery = None) -> PartitionList:
-        """Where workers stand, as they said last: for people to look at, nothing is decided by it."""
-        return await store.standings(pipeline)
+        """List the last reported status of each partition, for people; the service decides nothing by it."""
+        return await store.partitions(pipeline)
 
     @router.get("/progress/{pipeline}/{topic_id}")
     async def cover(pipeline: TextPath, topic_id: TextPath) -> Cover:
-        """What is settled, for a start without committed offsets."""
+        """Read what is settled, for a worker that starts without committed offsets."""
         return await store.cover(pipeline, topic_id)
 
     app.include_router(router)
 
 
-def _failures(app: FastAPI, service: Service) -> None:
+def _add_failures(app: FastAPI, service: ProgressService) -> None:
     store = service.store
     router = _router()
 
@@ -308,80 +320,81 @@ def _failures(app: FastAPI, service: Service) -> None:
         job_id: JobIdQuery = None,
         attempt: AttemptQuery = None,
         reason: Reason | None = None,
-        open: bool | None = None,  # noqa: A002 - the name that whoever asks would choose
+        open: bool | None = None,  # noqa: A002 - the name of the query parameter
         limit: Annotated[int, Query(ge=1, le=500)] = 50,
         after: Annotated[str | None, Query(max_length=4096)] = None,
     ) -> FailurePage:
-        """Failed items by pipeline and place; `open`: those with items that no replay has written yet."""
+        """List failed items by pipeline and partition; `open`: those with items that no replay has written yet."""
         wanted = {"pipeline": pipeline, "job_id": job_id, "attempt": attempt, "reason": reason, "open": open}
-        return await store.failures(wanted, _place(after), limit)
+        return await store.failures(wanted, _cursor_of(after), limit)
 
     @router.get("/failures/reasons")
     async def reasons(
         pipeline: TextQuery = None, job_id: JobIdQuery = None, attempt: AttemptQuery = None
     ) -> FailureReasons:
-        """Failed items counted by pipeline and reason."""
+        """Count failed items by pipeline and reason."""
         return await store.failure_reasons({"pipeline": pipeline, "job_id": job_id, "attempt": attempt})
 
     @router.post("/failures/find")
     async def find(wanted: FindFailures) -> FailuresFound:
-        """The failed items of these messages: what of their dead letters is real, and what is still to be mended."""
+        """Find the failed items of these messages, and which of them a replay has written."""
         return await store.find_failures(wanted)
 
     app.include_router(router)
 
 
-def _place(cursor: str | None) -> Place | None:
+def _cursor_of(cursor: str | None) -> Cursor | None:
     try:
-        return None if cursor is None else Place.from_cursor(cursor)
+        return None if cursor is None else Cursor.decode(cursor)
     except ValueError:
-        fault = {"loc": ("query", "after"), "msg": "not the `next` of a page", "type": "cursor"}
+        fault = {"loc": ("query", "after"), "msg": "not the `next` of a page: pass it unchanged", "type": "cursor"}
         raise RequestValidationError([fault]) from None
 
 
-def _events(app: FastAPI, service: Service) -> None:
+def _add_events(app: FastAPI, service: ProgressService) -> None:
     store, events, heartbeat = service.store, service.events, service.settings.heartbeat
     router = _router()
 
-    @router.get("/jobs/{job_id}/events", response_class=EventStream, responses={404: {}})
-    async def job_events(job_id: JobIdPath) -> Response:
-        """The job's states from now on, the present one first; ends when the job has."""
+    async def one_job(job_id: JobIdPath) -> AsyncIterator[Subscription]:
         await store.detail(job_id)
+        with events.subscribe(job_id) as subscription:
+            for state in await store.states([job_id]):  # after subscribing: nothing is missed in between
+                subscription.put(state)
+            yield subscription
 
-        async def states() -> AsyncIterator[str]:
-            with events.subscribe(job_id) as subscription:
-                for state in await store.states([job_id]):  # after subscribing: nothing is missed in between
-                    subscription.put(state)
-                async for text in stream(subscription, heartbeat):
-                    yield text
+    async def all_jobs() -> AsyncIterator[Subscription]:
+        with events.subscribe() as subscription:
+            yield subscription
 
-        return EventStream(states())
+    @router.get("/jobs/{job_id}/events", response_class=StreamingResponse, responses={200: EVENTS, 404: {}})
+    async def job_events(subscription: Annotated[Subscription, Depends(one_job)]) -> Response:
+        """Stream the job's states, the present one first; the stream ends when the job has ended."""
+        return event_stream(states_of(subscription, heartbeat))
 
-    @router.get("/events", response_class=EventStream)
-    async def all_events() -> Response:
-        """All jobs' states as they change."""
+    @router.get("/events", response_class=StreamingResponse, responses={200: EVENTS})
+    async def all_events(subscription: Annotated[Subscription, Depends(all_jobs)]) -> Response:
+        """Stream all jobs' states as they change."""
 
-        async def states() -> AsyncIterator[str]:
-            with events.subscribe() as subscription:
-                yield ": listening\n\n"
-                async for text in stream(subscription, heartbeat):
-                    yield text
+        async def frames() -> AsyncIterator[bytes]:
+            yield comment("listening")
+            async for frame in states_of(subscription, heartbeat):
+                yield frame
 
-        return EventStream(states())
+        return event_stream(frames())
 
     app.include_router(router)
 
 
-def _page(app: FastAPI, service: Service) -> None:
+def _add_page(app: FastAPI, service: ProgressService) -> None:
     @app.get("/", include_in_schema=False)
     async def home(request: Request) -> Response:
         return RedirectResponse(f"{request.scope.get('root_path', '')}/ui/jobs", 303)
 
-    page = Page(service.settings, service.store, service.events, service.paces, service.sessions)
+    page = PageContext(service.settings, service.store, service.events, service.rates, service.sessions)
     app.mount("/ui", create_page(page))
 
 
 def _router() -> APIRouter:
-    """Endpoints behind the token. `Guard` asks for it; named here so that the OpenAPI document says so."""
+    """Make a router of endpoints behind the token. `TokenAuth` checks it; it is named here for the OpenAPI document."""
     token = Depends(HTTPBearer(auto_error=False, description="PROGRESS_API_TOKEN"))
     return APIRouter(dependencies=[token], responses={401: {}, 413: {}, 503: {}})

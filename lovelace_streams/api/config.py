@@ -1,4 +1,4 @@
-"""What the progress service is told: a plain value, so that a test can make one without an environment."""
+"""The settings of the progress service, as a plain value that a test can make without an environment."""
 
 from typing import Self
 
@@ -19,10 +19,10 @@ class ApiSettings(msgspec.Struct, frozen=True, kw_only=True):
     jobs_table: str = "game_onboarding_progress"
     signal_name: str = "onboarding_input_received"
     temporal_address: str | None = "127.0.0.1:7233"
-    """None: signals are queued and nobody sends them."""
+    """None: signals are queued and not sent."""
     temporal_namespace: str = "default"
     signal_grace: float = 3600.0
-    """How long an unknown workflow is asked for again before its signal is undeliverable."""
+    """How long a signal to an unknown workflow is tried again before it is undeliverable."""
     signal_poll: float = 1.0
     signal_backoff_max: float = 60.0
     job_stall_seconds: float = 900.0
@@ -30,25 +30,25 @@ class ApiSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Failed items are kept this long after their job has ended; unknown jobs a hundred times `job_stall_seconds`."""
     sweep_seconds: float = 15.0
     heartbeat: float = 15.0
-    """How often an event stream says that it lives."""
+    """A silent event stream sends a comment this often."""
     body_max: int = 16 * 1024 * 1024
     pool_max: int = 8
     request_seconds: float = 10.0
-    """The deadline of a request's work in the database; past it 503."""
+    """The deadline of a request's work in the database; past it the answer is 503."""
     samples_token: str = ""
-    """Who has it besides `token` sees samples of what failed; "": nobody."""
+    """A visitor who is logged in and gives it sees samples of failed items; "": samples are off."""
     kafka: KafkaSettings | None = None
-    """Where dead letters lie, for samples."""
+    """The broker with the dead-letter topics, for samples."""
     metrics_open: bool = False
     """Whether `/metrics` is answered without a token."""
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
-        """What the environment says. Raises `DeploymentFault` without a token: an open ledger can be told anything."""
+        """Read the environment. Raises `DeploymentFault` without a token, because then any report would be accepted."""
         token = settings.progress_api_token.get_secret_value()
         if not token:
             raise DeploymentFault(
-                "the progress service has no PROGRESS_API_TOKEN and would count for anybody: set one, for example "
+                "PROGRESS_API_TOKEN is not set, so the progress service would accept any report: set one, for example "
                 "PROGRESS_API_TOKEN=$(python -c 'import secrets; print(secrets.token_urlsafe())'), here and for workers"
             )
         return cls(

@@ -1,4 +1,4 @@
-"""The service's metrics: read from the tables when asked, so that any number of services say the same."""
+"""The service's metrics, read from the tables at each request, so that all services of one database answer the same."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -21,11 +21,11 @@ LABELS = {
     "signals": ("pending", "sent", "undeliverable"),
     "items": ("succeeded", "failed", "skipped", "outstanding"),
 }
-"""What there is none of is shown as 0: an alert can tell it from a service that does not answer."""
+"""A label without rows is 0, so that an alert can tell it from a service that does not answer."""
 
 
 def render(rows: Iterable[dict[str, Any]]) -> bytes:
-    """`{gauge, label, value}` rows in Prometheus' text format."""
+    """Write `{gauge, label, value}` rows in Prometheus' text format."""
     registry = CollectorRegistry()
     gauges = {name: Gauge(*described, registry=registry) for name, described in GAUGES.items()}
     for name, labels in LABELS.items():

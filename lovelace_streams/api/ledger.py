@@ -1,13 +1,12 @@
-"""The ledger as plain Python: progress is a set of offsets, so it can't count twice (docs/decisions/0003-ledger.md).
+"""The ledger as plain Python: progress is a set of offsets, so it cannot count twice (docs/decisions/0003-ledger.md).
 
-`Ledger` is what the SQL of `store` is held to (tests/properties/test_ledger_sql.py); what a request does to one job
-(`opened`, `closed`) is decided here for both. Nothing here knows a clock, a database or HTTP.
+`Ledger` is the model that the SQL of `store` is compared with (tests/properties/test_ledger_sql.py). What a request
+does to one job (`opened`, `closed`) is decided here for both. No clock, no database and no HTTP here.
 
     report ─▶ offsets not covered yet ─▶ counters by (job, attempt, pipeline) ─▶ job ─▶ judged ─▶ one signal an attempt
                         └─▶ failed items by name ◀─ resolved by replayed letters
 """
 
-from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -27,62 +26,34 @@ from lovelace_streams.api.models import (
     Status,
     Sum,
 )
+from lovelace_streams.runtime.offsets import Offsets
 
 INPUTS = ""
-"""The pipeline of inputs that do not stream: no reporter can be named so, and every job counts it."""
+"""The pipeline of inputs that do not stream. No reporter can have this name, and every job counts it."""
 
 
-class Conflict(Exception):  # noqa: N818 - named for what the caller gets: 409
-    """The request contradicts what is decided already."""
+class ConflictError(Exception):
+    """The request contradicts what was decided before: 409."""
 
 
-class UnknownJob(Exception):  # noqa: N818 - 404
-    """No such job was opened."""
-
-
-class Intervals:
-    """A set of integers as sorted, disjoint, non-adjacent half-open intervals."""
-
-    __slots__ = ("_ends", "_starts")
-
-    def __init__(self) -> None:
-        self._starts: list[int] = []
-        self._ends: list[int] = []
-
-    def __iter__(self) -> Any:
-        """(first, last) of each interval, inclusive, ascending."""
-        return ((start, end - 1) for start, end in zip(self._starts, self._ends, strict=True))
-
-    def add(self, first: int, last: int) -> int:
-        """Add first … last, both inclusive; how many of them were new."""
-        start, end = first, last + 1
-        low, high = bisect_left(self._ends, start), bisect_right(self._starts, end)
-        known = sum(max(0, min(end, self._ends[at]) - max(start, self._starts[at])) for at in range(low, high))
-        if low < high:
-            start, end = min(start, self._starts[low]), max(end, self._ends[high - 1])
-        self._starts[low:high], self._ends[low:high] = [start], [end]
-        return last - first + 1 - known
-
-    def touches(self, first: int, last: int) -> bool:
-        """Whether one of first … last, both inclusive, is among them."""
-        at = bisect_right(self._ends, first)
-        return at < len(self._starts) and self._starts[at] <= last
+class UnknownJobError(Exception):
+    """No job was opened with this id: 404."""
 
 
 class Counts(NamedTuple):
-    """Items by how they ended."""
+    """Items by outcome."""
 
     succeeded: int = 0
     failed: int = 0
     skipped: int = 0
 
     def plus(self, other: "Counts", times: int = 1) -> "Counts":
-        """Item by item."""
-        return Counts(*(mine + times * theirs for mine, theirs in zip(self, other, strict=True)))
+        """Add counts, outcome by outcome."""
+        return Counts(*(own + times * added for own, added in zip(self, other, strict=True)))
 
 
 class Partition(NamedTuple):
-    """Where a cover is kept, by the topic's id: a topic that is deleted and made again counts its offsets from zero."""
+    """The key of a cover. It has the topic's id, because a topic that is created again counts its offsets from zero."""
 
     pipeline: str
     topic_id: str
@@ -90,7 +61,7 @@ class Partition(NamedTuple):
 
 
 class Counter(NamedTuple):
-    """What counts are kept by, also before a job is opened."""
+    """The key of counts, which are kept also before a job is opened."""
 
     job_id: str
     attempt: int
@@ -98,7 +69,7 @@ class Counter(NamedTuple):
 
 
 class Item(NamedTuple):
-    """An item by where it was first read."""
+    """The key of an item: where it was first read."""
 
     pipeline: str
     topic_id: str
@@ -108,8 +79,8 @@ class Item(NamedTuple):
 
 
 @dataclass
-class Failed:
-    """A failed item, and whether a replayed letter has mended it."""
+class FailedItem:
+    """A failed item, and whether a replayed letter has written it since."""
 
     job_id: str | None
     attempt: int
@@ -121,10 +92,10 @@ class Failed:
 class Ledger:
     """Covers, counters, failed items, jobs and the signals they queue."""
 
-    covers: dict[Partition, Intervals] = field(default_factory=dict)
+    covers: dict[Partition, Offsets] = field(default_factory=dict)
     counters: dict[Counter, Counts] = field(default_factory=dict)
-    """In the order of first report, which decides who counts for a job that names no pipelines."""
-    failed_items: dict[Item, Failed] = field(default_factory=dict)
+    """In the order of first report, which decides the pipeline that counts for a job that names none."""
+    failed_items: dict[Item, FailedItem] = field(default_factory=dict)
     jobs: dict[str, Job] = field(default_factory=dict)
     keys: dict[tuple[str, str], int] = field(default_factory=dict)
     """(job, Idempotency-Key) → the attempt that it opened."""
@@ -133,12 +104,12 @@ class Ledger:
     """The outbox: one payload a (job, attempt)."""
 
     def report(self, request: ProgressRequest, now: datetime) -> ProgressAnswer:
-        """Count what is not covered yet, then let replayed letters resolve; known offsets are accepted."""
+        """Count what is not covered yet, then resolve what replayed letters wrote; known offsets are accepted."""
         named: set[str] = set()
         known = 0
         overlaps = []
         for report in request.reports:
-            cover = self.covers.setdefault(Partition(request.pipeline, report.topic_id, report.partition), Intervals())
+            cover = self.covers.setdefault(Partition(request.pipeline, report.topic_id, report.partition), Offsets())
             named |= {each.job_id for each in report.sums if each.job_id is not None}
             if any(cover.touches(span.first, span.last) for span in report.spans):
                 overlaps.append(Overlap(topic_id=report.topic_id, partition=report.partition))
@@ -162,16 +133,16 @@ class Ledger:
         )
 
     def open(self, wanted: OpenJob, key: str | None, now: datetime) -> tuple[Job, bool]:
-        """Open a job or a new attempt (then True), or say more about one. Raises `Conflict`."""
-        keyed = None if key is None else self.keys.get((wanted.job_id, key))
-        job, is_new = opened(self.jobs.get(wanted.job_id), wanted, keyed, now)
+        """Open a job or a new attempt (then True), or change one. Raises `ConflictError`."""
+        keyed_attempt = None if key is None else self.keys.get((wanted.job_id, key))
+        job, is_new = opened(self.jobs.get(wanted.job_id), wanted, keyed_attempt, now)
         self.jobs[job.job_id] = job
         if is_new and key is not None:
             self.keys[job.job_id, key] = job.attempt
         return self._judge(job.job_id, now), is_new
 
     def receive(self, job_id: str, received: InputReceived, now: datetime) -> Job:
-        """Count an input that does not stream, once by its id. Raises `UnknownJob`."""
+        """Count an input that does not stream, once by its id. Raises `UnknownJobError`."""
         job = self._known(job_id)
         if (job_id, job.attempt, received.input_id) not in self.inputs:
             self.inputs.add((job_id, job.attempt, received.input_id))
@@ -181,7 +152,7 @@ class Ledger:
         return self._judge(job_id, now) if job_with_total is not job else job
 
     def close(self, job_id: str, reason: str, now: datetime) -> Job:
-        """End a job by hand and signal. Raises `UnknownJob`, and `Conflict` for a completed one."""
+        """End a job by hand and signal. Raises `UnknownJobError`, and `ConflictError` for a completed one."""
         job = self._known(job_id)
         self.jobs[job_id] = ended = closed(job, reason, now)
         if ended is not job:
@@ -196,13 +167,13 @@ class Ledger:
         return [job.job_id for job in quiet]
 
     def cover(self, pipeline: str, topic_id: str) -> Cover:
-        """What is settled of one topic."""
-        mine = {key: offsets for key, offsets in self.covers.items() if key[:2] == (pipeline, topic_id)}
-        return Cover(partitions={str(key.partition): list(offsets) for key, offsets in sorted(mine.items())})
+        """Tell what is settled of one topic."""
+        found = {key.partition: list(cover) for key, cover in self.covers.items() if key[:2] == (pipeline, topic_id)}
+        return Cover(partitions={str(partition): cover for partition, cover in sorted(found.items())})
 
     def _known(self, job_id: str) -> Job:
         if job_id not in self.jobs:
-            raise UnknownJob(job_id)
+            raise UnknownJobError(job_id)
         return self.jobs[job_id]
 
     def _count(self, pipeline: str, report: Report, part: Range, new: int) -> None:
@@ -211,10 +182,10 @@ class Ledger:
         for items in part.failed_items:
             for item in range(items.first, items.last + 1):
                 at = Item(pipeline, report.topic_id, report.partition, part.first, item)
-                self.failed_items[at] = Failed(part.job_id, part.attempt, items.reason)
+                self.failed_items[at] = FailedItem(part.job_id, part.attempt, items.reason)
 
-    def _sum(self, pipeline: str, report: Report, cover: Intervals) -> None:
-        """Sums of spans of which nothing is covered yet: the same as their ranges would do."""
+    def _sum(self, pipeline: str, report: Report, cover: Offsets) -> None:
+        """Count sums of spans of which nothing is covered yet, as their ranges would count."""
         for span in report.spans:
             cover.add(span.first, span.last)
         for each in report.sums:
@@ -223,10 +194,10 @@ class Ledger:
             for items in each.failed_items:
                 for item in range(items.first, items.last + 1):
                     at = Item(pipeline, report.topic_id, report.partition, items.offset, item)
-                    self.failed_items[at] = Failed(each.job_id, each.attempt, items.reason)
+                    self.failed_items[at] = FailedItem(each.job_id, each.attempt, items.reason)
 
     def _resolve(self, pipeline: str, resolved: Resolved) -> set[str]:
-        """Move one count; the job it moved for. An item that did not fail, or is resolved already, moves nothing."""
+        """Move one count from failed to succeeded, once for each item that failed; answer its job."""
         at = Item(pipeline, resolved.topic_id, resolved.partition, resolved.offset, resolved.item)
         item = self.failed_items.get(at)
         if item is None or item.job_id is None:
@@ -242,17 +213,17 @@ class Ledger:
         self.counters[counter] = self.counters.get(counter, Counts()).plus(counts, times)
 
     def _counted(self, job: Job) -> Counts:
-        mine = {c.pipeline: counts for c, counts in self.counters.items() if c[:2] == (job.job_id, job.attempt)}
-        pipelines = job.pipelines or [pipeline for pipeline in mine if pipeline != INPUTS][:1]
+        found = {c.pipeline: counts for c, counts in self.counters.items() if c[:2] == (job.job_id, job.attempt)}
+        pipelines = job.pipelines or [pipeline for pipeline in found if pipeline != INPUTS][:1]
         total = Counts()
         for pipeline in (INPUTS, *pipelines):
-            total = total.plus(mine.get(pipeline, Counts()))
+            total = total.plus(found.get(pipeline, Counts()))
         return total
 
     def _judge(self, job_id: str, now: datetime) -> Job:
-        """Bring a job's counts up to date and judge whether it is complete.
+        """Update a job's counts and judge whether it is complete.
 
-        Every transaction that changes a job does so, because it may be the last that does.
+        Every transaction that changes a job does so, because it may be the last one.
         """
         job = self.jobs[job_id]
         counts = self._counted(job)
@@ -270,44 +241,48 @@ class Ledger:
             self.signals.setdefault((job.job_id, job.attempt), payload(job))
 
 
-def opened(job: Job | None, wanted: OpenJob, keyed: int | None, now: datetime) -> tuple[Job, bool]:
-    """What `POST /jobs` makes of a job, before it is judged: the job, and whether an attempt was opened.
+def opened(job: Job | None, wanted: OpenJob, keyed_attempt: int | None, now: datetime) -> tuple[Job, bool]:
+    """Apply `POST /jobs` to a job; answer it, not judged yet, and whether an attempt was opened.
 
-    `keyed` is the attempt that the request's Idempotency-Key opened before. Source and pipelines are fixed for an
-    attempt; the total and the workflow may change until it ends. Raises `Conflict`.
+    `keyed_attempt` is the one that the request's Idempotency-Key opened before. Source and pipelines are fixed for an
+    attempt; the total and the workflow may change until it ends. Raises `ConflictError`.
     """
-    if keyed is not None and job is not None and keyed != job.attempt:
-        raise Conflict("the attempt that this Idempotency-Key opened was superseded by a later one")
-    if job is None or (wanted.restart and keyed is None):
+    if keyed_attempt is not None and job is not None and keyed_attempt != job.attempt:
+        raise ConflictError(
+            "a later attempt superseded the one that this Idempotency-Key opened: restart with a new key"
+        )
+    if job is None or (wanted.restart and keyed_attempt is None):
         return _attempt(job, wanted, now), True
     given = wanted.model_dump(exclude={"job_id", "restart"}, exclude_none=True)
     changes = {name: value for name, value in given.items() if getattr(job, name) != value}
     for name in sorted(changes):
         if job.status.ended:
-            raise Conflict(f"the job is {job.status}: {name} can't change; restart opens a new attempt")
+            raise ConflictError(
+                f"{name} cannot change, because the job is {job.status}: open a new attempt with restart"
+            )
         if name in {"source", "pipelines"}:
-            raise Conflict(f"{name} is fixed for an attempt; restart opens a new one")
+            raise ConflictError(f"{name} cannot change within an attempt: open a new attempt with restart")
     return (_changed(job, changes | {"status": Status.OPEN}, now) if changes else job), False
 
 
 def closed(job: Job, reason: str, now: datetime) -> Job:
-    """A job ended by hand; closing it again changes nothing. Raises `Conflict` for a completed one."""
+    """End a job by hand; a closed one stays as it is. Raises `ConflictError` for a completed one."""
     if job.status is Status.COMPLETED:
-        raise Conflict("the job is completed: there is nothing to close")
+        raise ConflictError("the job is completed already: only an open or stalled job can be closed")
     if job.status is Status.CLOSED:
         return job
     return _changed(job, {"status": Status.CLOSED, "closed_reason": reason, "completed_at": now}, now)
 
 
 def all_received(job: Job) -> Job:
-    """A job without a total that got an input (a form): what came is all."""
+    """Set the total of a job without one to what it has received: an input (a form) is all that comes."""
     if job.total_items is not None or job.status.ended:
         return job
     return job.model_copy(update={"total_items": job.processed, "version": job.version + 1})
 
 
 def payload(job: JobState) -> dict[str, Any]:
-    """The one signal of all inputs; `signal_id` makes its effect once, however often it is delivered."""
+    """Write the signal's payload, the same for all inputs. The receiver makes its effect once by `signal_id`."""
     return {
         "signal_id": f"{job.job_id}#{job.attempt}",
         "job_id": job.job_id,
@@ -319,7 +294,7 @@ def payload(job: JobState) -> dict[str, Any]:
 
 
 def _attempt(job: Job | None, wanted: OpenJob, now: datetime) -> Job:
-    """The first attempt, or the next, from zero; who waits and who counts stay unless the request names others."""
+    """Open the first or the next attempt. Workflow and pipelines stay unless the request names others."""
     return Job(
         job_id=wanted.job_id,
         attempt=job.attempt + 1 if job else 1,

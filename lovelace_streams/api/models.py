@@ -1,7 +1,7 @@
-"""What the progress service takes and answers. Everything that can be wrong about a request is decided here.
+"""The requests and answers of the progress service. All validation of requests is here.
 
-Counts are *per offset*, offsets are inclusive: a range can be cut anywhere and means the same. A range that breaks a
-rule is refused as a whole request with 422, which a worker takes for a bug: it stops with the range named.
+Counts are *per offset* and offsets are inclusive, so a range can be cut anywhere and means the same. A request with one
+range that breaks a rule is refused with 422. A worker treats that as a bug: it stops and names the range.
 """
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -20,7 +20,7 @@ SPAN_MAX = 1_000_000
 COUNT_MAX = 100_000
 """Items of one message."""
 OFFSET_MAX = 2**63 - 2
-"""The end of a range is exclusive in Postgres, hence one less than a bigint holds."""
+"""One less than a bigint holds, because the end of a range is exclusive in Postgres."""
 INT_MAX = 2**31 - 2
 PARTITIONS_MAX = 10_000
 """Partitions of one worker."""
@@ -39,13 +39,17 @@ Count = Annotated[int, Field(ge=0, le=COUNT_MAX)]
 Total = Annotated[int, Field(ge=0, le=2**53 - 1)]
 
 
-NONE: Any = ()
-"""The default of lists that are mostly left out: pydantic copies a list for each of them, which was a third of the time
-that a report of 5,000 ranges took to check."""
+EMPTY: Any = ()
+"""The default of lists that are mostly left out. Pydantic copies a default list each time, which was a third of the
+time to validate a report of 5,000 ranges."""
+
+
+DESCENDING = "last is less than first: both are inclusive, and first comes first"
+NAMES_TOO_FEW = "failed_items must name as many items as failed counts"
 
 
 class Status(StrEnum):
-    """Where a job stands. `stalled` is a view of `open`: any change ends it."""
+    """The status of a job. A `stalled` job is open and has not changed for a while; any change makes it `open`."""
 
     OPEN = "open"
     COMPLETED = "completed"
@@ -54,18 +58,18 @@ class Status(StrEnum):
 
     @property
     def ended(self) -> bool:
-        """Completed or closed: counts may still move, the status never."""
+        """Whether the status is final. Counts may still change."""
         return self in (Status.COMPLETED, Status.CLOSED)
 
 
 class Body(BaseModel):
-    """A request: no guessing of types, no field that nobody reads."""
+    """A request: types are not converted, and unknown fields are refused."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
 class FailedItems(Body):
-    """Items `first` to `last` of one message, which failed for one reason (an undecodable chunk: all of them)."""
+    """Items `first` to `last` of one message, which failed for one reason: of an undecodable chunk all of them."""
 
     first: Number
     last: Number
@@ -74,12 +78,12 @@ class FailedItems(Body):
     @model_validator(mode="after")
     def _ascends(self) -> Self:
         if self.last < self.first:
-            raise ValueError("last is before first")
+            raise ValueError(DESCENDING)
         return self
 
     @property
     def length(self) -> int:
-        """How many items."""
+        """The number of items."""
         return self.last - self.first + 1
 
 
@@ -102,40 +106,40 @@ class Range(Body):
     succeeded: Count = 0
     failed: Count = 0
     skipped: Count = 0
-    failed_items: list[FailedItems] = NONE
-    resolves: list[Resolved] = NONE
+    failed_items: list[FailedItems] = EMPTY
+    resolves: list[Resolved] = EMPTY
 
     @property
     def length(self) -> int:
-        """How many offsets."""
+        """The number of offsets."""
         return self.last - self.first + 1
 
     @model_validator(mode="after")
     def _holds(self) -> Self:
         length = self.last - self.first + 1
         if length < 1:
-            raise ValueError("last is before first")
+            raise ValueError(DESCENDING)
         counts = self.succeeded or self.failed or self.skipped
         if counts and length > SPAN_MAX:
-            raise ValueError(f"a range that counts something spans at most {SPAN_MAX} offsets")
+            raise ValueError(f"the range counts items and spans more than {SPAN_MAX} offsets: split it")
         if self.resolves and self.job_id is not None and counts:
-            raise ValueError("a range that resolves adds nothing to a job by itself: its counts are zeros")
+            raise ValueError("a range of a job that resolves items counts nothing by itself: its counts must be 0")
         if self.failed or self.failed_items:
             self._names_what_failed(length)
         return self
 
     def _names_what_failed(self, length: int) -> None:
         if length > 1:
-            raise ValueError("a range with failed items has length 1")
+            raise ValueError("a range with failed items must hold one offset: first and last are equal")
         if sum(items.length for items in self.failed_items) != self.failed:
-            raise ValueError("failed_items names exactly as many items as failed says")
+            raise ValueError(NAMES_TOO_FEW)
         named = sorted((items.first, items.last) for items in self.failed_items)
         if any(after[0] <= before[1] for before, after in pairwise(named)):
-            raise ValueError("failed_items names an item twice")
+            raise ValueError("failed_items names an item twice: name each item once")
 
 
 class Span(Body):
-    """Consecutive offsets, whatever became of them."""
+    """Consecutive offsets, without their outcomes."""
 
     first: Offset
     last: Offset
@@ -143,48 +147,48 @@ class Span(Body):
     @model_validator(mode="after")
     def _ascends(self) -> Self:
         if self.last < self.first:
-            raise ValueError("last is before first")
+            raise ValueError(DESCENDING)
         return self
 
 
-class FailedThere(FailedItems):
+class FailedItemsAt(FailedItems):
     """Failed items of the message at `offset`."""
 
     offset: Offset
 
 
 class Sum(Body):
-    """What became of all items of one attempt of a job (or of none) in a report's spans."""
+    """The outcomes of all items of one attempt of a job (or of no job) in a report's spans."""
 
     job_id: JobId | None = None
     attempt: Attempt = 1
     succeeded: Total = 0
     failed: Total = 0
     skipped: Total = 0
-    failed_items: list[FailedThere] = NONE
+    failed_items: list[FailedItemsAt] = EMPTY
 
     @model_validator(mode="after")
     def _names_what_failed(self) -> Self:
         if sum(items.length for items in self.failed_items) != self.failed:
-            raise ValueError("failed_items names exactly as many items as failed says")
+            raise ValueError(NAMES_TOO_FEW)
         return self
 
 
 class Report(Body):
-    """What is settled in a partition of a topic: ranges, or spans and sums (docs/decisions/0015-sums-in-reports.md)."""
+    """The settled offsets of a partition: ranges, or spans and sums (docs/decisions/0015-sums-in-reports.md)."""
 
     topic: Text
     topic_id: Text
     partition: Number
     ranges: list[Range] = []
     spans: list[Span] = []
-    """Accepted as a whole, and only where they touch nothing covered."""
+    """Accepted as a whole, and only if none of their offsets is covered."""
     sums: list[Sum] = []
 
     @model_validator(mode="after")
     def _holds(self) -> Self:
         if self.spans and self.ranges:
-            raise ValueError("a report has ranges, or spans with sums")
+            raise ValueError("the report has both ranges and spans: send ranges, or spans with sums")
         for name, pieces in (("ranges", self.ranges), ("spans", self.spans)):
             _ascend(name, pieces)
         if self.spans or self.sums:
@@ -193,14 +197,14 @@ class Report(Body):
 
     def _adds_up(self, length: int) -> None:
         if length > SPAN_MAX:
-            raise ValueError(f"spans hold at most {SPAN_MAX} offsets")
+            raise ValueError(f"spans hold more than {SPAN_MAX} offsets: send them in several requests")
         if len({(each.job_id, each.attempt) for each in self.sums}) < len(self.sums):
-            raise ValueError("sums: an attempt of a job is named twice")
+            raise ValueError("sums name an attempt of a job twice: add their counts up")
         if len(self.sums) > length:
-            raise ValueError("sums: more than there are offsets in the spans")
+            raise ValueError("there are more sums than offsets in the spans: a sum belongs to at least one offset")
         for name in ("succeeded", "failed", "skipped"):
             if sum(getattr(each, name) for each in self.sums) > length * COUNT_MAX:
-                raise ValueError(f"sums: {name} is more than {COUNT_MAX} an offset")
+                raise ValueError(f"{name} of the sums is more than {COUNT_MAX} an offset of the spans")
         if any(each.failed_items for each in self.sums):
             self._names_what_failed()
 
@@ -212,33 +216,33 @@ class Report(Body):
         )
         for (offset, _, last, of), (offset_after, first_after, _, of_after) in pairwise(named):
             if offset == offset_after and (of != of_after or first_after <= last):
-                raise ValueError("failed_items names an item twice, or for two jobs")
+                raise ValueError("failed_items of the sums name an item twice: name each item once, for one job")
         failed: dict[int, int] = {}
         for offset, first, last, _ in named:
             failed[offset] = failed.get(offset, 0) + last - first + 1
         if max(failed.values()) > COUNT_MAX:
-            raise ValueError(f"sums: failed is more than {COUNT_MAX} an offset")
+            raise ValueError(f"failed_items of the sums name more than {COUNT_MAX} items of one offset")
         spans = iter(self.spans)
         span = next(spans)
         for offset in failed:  # both ascend
             while span.last < offset:
                 if (following := next(spans, None)) is None:
-                    raise ValueError("failed_items names an offset outside of the spans")
+                    raise ValueError("failed_items of the sums name an offset that is not in the spans")
                 span = following
             if offset < span.first:
-                raise ValueError("failed_items names an offset outside of the spans")
+                raise ValueError("failed_items of the sums name an offset that is not in the spans")
 
 
 def _ascend(name: str, pieces: Sequence[Range | Span]) -> None:
     for index, (before, after) in enumerate(pairwise(pieces), start=1):
         if after.first <= before.last:
-            raise ValueError(f"{name} are disjoint and ascending: {name}[{index}] starts before the end of the last")
+            raise ValueError(f"{name}[{index}] starts before {name}[{index - 1}] ends: sort them, and let none overlap")
 
 
-class Standing(Body):
-    """Where a worker stands in a partition: what it read up to, the end, items in hand and for how long the oldest is.
+class PartitionStatus(Body):
+    """How far a worker is in a partition: position, the partition's end, items in flight, the age of the oldest record.
 
-    For people to look at: nothing is counted or decided by it.
+    It is shown to people; the service counts and decides nothing by it.
     """
 
     topic: Text
@@ -251,36 +255,36 @@ class Standing(Body):
 
 
 class ProgressRequest(Body):
-    """One report of one pipeline: several partitions, each once; and where its partitions stand, if it says so."""
+    """The reports of one pipeline, each partition once, and the status of its partitions."""
 
     pipeline: Text
     reports: list[Report]
-    partitions: Annotated[list[Standing], Field(max_length=PARTITIONS_MAX)] = []
+    partitions: Annotated[list[PartitionStatus], Field(max_length=PARTITIONS_MAX)] = []
 
     @model_validator(mode="after")
     def _names_each_partition_once(self) -> Self:
-        named: dict[str, Sequence[Report | Standing]] = {"reports": self.reports, "partitions": self.partitions}
-        for name, those in named.items():
-            if len({(each.topic_id, each.partition) for each in those}) < len(those):
-                raise ValueError(f"{name}: a partition is named twice")
+        lists: dict[str, Sequence[Report | PartitionStatus]] = {"reports": self.reports, "partitions": self.partitions}
+        for name, members in lists.items():
+            if len({(each.topic_id, each.partition) for each in members}) < len(members):
+                raise ValueError(f"{name} name a partition twice: name each once")
         return self
 
 
 class OpenJob(Body):
-    """Open a job, or say more about it. What is not mentioned stays."""
+    """Open a job, or change it. A field that is left out stays as it is."""
 
     job_id: JobId
     source: Text
     workflow_id: Text | None = None
     total_items: Total | None = None
     pipelines: Annotated[list[Text], Field(min_length=1, max_length=100)] | None = None
-    """The pipelines that count; without them the first that reports."""
+    """The pipelines that count for the job; without them the first that reports."""
     restart: bool = False
-    """Open a new attempt, from zero."""
+    """Open a new attempt, which counts from zero."""
 
 
 class InputReceived(Body):
-    """An input that does not stream. Absolute: the first with an `input_id` decides. Without a total it is all."""
+    """An input that does not stream. The first with an `input_id` counts. A job without a total completes with it."""
 
     input_id: Text = "input"
     succeeded: Count = 1
@@ -289,13 +293,13 @@ class InputReceived(Body):
 
 
 class CloseJob(Body):
-    """Why a job is ended by hand."""
+    """End a job by hand, with a reason."""
 
     reason: Text
 
 
 class JobState(BaseModel):
-    """A job as it stands: absolute and versioned, so that of two states the one with the higher version is true."""
+    """The state of a job: absolute and versioned, so of two states the one with the higher version is true."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -315,12 +319,12 @@ class JobState(BaseModel):
 
     @property
     def processed(self) -> int:
-        """What is compared with the total."""
+        """The items that are compared with the total."""
         return self.succeeded + self.failed + self.skipped
 
 
 class Job(JobState):
-    """A job with what only the service needs."""
+    """A job with the fields that only the service needs."""
 
     pipelines: list[str] | None = None
     closed_reason: str | None = None
@@ -334,30 +338,30 @@ class JobDetail(Job):
 
 
 class Overlap(BaseModel):
-    """A report with sums of which an offset is covered already."""
+    """A report with sums, one of whose offsets is covered already."""
 
     topic_id: str
     partition: int
 
 
 class ProgressAnswer(BaseModel):
-    """The states of the jobs concerned that are open or ended, and how many offsets were known already (accepted)."""
+    """The states of the jobs that the request concerns, and how many of its offsets were known before."""
 
     jobs: list[JobState]
     known: int
     overlaps: list[Overlap] = []
-    """Of these reports nothing was counted or covered: their ranges have to be sent."""
+    """Nothing of these reports was counted or covered: send their ranges."""
 
 
 class JobPage(BaseModel):
-    """Jobs, the newest first; `next` is what `before` takes for the page after."""
+    """Jobs, the newest first; `next` is the `before` of the next page."""
 
     jobs: list[JobState]
     next: str | None
 
 
 class FailedAt(Body):
-    """Where a message was first read: what a dead letter's `lovelace-origin` says, without the topic's name."""
+    """Where a message was first read: a dead letter's `lovelace-origin` without the topic's name."""
 
     topic_id: Text
     partition: Number
@@ -365,14 +369,14 @@ class FailedAt(Body):
 
 
 class FindFailures(Body):
-    """Which items of these messages failed, as the pipeline reported them."""
+    """Ask which items of these messages failed, as the pipeline reported them."""
 
     pipeline: Text
     origins: Annotated[list[FailedAt], Field(max_length=ORIGINS_MAX)]
 
 
 class Failure(BaseModel):
-    """Items `first` to `last` of one message, failed for one reason, and those that a replayed letter has written."""
+    """Items `first` to `last` of one message, which failed for one reason, and those a replay has written since."""
 
     pipeline: str
     topic_id: str
@@ -389,19 +393,19 @@ class Failure(BaseModel):
 
     @property
     def is_open(self) -> bool:
-        """Whether an item of it is written by no replay yet."""
+        """Whether a replay has still to write an item of it."""
         return sum(last + 1 - first for first, last in self.resolved) < self.last + 1 - self.first
 
 
 class FailurePage(BaseModel):
-    """Failed items in the order of pipeline and place; `next` is what `after` takes for the page after."""
+    """Failed items, ordered by pipeline and partition; `next` is the `after` of the next page."""
 
     failures: list[Failure]
     next: str | None
 
 
 class FailuresFound(BaseModel):
-    """Of the messages asked for those with failed items; what is not among them did not fail, or is forgotten."""
+    """The messages with failed items. A message that is not among them did not fail, or its failure was deleted."""
 
     failures: list[Failure]
 
@@ -416,13 +420,13 @@ class FailureReason(BaseModel):
 
 
 class FailureReasons(BaseModel):
-    """The most frequent first."""
+    """Reasons, the most frequent first."""
 
     reasons: list[FailureReason]
 
 
 class PartitionState(BaseModel):
-    """Where a pipeline stands in a partition, as its worker said last at `heard_at`; `stale`: not for a while."""
+    """The last status of a partition, which its worker reported at `heard_at`; `stale` after 30 seconds."""
 
     pipeline: str
     topic: str
@@ -438,13 +442,13 @@ class PartitionState(BaseModel):
 
 
 class PartitionList(BaseModel):
-    """By pipeline, topic and partition."""
+    """Partitions, ordered by pipeline, topic and partition."""
 
     partitions: list[PartitionState]
 
 
-class Place(Body):
-    """A row of failed items by its key, in a cursor's clothes."""
+class Cursor(Body):
+    """The key of the last failed item of a page, from which the next page begins."""
 
     pipeline: Text
     topic_id: Text
@@ -454,21 +458,20 @@ class Place(Body):
 
     @classmethod
     def of(cls, failure: Failure) -> Self:
-        """Where this failure stands."""
+        """Take the key of a failed item."""
         return cls(**{name: getattr(failure, name) for name in cls.model_fields})
 
     @classmethod
-    def from_cursor(cls, cursor: str) -> Self:
-        """Raises `ValueError` (pydantic's is one) for what no page gave."""
-        return cls.model_validate_json(urlsafe_b64decode(cursor.encode("ascii")))
+    def decode(cls, text: str) -> Self:
+        """Read what `encode` made. Raises `ValueError` (pydantic's is one) for any other text."""
+        return cls.model_validate_json(urlsafe_b64decode(text.encode("ascii")))
 
-    @property
-    def cursor(self) -> str:
-        """Opaque to whoever pages."""
+    def encode(self) -> str:
+        """Make a text that means nothing to the caller."""
         return urlsafe_b64encode(self.model_dump_json().encode()).decode()
 
 
 class Cover(BaseModel):
-    """What is settled, by partition: inclusive first and last offsets."""
+    """The settled offsets by partition, as inclusive first and last offsets."""
 
     partitions: dict[str, list[tuple[int, int]]]

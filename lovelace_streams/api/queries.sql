@@ -2,7 +2,7 @@
 -- each in order, so that no two transactions can wait for each other.
 
 -- make_partitions --
--- In a transaction of its own, ahead: rows of partitions are never deleted, so `lock_partitions` then finds them all.
+-- In a transaction of its own, before: rows of partitions are never deleted, so `lock_partitions` then finds them all.
 insert into {settled_offsets} (pipeline, topic_id, partition)
 select %(pipeline)s, topic_id, partition
   from unnest(%(topic_ids)s::text[], %(partitions)s::int[]) as p (topic_id, partition)
@@ -28,7 +28,7 @@ select distinct f.job_id
  where f.job_id is not null
 
 -- lock_jobs --
--- A row is locked whether or not it is written: when it was heard of is told to within a minute.
+-- A row is locked whether or not it is written: heard_at is exact to a minute.
 with locked as (
     insert into {heard} as h (job_id)
     select distinct job_id from unnest(%(jobs)s::text[]) as j (job_id) order by job_id
@@ -281,7 +281,7 @@ select partition, array(select array[lower(piece), upper(piece) - 1] from unnest
  order by partition
 
 -- failures --
--- In the order of the primary key, so that a page goes on where the last one ended.
+-- In the order of the primary key, so that a page begins where the one before ended.
 select pipeline, topic_id, partition, "offset", first_item as first, last_item as last, reason, job_id, attempt,
        array(select array[lower(piece), upper(piece) - 1] from unnest(resolved) as piece) as resolved, created_at
   from {failed_items}
@@ -320,7 +320,7 @@ select pipeline, reason, sum(last_item + 1 - first_item)::int8 as failed,
  group by pipeline, reason
  order by failed desc, pipeline, reason
 
--- tell_standings --
+-- save_partition_status --
 insert into {standings} as s
        (pipeline, topic_id, partition, topic, position, "end", pending, oldest_unsettled_ms, heard_at)
 select %(pipeline)s, topic_id, partition, topic, position, "end", pending, oldest_unsettled_ms, now()
@@ -332,7 +332,7 @@ select %(pipeline)s, topic_id, partition, topic, position, "end", pending, oldes
    set topic = excluded.topic, position = excluded.position, "end" = excluded."end", pending = excluded.pending,
        oldest_unsettled_ms = excluded.oldest_unsettled_ms, heard_at = excluded.heard_at
 
--- standings --
+-- partitions --
 select pipeline, topic, topic_id, partition, position, "end", greatest("end" - position, 0) as lag, pending,
        oldest_unsettled_ms, heard_at, heard_at < now() - make_interval(secs => %(stale)s) as stale
   from {standings}
@@ -343,11 +343,11 @@ select pipeline, topic, topic_id, partition, position, "end", greatest("end" - p
 -- topic_names --
 select distinct topic_id, topic from {standings} where topic_id = any (%(topic_ids)s::text[])
 
--- prune_standings --
+-- prune_partition_status --
 delete from {standings} where heard_at < now() - make_interval(secs => %(seconds)s)
 
 -- stall --
--- Takes no job's lock: a job that somebody holds is being changed, so it is not stalled.
+-- Takes no job's lock: a job that another transaction has locked is being changed, so it is not stalled.
 with quiet as (
     select job_id from {jobs}
      where status = 'open' and changed_at < now() - make_interval(secs => %(seconds)s)
@@ -360,7 +360,7 @@ with quiet as (
 select job_id, pg_notify(%(channel)s, job_id) from stalled
 
 -- prune_unknown --
--- Jobs that were named and never opened (a mistyped or a spoofed id): all of it goes, the cover stays.
+-- Jobs that were reported and never opened (a mistyped or a spoofed id): counters and failed items go, the cover stays.
 with unknown as (
     select h.job_id from {heard} h
      where h.heard_at < now() - make_interval(secs => %(seconds)s)
@@ -383,7 +383,7 @@ delete from {failed_items} f
                       and j.completed_at >= now() - make_interval(secs => %(seconds)s))
 
 -- take_signals --
--- A lease, so that no transaction stays open while Temporal is asked; whoever dies with it is replaced when it ends.
+-- A lease, so that no transaction stays open while Temporal is asked; when it ends, another service takes the signal.
 with due as (
     select job_id, attempt from {outbox}
      where state = 'pending' and due_at <= now()
@@ -410,7 +410,7 @@ with sent as (
 select pg_notify(%(channel)s, job_id) from marked
 
 -- signal_later --
--- The workflow is unknown for `grace` by now: undeliverable. Any other answer ends that count.
+-- A workflow that is unknown for `grace` makes its signal undeliverable. Any other answer ends that count.
 update {outbox}
    set due_at = now() + make_interval(secs => %(delay)s),
        unknown_since = case when %(unknown)s then coalesce(unknown_since, now()) end,

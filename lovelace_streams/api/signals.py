@@ -1,12 +1,11 @@
-"""The outbox's sender: each signal until it is acknowledged, each with its own back-off, so none holds up another.
+"""Send the outbox's signals until each is acknowledged, each with its own back-off, so that none delays another.
 
-At least once on the wire: a crash between Temporal's answer and the mark sends again, and `signal_id` makes the effect
-once (the sample workflow shows how). The SDK's own request id is no help: it is new at each call, and the
-server's de-duplication is not to be relied on (temporalio/sdk-go#1705).
+A signal is delivered at least once: after a crash between Temporal's answer and the outbox's mark it is sent again. The
+receiver makes its effect once by `signal_id`, as the sample workflow shows. The SDK's own request id does not help:
+it is new at each call, and the server's de-duplication is not reliable (temporalio/sdk-go#1705).
 """
 
 import asyncio
-import random
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
@@ -16,33 +15,34 @@ import structlog
 from psycopg import Error
 from psycopg_pool import PoolTimeout
 
-from lovelace_streams.api.ledger import Conflict
+from lovelace_streams.api.ledger import ConflictError
 from lovelace_streams.api.models import JobDetail
 from lovelace_streams.api.store import Store
 from lovelace_streams.errors import DeploymentFault
+from lovelace_streams.runtime.backoff import Backoff
 
 log = structlog.get_logger(__name__)
 
-AT_A_TIME = 20
-"""Signals sent side by side: one that waits for its deadline holds up nobody."""
-DEADLINE = timedelta(seconds=10)
-"""Of one call; the lease on a row is longer, so that nobody takes it meanwhile."""
-LEASE = 30.0
+SIGNALS_MAX = 20
+"""Signals in flight at a time, so that one that waits for its deadline does not delay the others."""
+SEND_DEADLINE = timedelta(seconds=10)
+"""Of one call. The lease on a row is longer, so that no other service takes the signal meanwhile."""
+LEASE_SECONDS = 30.0
 
 
-class UnknownWorkflow(Exception):  # noqa: N818 - an answer, not an accident
-    """Never started, or over."""
+class UnknownWorkflowError(Exception):
+    """The workflow was never started, or has ended."""
 
 
 class Signaller(Protocol):
-    """Who wakes a workflow. Raises `UnknownWorkflow`, anything else is tried again."""
+    """Sends signals to workflows. `UnknownWorkflowError` says that there is none; any other error is tried again."""
 
     async def send(self, workflow_id: str, name: str, payload: dict[str, Any]) -> None:
-        """Returns once the other side has taken the signal durably."""
+        """Return once the receiver has stored the signal."""
 
 
 class TemporalSignaller:
-    """Temporal, connected at the first signal: a service whose jobs nobody waits for needs none."""
+    """Temporal, connected at the first signal: a service whose jobs have no workflows needs no Temporal."""
 
     def __init__(self, address: str, namespace: str) -> None:
         try:
@@ -63,25 +63,26 @@ class TemporalSignaller:
             self._client = await self._connect()
         handle = self._client.get_workflow_handle(workflow_id)
         try:
-            await handle.signal(name, payload, rpc_timeout=DEADLINE)
+            await handle.signal(name, payload, rpc_timeout=SEND_DEADLINE)
         except RPCError as error:
             if error.status is RPCStatusCode.NOT_FOUND:
-                raise UnknownWorkflow from error
+                raise UnknownWorkflowError from error
             raise
 
 
 class Outbox:
-    """Takes what is due, sends it, marks it; any number of services may do so side by side."""
+    """Takes the signals that are due, sends and marks them. Any number of services may share one outbox."""
 
     def __init__(self, store: Store, signaller: Signaller) -> None:
         self._store = store
         self._signaller = signaller
         self._settings = store.settings
+        self.backoff = Backoff(first=0.5, longest=store.settings.signal_backoff_max)
         self.wake = asyncio.Event()
         """Set when a job changed: there may be something to send."""
 
     async def run(self) -> None:
-        """Until cancelled; a database that is away is tried again."""
+        """Send until cancelled; wait while the database is away."""
         while True:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.wake.wait(), self._settings.signal_poll)
@@ -93,26 +94,26 @@ class Outbox:
                 log.warning("outbox waits for the database", code=getattr(error, "sqlstate", None))
 
     async def send_due(self) -> int:
-        """Send what is due now; how many were tried."""
-        due = await self._store.query("take_signals", {"limit": AT_A_TIME, "lease": LEASE})
+        """Send what is due now; answer how many were tried."""
+        due = await self._store.query("take_signals", {"limit": SIGNALS_MAX, "lease": LEASE_SECONDS})
         await asyncio.gather(*(self._send(signal) for signal in due))
         return len(due)
 
     async def _send(self, signal: dict[str, Any]) -> None:
         key = {"job_id": signal["job_id"], "attempt": signal["attempt"]}
         try:
-            async with asyncio.timeout(2 * DEADLINE.total_seconds()):
+            async with asyncio.timeout(2 * SEND_DEADLINE.total_seconds()):
                 await self._signaller.send(signal["workflow_id"], self._settings.signal_name, signal["payload"])
-        except UnknownWorkflow:
-            await self._later(key, signal["tries"], unknown=True)
-        except Exception as error:  # noqa: BLE001 - whatever the other side does, its neighbours are sent
+        except UnknownWorkflowError:
+            await self._postpone(key, signal["tries"], unknown=True)
+        except Exception as error:  # noqa: BLE001 - an error of one signal must not end the others
             log.warning("signal not sent", **key, error=type(error).__name__)
-            await self._later(key, signal["tries"], unknown=False)
+            await self._postpone(key, signal["tries"], unknown=False)
         else:
             await self._store.query("signal_sent", key)
 
-    async def _later(self, key: dict[str, Any], tries: int, *, unknown: bool) -> None:
-        delay = backoff(tries, self._settings.signal_backoff_max)
+    async def _postpone(self, key: dict[str, Any], tries: int, *, unknown: bool) -> None:
+        delay = self.backoff.seconds(tries)
         arguments = {**key, "delay": delay, "unknown": unknown, "grace": self._settings.signal_grace}
         for row in await self._store.query("signal_later", arguments):
             if row["state"] == "undeliverable":
@@ -120,13 +121,8 @@ class Outbox:
 
 
 async def resend(store: Store, job_id: str) -> JobDetail:
-    """Send an undeliverable signal again, now. Raises `UnknownJob`, and `Conflict` where there is none to send."""
+    """Send an undeliverable signal again. Raises `UnknownJobError`, and `ConflictError` if no signal is unsent."""
     if not await store.query("signal_again", {"job_id": job_id}):
         job = await store.detail(job_id)
-        raise Conflict("the signal is sent" if job.signal else "the job has no signal to send")
+        raise ConflictError("the signal is sent already" if job.signal else "the job has no signal to send")
     return await store.detail(job_id)
-
-
-def backoff(tries: int, longest: float) -> float:
-    """Seconds until the next try: doubled each time from half a second, at most `longest`, with jitter (0.5 to 1)."""
-    return min(longest, 0.5 * 2.0 ** min(tries - 1, 20)) * random.uniform(0.5, 1.0)  # noqa: S311 - not for secrets

@@ -1,6 +1,6 @@
-"""The `lovelace` command: the local stack, jobs, dead letters, tables. `lovelace COMMAND --help` says more.
+"""The `lovelace` command: it checks and prepares flows, submits jobs, and handles dead letters.
 
-A module a group of commands; `shared` holds what several of them need.
+One module holds one group of commands; `shared` holds what several groups need.
 """
 
 import typer
@@ -10,7 +10,7 @@ from lovelace_streams.cli import dlq, flows, jobs, rewind, schemas, stack
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
-    help="The local stack, jobs, dead letters, tables. `lovelace COMMAND --help` says more.",
+    help="Check and prepare flows, submit jobs, handle dead letters. `lovelace COMMAND --help` explains a command.",
     pretty_exceptions_enable=False,
 )
 for group in (stack, flows, jobs, rewind):

@@ -1,4 +1,4 @@
-"""A flow and what it stands on: its table, a check of everything it needs, a new one of one's own."""
+"""Commands about one flow: its tables, a check of everything it needs, a new flow."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from lovelace_streams.cli.shared import Flow, err, faults, out, show
+from lovelace_streams.cli.shared import Flow, err, out, print_table, report_faults
 from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.flows.discovery import topology
 from lovelace_streams.settings import Settings
@@ -17,27 +17,30 @@ app = typer.Typer()
 
 
 @app.command()
-@faults
+@report_faults
 def ddl(
     flow: Flow,
     diff: Annotated[
-        bool, typer.Option("--diff", help="Compare with the real tables; exit code 1 if they differ.")
+        bool, typer.Option("--diff", help="Print what the real tables lack; exit code 1 if they differ.")
     ] = False,
-    apply: Annotated[bool, typer.Option("--apply", help="Make missing tables, add missing columns.")] = False,
+    apply: Annotated[bool, typer.Option("--apply", help="Create missing tables, and add missing columns.")] = False,
 ) -> None:
-    """Print the CREATE TABLE of a flow's rows, or what the real tables lack; with --apply, add it.
+    """Print the CREATE TABLE statements of a flow; compare or change the real tables.
 
-    What can't be added (another type, another key) is named, and then nothing is changed: exit code 1.
+    If a difference needs more than an addition (another type, another key), --apply names it, changes nothing, and ends
+    with exit code 1.
     """
     if diff and apply:
-        raise typer.BadParameter("--diff only looks: choose one of --diff and --apply")
+        raise typer.BadParameter("--diff changes nothing: choose one of --diff and --apply")
     obstacles = differs = False
     for writer in topology(flow).writers:
         if not (diff or apply):
             print(writer.ddl())
             continue
         if not isinstance(writer, SupportsEvolution):
-            raise DeploymentFault(f"{writer.name} compares no tables: `lovelace ddl {flow}` prints what makes them")
+            raise DeploymentFault(
+                f"{writer.name}: --diff and --apply are for Postgres; run what `lovelace ddl {flow}` prints"
+            )
         found = writer.evolution(apply=apply)
         for statement in found.statements:
             print(statement)
@@ -49,17 +52,18 @@ def ddl(
 
 
 @app.command()
-@faults
+@report_faults
 def check(
     flow: Flow,
     sample: Annotated[
-        int, typer.Option(min=0, help="How many messages to try, from the start and from the end of each partition.")
+        int, typer.Option(min=0, help="Try this many messages from the start and from the end of each partition.")
     ] = 200,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Connect to all a flow needs, compare rows with real tables, try a sample of records; writes nothing.
+    """Check a flow before it runs: its servers, topics and tables, and a sample of records. It writes nothing.
 
-    Exit code 0: all is well; 1: records would fail; 78: something can't be right; 75: something is away.
+    Exit code 0: the flow would run; 1: records would fail; 75: a server does not answer; 78: a table, topic, right or
+    setting is wrong.
     """
     from lovelace_streams.admin.check import check
 
@@ -76,18 +80,20 @@ def check(
     failing = sum(failure.items for failure in trial.failures)
     print(f"tried {trial.messages} messages, {trial.items} items: {ends or 'none written'}; {failing} would fail")
     names = ("reason", "step", "items", "detail", "example")
-    show(names, ([f.reason, f.step, f.items, f.detail, f.example] for f in trial.failures))
+    print_table(names, ([f.reason, f.step, f.items, f.detail, f.example] for f in trial.failures))
     raise typer.Exit(report.exit)
 
 
 @app.command()
-@faults
+@report_faults
 def init(
-    name: Annotated[str, typer.Argument(help="The new flow's name; dataflows/<name>.py is written.")],
-    topic: Annotated[str, typer.Option(help="The topic it reads.")],
-    table: Annotated[str, typer.Option(help="The table it writes; the row is taken from it where it exists.")],
+    name: Annotated[str, typer.Argument(help="The new flow's name; its file is dataflows/NAME.py.")],
+    topic: Annotated[str, typer.Option(help="The topic that the flow reads.")],
+    table: Annotated[
+        str, typer.Option(help="The table that the flow writes; if it exists, its columns become the row's fields.")
+    ],
 ) -> None:
-    """Write a flow of your own for your own topic and table, without jobs: read it, run it, change it."""
+    """Write a new flow for a topic and a table, as a file of yours to read, run and change."""
     from lovelace_streams.admin.scaffold import write_flow
 
     path = write_flow(Settings(), name, topic, table, Path("dataflows"))

@@ -1,13 +1,12 @@
-"""Submitting a job, and how jobs stand."""
+"""Submit a job, and list jobs."""
 
 import json
-from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from lovelace_streams.cli.shared import Flow, ask, bar, faults, show, source_of
+from lovelace_streams.cli.shared import Flow, ask_service, err, print_table, progress_bar, report_faults, source_of
 from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.flows.discovery import topology
 from lovelace_streams.settings import Settings
@@ -18,33 +17,41 @@ Status = Literal["open", "completed", "stalled", "closed"]
 
 
 @app.command()
-@faults
+@report_faults
 def submit(
     flow: Flow,
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A JSON array, or one payload a line.")],
-    job: Annotated[str, typer.Option(help="The job's id: [A-Za-z0-9._:-], at most 128.")],
-    workflow: Annotated[str | None, typer.Option(help="The Temporal workflow that waits for the job.")] = None,
-    guild: Annotated[str | None, typer.Option(help="What bare payloads belong to, where they do not say it.")] = None,
-    resume: Annotated[
-        bool, typer.Option(help="Go on with the current attempt instead of beginning a new one.")
-    ] = False,
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A JSON array, or one payload per line.")],
+    job: Annotated[str, typer.Option(help="The job's id: at most 128 of A-Z a-z 0-9 . _ : -")],
+    workflow: Annotated[
+        str | None, typer.Option(help="The Temporal workflow to signal when the job is complete.")
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Pass an option to the flow's `messages`; repeat it for others."),
+    ] = None,
+    # The library names no product. This option did, and goes on working for one release.
+    guild: Annotated[str | None, typer.Option(hidden=True, help="Deprecated: --option guild=VALUE.")] = None,
+    resume: Annotated[bool, typer.Option(help="Continue the current attempt instead of starting a new one.")] = False,
 ) -> None:
-    """Count the items of a file, open the job, and produce the raw messages with the job's headers.
+    """Send the payloads of a file to a flow's topic, as one job: count the items, open the job, produce the messages.
 
-    A submission that failed half-way is repeated as it is: a new attempt begins, counted from zero.
+    If it fails half-way, repeat the same command: it starts a new attempt, which counts from zero.
     """
-    from lovelace_streams.admin.submit import check_topic, produce, read_file
+    from lovelace_streams.admin.submit import check_options, check_topic, produce, read_file
     from lovelace_streams.reporting.client import open_job
 
     settings, source = Settings(), source_of(flow)
     if not topology(flow).counts:
         raise DeploymentFault(
             f"the flow {source.name!r} ends in `commit`, so its jobs would never complete: "
-            f"end it in `ls.progress(…, source, settings.progress, …)` to submit jobs to it"
+            f"end it in `ls.progress(…, source, settings.progress, …)` instead"
         )
-    options = {} if guild is None else {"guild": guild}
-    if guild is not None and "guild" not in signature(source.messages).parameters:
-        raise DeploymentFault(f"payloads of {source.name!r} belong to no guild: leave --guild out")
+    given = list(option or ())
+    if guild is not None:
+        err.print(f"--guild is deprecated: write --option guild={guild}", style="yellow", markup=False, soft_wrap=True)
+        given.append(f"guild={guild}")
+    options = _options(given)
+    check_options(source, options)
     try:
         total = sum(message.items for message in read_file(file, source, **options))
     except ValueError as error:
@@ -61,7 +68,7 @@ def submit(
             "restart": not resume,
         },
     )
-    with bar() as progress:
+    with progress_bar() as progress:
         task = progress.add_task(f"{job} → {source.topic}", total=total)
         produce(
             settings.kafka,
@@ -74,20 +81,33 @@ def submit(
     print(json.dumps({"job_id": job, "attempt": opened["attempt"], "total_items": total}))
 
 
+def _options(given: list[str]) -> dict[str, str]:
+    """Split each NAME=VALUE at its first `=`. Raises `DeploymentFault` for another form and for a name given twice."""
+    options: dict[str, str] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name.isidentifier():
+            raise DeploymentFault(f"--option {text!r} is invalid: write NAME=VALUE, as in --option shop=7")
+        if name in options:
+            raise DeploymentFault(f"--option {name}=… is given twice: give it once")
+        options[name] = value
+    return options
+
+
 @app.command()
-@faults
+@report_faults
 def jobs(
     status: Annotated[Status | None, typer.Option(help="Only jobs with this status.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000)] = 50,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="List at most this many jobs.")] = 50,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
-    """The jobs and their counts, newest first."""
+    """List the jobs with their counts, newest first."""
     query: dict[str, Any] = {"limit": limit} | ({"status": status} if status else {})
-    found = ask("/jobs", query)
+    found = ask_service("/jobs", query)
     rows = found["jobs"] if isinstance(found, dict) else found
     if as_json:
         for row in rows:
             print(json.dumps(row))
         return
     names = ("job_id", "attempt", "source", "status", "succeeded", "failed", "skipped", "total_items")
-    show(names, ([row[name] for name in names] for row in rows))
+    print_table(names, ([row[name] for name in names] for row in rows))

@@ -1,4 +1,4 @@
-"""Avro schemas: whether their versions fit each other, whom a change touches, and the registry."""
+"""Check the versions of Avro schemas, and register them."""
 
 import os
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lovelace_streams.admin.schemas import FOLDER, History, changes, histories, problems, register, topics, touched
-from lovelace_streams.cli.shared import err, faults, show
+from lovelace_streams.cli.shared import err, print_table, report_faults
 from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.flows.discovery import find_flow, flow_names, topology
 from lovelace_streams.flows.topology import Topology
@@ -17,16 +17,16 @@ from lovelace_streams.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
 
-Names = Annotated[list[str] | None, typer.Argument(help="Schemas as <source>/<record>; all where none is named.")]
-Folder = Annotated[Path, typer.Option(help="Where schemas lie, as <source>/<record>.avsc.")]
+Names = Annotated[list[str] | None, typer.Argument(help="Schemas as SOURCE/RECORD; without a name, all of them.")]
+Folder = Annotated[Path, typer.Option(help="The folder with the schemas, as SOURCE/RECORD.avsc.")]
 
 
 @app.command("check")
-@faults
+@report_faults
 def check(names: Names = None, folder: Folder = FOLDER) -> None:
-    """Refuse a version that can't read what an older one wrote; say which rows and flows the last change touches.
+    """Check that each version reads the data of all older ones; print which columns the last change touches.
 
-    Exits with 1 where something is wrong. Connects to nothing.
+    It connects to no server. Exit code 1: a version is wrong.
     """
     flows = dict(_flows())
     wrong = 0
@@ -47,15 +47,16 @@ def check(names: Names = None, folder: Folder = FOLDER) -> None:
 
 
 @app.command("register")
-@faults
+@report_faults
 def register_(
     names: Names = None,
     topic: Annotated[
-        list[str] | None, typer.Option(help="The topics; default those that flows read by the schema.")
+        list[str] | None,
+        typer.Option(help="Register for these topics; by default for those that flows read by the schema."),
     ] = None,
     folder: Folder = FOLDER,
 ) -> None:
-    """Put every version into the registry of SCHEMA_REGISTRY_URL, under <topic>-value; again, it changes nothing."""
+    """Register every version in the registry of SCHEMA_REGISTRY_URL, as TOPIC-value. A repetition changes nothing."""
     registry = Registry(Settings().registry)
     rows = []
     flows = dict(_flows())
@@ -65,25 +66,25 @@ def register_(
         for each in topic or sorted({t for found in flows.values() for t in topics(history, found)}):
             rows += [(history.name, *done) for done in register(registry, history, each)]
     if not rows:
-        raise DeploymentFault("no flow reads a topic by these schemas: name one with --topic")
-    show(("schema", "subject", "version", "id", ""), rows)
+        raise DeploymentFault("no flow reads a topic by these schemas: name the topic with --topic")
+    print_table(("schema", "subject", "version", "id", ""), rows)
 
 
 def _named(names: list[str] | None, folder: Path) -> list[History]:
     found = {history.name: history for history in histories(folder)}
     if unknown := [name for name in names or () if name not in found]:
-        raise DeploymentFault(f"no schema {unknown[0]!r} in {folder}: there are {', '.join(found)}")
+        raise DeploymentFault(f"no schema {unknown[0]!r} in {folder}: choose one of {', '.join(found)}")
     return [history for name, history in found.items() if not names or name in names]
 
 
 def _before(history: History) -> Schema | None:
-    """What the newest is compared with: the last kept version that says something else."""
+    """Find the last kept version that differs from the newest."""
     older = [version for version in history.versions if version.text != history.newest.text]
     return older[-1] if older else None
 
 
 def _flows() -> Iterator[tuple[str, Topology]]:
-    """Flows that can be looked at; building one connects to nothing, so any registry's address will do."""
+    """Build the flows that can be built. Building connects to no server, so any registry's address will do."""
     os.environ.setdefault("SCHEMA_REGISTRY_URL", "http://127.0.0.1:8081")
     for name in flow_names():
         if not hasattr(find_flow(name), "flow"):

@@ -1,4 +1,4 @@
-"""What several commands share: faults as one line, finding a flow, asking the progress service, tables and bars."""
+"""What several commands need: faults as one line, a flow by its name, the progress service, tables and bars."""
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
@@ -21,13 +21,13 @@ err = Console(stderr=True)
 F = TypeVar("F", bound=Callable[..., Any])
 """A command."""
 
-Flow = Annotated[str, typer.Argument(help="A dataflow: NAME is dataflows.NAME; a dotted module works too.")]
-EXIT_AWAY = 75
-"""EX_TEMPFAIL of sysexits.h: trying again may help."""
+Flow = Annotated[str, typer.Argument(help="The dataflow: `orders` is dataflows/orders.py; a dotted module works too.")]
+EXIT_UNAVAILABLE = 75
+"""EX_TEMPFAIL of sysexits.h: a server does not answer, and another try may help."""
 
 
-def faults(command: F) -> F:
-    """Faults of ours end a command with one line, not with a traceback."""
+def report_faults(command: F) -> F:
+    """End a command that raises one of our faults with one line instead of a traceback."""
 
     @wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -38,21 +38,24 @@ def faults(command: F) -> F:
             raise typer.Exit(EXIT_DEPLOYMENT) from None
         except DestinationFault as fault:
             err.print(str(fault), style="red", markup=False, soft_wrap=True)
-            raise typer.Exit(EXIT_AWAY) from None
+            raise typer.Exit(EXIT_UNAVAILABLE) from None
 
     return cast("F", wrapped)
 
 
 def source_of(name: str) -> FlowSpec:
-    """The `SOURCE` of a dataflow."""
+    """Find the `SOURCE` of a dataflow. Raises `DeploymentFault` for a flow without one."""
     source = getattr(find_flow(name), "SOURCE", None)
     if not isinstance(source, FlowSpec):
-        raise DeploymentFault(f"the dataflow {name!r} has no SOURCE: give it one, see CONTRIBUTING.md")
+        raise DeploymentFault(
+            f"the dataflow {name!r} has no SOURCE, so nothing can be submitted to it: add SOURCE = Source(…) to its "
+            "module, as `lovelace init` does"
+        )
     return source
 
 
 def time_option(name: str, text: str | None) -> int | None:
-    """A point in time as an option says it, in milliseconds since 1970. Raises `DeploymentFault`."""
+    """Read the time that an option gives, in milliseconds since 1970. Raises `DeploymentFault`."""
     from lovelace_streams.admin.times import instant
 
     try:
@@ -61,8 +64,8 @@ def time_option(name: str, text: str | None) -> int | None:
         raise DeploymentFault(f"{name} {error}") from None
 
 
-def show(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """A table on a terminal; tab-separated lines, without a head, where another program reads."""
+def print_table(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Print a table to a terminal, and tab-separated lines without a head to another program."""
     cells = ([str(cell if cell is not None else "") for cell in row] for row in rows)
     if not out.is_terminal:
         for row in cells:
@@ -74,27 +77,18 @@ def show(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     out.print(table)
 
 
-def bar() -> Progress:
-    """A progress bar on standard error: what a program reads stays on standard output."""
+def progress_bar() -> Progress:
+    """Make a progress bar on standard error; standard output is for what other programs read."""
     return Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=err
     )
 
 
-def ask(path: str, query: dict[str, Any]) -> Any:
-    """GET a path of the progress service; raises `DestinationFault` (it is away) or `DeploymentFault` (it refuses)."""
-    import httpx
+def ask_service(path: str, query: dict[str, Any]) -> Any:
+    """GET a path of the progress service. Raises `DestinationFault` (no answer) or `DeploymentFault` (a refusal)."""
+    from lovelace_streams.reporting.client import ProgressClient
 
     settings = Settings().progress
     settings.check()
-    assert settings.url is not None
-    headers = {"authorization": f"Bearer {settings.token}"}
-    try:
-        answer = httpx.get(f"{settings.url.rstrip('/')}{path}", params=query, headers=headers, trust_env=False)
-    except httpx.HTTPError as error:
-        raise DestinationFault(
-            "08006", f"the progress service {settings.url} does not answer: {type(error).__name__}"
-        ) from None
-    if not answer.is_success:
-        raise DeploymentFault(f"the progress service {settings.url} answers {answer.status_code} to {path}")
-    return answer.json()
+    with ProgressClient(settings) as client:
+        return client.get(path, query)

@@ -4,23 +4,23 @@ from typing import Annotated
 
 import typer
 
-from lovelace_streams.cli.shared import err, faults, show
+from lovelace_streams.cli.shared import err, print_table, report_faults
 
 app = typer.Typer()
 
 
 @app.command()
-@faults
+@report_faults
 def up() -> None:
-    """Start the local stack and leave it running; writes .lovelace/env.
+    """Start the local servers, write their addresses to .lovelace/env, and leave them running.
 
-    Kafka, a schema registry, Postgres and Temporal's test server.
+    The servers are Kafka, a schema registry, Postgres and Temporal's test server.
     """
     from lovelace_streams import local
 
     local.up()
     err.print(
-        "servers are up (.lovelace/env says where); `lovelace status` shows them, `lovelace down` stops them",
+        "the servers are up (addresses: .lovelace/env); `lovelace status` shows them, `lovelace down` stops them",
         style="green",
         highlight=False,
         soft_wrap=True,
@@ -28,40 +28,46 @@ def up() -> None:
 
 
 @app.command()
-@faults
+@report_faults
 def down() -> None:
-    """Stop the local stack; data and logs stay."""
+    """Stop the local servers; their data and logs stay."""
     from lovelace_streams import local
 
     local.down()
 
 
 @app.command()
-@faults
+@report_faults
 def status() -> None:
-    """What of the local stack runs, where, and where its log is."""
+    """Show which local servers run, with their addresses and logs."""
     from lovelace_streams import local
 
     rows = ((row.part, row.state, row.address, row.pid, row.log) for row in local.status())
-    show(("part", "state", "address", "pid", "log"), rows)
+    print_table(("part", "state", "address", "pid", "log"), rows)
 
 
 @app.command()
-@faults
+@report_faults
 def demo(
-    members: Annotated[int, typer.Option(min=1, max=1_000_000, help="Items to submit, some of them bad.")] = 6000,
-    keep_logs: Annotated[bool, typer.Option(help="Say where the logs are also when all went well.")] = False,
+    members: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="How many items to submit; some of them are bad.")
+    ] = 6000,
+    keep_logs: Annotated[bool, typer.Option(help="Print the folder of the logs even after a success.")] = False,
 ) -> None:
-    """The main job on the embedded stack: submit, work, count, signal; the last line is a JSON object."""
+    """Run the example flows on local servers, and check that every item is accounted for.
+
+    A workflow submits a job and sleeps, a worker does the job, and the service signals the workflow. The last line is a
+    JSON object.
+    """
     from lovelace_streams.cli.demo import run
 
     raise typer.Exit(run(members, keep_logs=keep_logs))
 
 
 @app.command()
-@faults
+@report_faults
 def api() -> None:
-    """Serve the progress API on API_HOST:API_PORT."""
+    """Serve the progress service on API_HOST:API_PORT."""
     from lovelace_streams.api.__main__ import main as serve
 
     raise typer.Exit(serve())

@@ -23,7 +23,11 @@ class FlowSpec(msgspec.Struct, frozen=True):
     topic: str
     rows: tuple[type[Row], ...]
     messages: Callable[..., Iterator[Outgoing]]
-    """`(payload, guild)` → messages; raises `ValueError` for what can't be sent."""
+    """Turns a payload into messages; raises `ValueError` for one that can't be sent.
+
+    Further parameters are options: `lovelace submit FLOW FILE --option NAME=VALUE` passes each as a keyword argument,
+    as text.
+    """
     row: str = "item"
 
 

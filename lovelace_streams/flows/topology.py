@@ -1,7 +1,7 @@
-"""What a flow is made of, read from the flow itself: a Bytewax step keeps what it was built with.
+"""The parts of a flow, read from the flow itself: a Bytewax step keeps the arguments that it was built with.
 
-Nothing runs and nothing connects. `lovelace check`, `ddl` and `submit` learn so what a flow reads, how it decodes, what
-its rows are and where they go, whoever wrote it; a flow needs to say nothing about itself.
+Nothing runs and nothing connects. `lovelace check`, `ddl` and `submit` learn in this way what a flow reads, how it
+decodes, what its rows are and where they go. A flow needs to say nothing about itself, whoever wrote it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,36 +17,48 @@ from lovelace_streams.settings import ProgressSettings
 from lovelace_streams.sources.kafka import KafkaSource
 from lovelace_streams.writers import Writer
 
+ROUTE = ("decode", "normalize", "batch", "upsert")
+"""Our steps in the order in which records pass them."""
+
 
 class Route(msgspec.Struct, frozen=True):
-    """One way of records through a flow, as far as our own steps follow each other; None from where they do not."""
+    """The way of records through a flow, as far as our own steps follow each other; None from where they do not."""
 
     source: KafkaSource
     decoder: Decoder | None = None
     target: type[Row] | Callable[..., Any] | Sequence[type[Row]] | None = None
     writer: Writer | None = None
+    last: str = "kafka_source"
+    """The operator of the last of our steps that follow each other: `upsert` where all do."""
+    own_step: str | None = None
+    """The flow's own step that takes the records after `last`; None if no step does."""
 
 
 class Topology(msgspec.Struct, frozen=True):
     """A flow's parts, in the order in which they were built."""
 
     name: str
-    lanes: tuple[Route, ...]
+    routes: tuple[Route, ...]
     writers: tuple[Writer, ...]
     progress: ProgressSettings | None
-    """None where the flow ends in `commit`, or reports to nobody."""
+    """None where the flow ends in `commit`, or where no progress service is set."""
     counts: bool
     """Whether it ends in `progress`, which counts for jobs where there is a service."""
 
     @property
     def source(self) -> KafkaSource:
-        """Where it reads, and what it is called there: its group, its dead letters, its replays."""
-        return self.lanes[0].source
+        """Its first source: the group, the dead letters and the replays are named by its pipeline."""
+        return self.routes[0].source
 
     @property
     def rows(self) -> tuple[type[Row], ...]:
-        """All row classes that are written, each once."""
+        """All row classes that it writes, each once."""
         return tuple(dict.fromkeys(row for writer in self.writers for row in writer.rows))
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """All topics that it reads, each once."""
+        return tuple(dict.fromkeys(topic for route in self.routes for topic in route.source.topics))
 
 
 def topology_of(flow: Dataflow) -> Topology:
@@ -55,52 +67,66 @@ def topology_of(flow: Dataflow) -> Topology:
     >>> from lovelace_streams import KafkaSettings, KafkaSource, Row, kafka_source
     >>> flow = Dataflow("orders")
     >>> up = kafka_source("kafka", flow, KafkaSource(KafkaSettings("127.0.0.1:9092"), topics=["orders.raw"]))
-    >>> topology_of(flow).lanes[0].source.topics
+    >>> topology_of(flow).routes[0].source.topics
     ('orders.raw',)
     """
-    steps = list(_steps(flow.substeps))
-    sources = [step for step in steps if _kind(step) == "kafka_source"]
+    steps = list(_our_steps(flow.substeps))
+    sources = [step for step in steps if _operator(step) == "kafka_source"]
     if not sources:
-        raise DeploymentFault(f"the flow {flow.flow_id!r} has no kafka_source: there is nothing to read")
-    ends = [step.settings for step in steps if _kind(step) == "progress"]
+        raise DeploymentFault(f"the flow {flow.flow_id!r} reads no topic: begin it with ls.kafka_source(…)")
+    ends = [step.settings for step in steps if _operator(step) == "progress"]
     return Topology(
         name=flow.flow_id,
-        lanes=tuple(_lane(source, steps) for source in sources),
-        writers=tuple(dict.fromkeys(step.writer for step in steps if _kind(step) == "upsert")),
+        routes=tuple(_route(source, steps, flow) for source in sources),
+        writers=tuple(dict.fromkeys(step.writer for step in steps if _operator(step) == "upsert")),
         progress=next((settings for settings in ends if settings.url is not None), None),
         counts=bool(ends),
     )
 
 
-def _steps(steps: list[Any]) -> Iterator[Any]:
-    """Our steps, also those within operators that somebody composed of them."""
+def _our_steps(steps: list[Any]) -> Iterator[Any]:
+    """Our steps, also those within operators that a flow's author composed of them."""
     for step in steps:
-        if _kind(step):
+        if _operator(step):
             yield step
         else:
-            yield from _steps(getattr(step, "substeps", []))
+            yield from _our_steps(getattr(step, "substeps", []))
 
 
-def _kind(step: Any) -> str:
+def _operator(step: Any) -> str:
     """The name of one of our operators, "" for any other."""
     kind = type(step)
     return kind.__name__ if kind.__module__.partition(".")[0] == __name__.partition(".")[0] else ""
 
 
-def _lane(source: Any, steps: list[Any]) -> Route:
-    """Follow the streams from a source on."""
-    decoder = _next("decode", source.down, steps)
-    normalizer = decoder and _next("normalize", decoder.oks, steps)
-    batch = normalizer and _next("batch", normalizer.oks, steps)
-    writer = batch and _next("upsert", batch.down, steps)
+def _route(source: Any, steps: list[Any], flow: Dataflow) -> Route:
+    """Follow the stream from a source on."""
+    found: dict[str, Any] = {}
+    last, stream = "kafka_source", source.down
+    for operator in ROUTE:
+        step = next((each for each in steps if _operator(each) == operator and _takes(each, stream)), None)
+        if step is None:
+            break
+        found[operator] = step
+        last, stream = operator, getattr(step, "oks", None) or getattr(step, "down", None)
+    whole = last == ROUTE[-1]
     return Route(
         source.source,
-        decoder and decoder.decoder,
-        normalizer and normalizer.target,
-        writer and writer.writer,
+        getattr(found.get("decode"), "decoder", None),
+        getattr(found.get("normalize"), "target", None),
+        getattr(found.get("upsert"), "writer", None),
+        last,
+        None if whole else next((each.step_name for each in _all_steps(flow.substeps) if _takes(each, stream)), None),
     )
 
 
-def _next(kind: str, port: Any, steps: list[Any]) -> Any:
-    """The step that takes what leaves by a port."""
-    return next((step for step in steps if _kind(step) == kind and step.up.stream_id == port.stream_id), None)
+def _all_steps(steps: list[Any]) -> Iterator[Any]:
+    """All steps, a composed one before those that it is composed of: its author knows it by that name."""
+    for step in steps:
+        yield step
+        yield from _all_steps(step.substeps)
+
+
+def _takes(step: Any, stream: Any) -> bool:
+    """Whether a stream enters a step."""
+    return any(stream.stream_id in getattr(step, name).stream_ids.values() for name in step.ups_names)

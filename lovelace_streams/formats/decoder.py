@@ -1,4 +1,8 @@
-"""What a decoder is: it fills three lists, and says nothing about where they go."""
+"""What a decoder is: it sorts the items of messages into three lists, and does not say where these go.
+
+`Decoder` is the protocol that `decode` needs. A format may offer one of two quicker ways for a whole window,
+`SupportsDecodeAll` or `SupportsLookAhead`; `sort` takes it.
+"""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -9,10 +13,10 @@ Skipped = tuple[SkipReason, Envelope[Any]]
 
 
 class Decoder(Protocol):
-    """Makes items of a message's bytes (`JsonDecoder`, `AvroDecoder`)."""
+    """Turns the bytes of a message into items (`JsonDecoder`, `AvroDecoder`)."""
 
     waits: bool
-    """Whether it may raise a `DestinationFault`: it asks somebody who may be away."""
+    """Whether `decode` may raise a `DestinationFault`, because it asks a server (a schema registry)."""
 
     def decode(
         self,
@@ -22,16 +26,16 @@ class Decoder(Protocol):
         skipped: list[Skipped],
         step: str = "decode",
     ) -> None:
-        """Append every item of the message to one of the lists and set `record.items`; raises nothing of the record's.
+        """Append every item of the message to one of the lists, and set `record.items`.
 
-        A message that can't be taken apart ends whole: the number of items in its header, or 1 (law 6). With a
-        `DestinationFault` or `DeploymentFault` nothing was appended.
+        A message that can't be decoded is appended as a whole, with the number of items in its header, or 1 (law 6).
+        It raises no `RecordFault`. After a `DestinationFault` or `DeploymentFault` nothing was appended.
         """
 
 
 @runtime_checkable
 class SupportsDecodeAll(Protocol):
-    """A decoder that has a quicker way for many messages."""
+    """A decoder with a quicker way for many messages."""
 
     def decode_all(
         self,
@@ -41,19 +45,19 @@ class SupportsDecodeAll(Protocol):
         skipped: list[Skipped],
         step: str = "decode",
     ) -> None:
-        """The same as `decode` for each."""
+        """Do what `decode` does, for each message in its turn."""
 
 
 @runtime_checkable
 class SupportsLookAhead(Protocol):
-    """A decoder that reads many messages at once where it can, and gives each in its turn."""
+    """A decoder that can read many messages together, before it is asked for each in its turn."""
 
     def look_ahead(self, records: Sequence[Record]) -> None:
-        """`decode` is about to be called for each of these; raises nothing, asks nobody."""
+        """Prepare for `decode`, which is called for each of these next; raises nothing, and asks no server."""
 
 
 class Ports:
-    """A list sorted into three; it flows as one item, so that splitting costs per list, not per record."""
+    """A window sorted into three lists. It flows as one item, so that to split it costs per window, not per record."""
 
     __slots__ = ("errs", "oks", "skipped")
 
@@ -64,12 +68,12 @@ class Ports:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """How many went where."""
+        """The length of each list, by its name."""
         return {name: len(getattr(self, name)) for name in self.__slots__}
 
 
 def sort(decoder: Decoder, window: Iterable[Envelope[bytes]]) -> Ports:
-    """Messages as items, letters and skips."""
+    """Decode a window, by the quickest way that the decoder has."""
     ports = Ports()
     if isinstance(decoder, SupportsDecodeAll):
         decoder.decode_all(window, ports.oks, ports.errs, ports.skipped)
@@ -80,7 +84,7 @@ def sort(decoder: Decoder, window: Iterable[Envelope[bytes]]) -> Ports:
 
 
 def looked_ahead(decoder: Decoder, window: Iterable[Envelope[bytes]]) -> Iterable[Envelope[bytes]]:
-    """The window, after the decoder had a look at it."""
+    """Show a window to the decoder, if it wants to look ahead, and return it."""
     if not isinstance(decoder, SupportsLookAhead):
         return window
     envelopes = list(window)

@@ -1,14 +1,19 @@
-"""Which events a message may be, and which items each of them holds."""
+"""Which events of a topic hold items, and what they become: `Events` and `Items`, and the targets made of them."""
 
+from typing import Any
+
+from lovelace_streams.formats.items import Found, items_at
 from lovelace_streams.records import SkipReason
 from lovelace_streams.rows.declaration import Skip
 from lovelace_streams.rows.row import Row
-from lovelace_streams.rows.targets import MapFunction
+from lovelace_streams.rows.targets import MapFunction, Target
 
 
 class Items:
-    """Where the items of an event lie and what they become. What is found there decides: a list holds many, an object
-    is one."""
+    """Name the path of an event's items in the message, and the row class or function that they become.
+
+    The value at the path decides: an object is one item, a list holds many.
+    """
 
     def __init__(self, path: str, row: type[Row] | MapFunction) -> None:
         self.path = path
@@ -16,7 +21,21 @@ class Items:
 
 
 class Events:
-    """Which field names the event, which events hold items, and what becomes of the others."""
+    """Name the field of a message that says its event, the events that hold items, and what becomes of all others.
+
+    `otherwise` skips those, as `unknown_event` or `filtered`. Raises `ValueError` for a field that is not at the top of
+    the message, or another reason.
+
+    >>> from lovelace_streams import Events, Items, Row, Skip
+    >>> from lovelace_streams.testing import mapped
+    >>> class User(Row, table="users", primary_key="id"):
+    ...     id: int
+    >>> events = Events("type", {"joined": Items("user", User)}, otherwise=Skip("unknown_event"))
+    >>> mapped(events, {"type": "joined", "user": {"id": 7}}).row
+    User(id=7)
+    >>> mapped(events, {"type": "heartbeat"}).skipped
+    ['unknown_event']
+    """
 
     def __init__(self, field: str, events: dict[str, Items], otherwise: Skip) -> None:
         if "." in field:
@@ -24,3 +43,29 @@ class Events:
         self.field = field
         self.events = events
         self.otherwise = SkipReason(otherwise.reason)
+
+
+class EventTargets:
+    """The targets of a decoder by the name of the event. Without `Events` every message is one event, named ""."""
+
+    def __init__(self, what: type[Row] | Items | Events | MapFunction) -> None:
+        self.field = what.field if isinstance(what, Events) else None
+        """The field that names the event; None without `Events`."""
+        self.otherwise = what.otherwise if isinstance(what, Events) else SkipReason.UNKNOWN_EVENT
+        """Why a message of another event is skipped."""
+        if isinstance(what, Events):
+            events = what.events
+        else:
+            events = {"": what if isinstance(what, Items) else Items("$", what)}
+        targets: dict[tuple[Any, str], Target] = {}
+        for items in events.values():
+            targets.setdefault((items.row, items.path), Target(items.row, items.path))
+        self.targets = list(targets.values())
+        """Each target once: several events may share it."""
+        self.by_event = {name: targets[items.row, items.path] for name, items in events.items()}
+
+    def items_of(self, root: dict[str, Any], value: bytes) -> Found:
+        """Find the items of a message with plain values; `value` are its bytes. Raises `RecordFault`."""
+        name = "" if self.field is None else root.get(self.field)
+        target = self.by_event.get(name) if isinstance(name, str) else None
+        return self.otherwise if target is None else items_at(target, root, value)

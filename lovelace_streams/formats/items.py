@@ -1,19 +1,26 @@
-"""What every decoder does with what it found: compare the number of items, hand them on, or end the message whole."""
+"""What a decoder does with a message's items: find them, compare their number, and append them; or fail the message."""
 
 from typing import Any
 
 from msgspec import UNSET
 
 from lovelace_streams.errors import RecordFault
+from lovelace_streams.formats.decoder import Skipped
 from lovelace_streams.records import ITEMS_MAX, DeadLetter, Envelope, Reason, Record, SkipReason
 from lovelace_streams.rows.normalizer import Message, RawItem
 from lovelace_streams.rows.paths import find
 from lovelace_streams.rows.targets import Target
 from lovelace_streams.rows.values import json_type_name
 
+Found = RawItem | list[RawItem] | SkipReason
+"""What a message holds: one item, a list of items, or none for a reason."""
+
 
 def items_at(target: Target, root: Any, value: bytes) -> RawItem | list[RawItem]:
-    """The items of a message that was decoded plainly: an object is one, a list holds many; raises `RecordFault`."""
+    """Find the items of a message with plain values: an object is one item, a list holds many.
+
+    `value` are the bytes of the message. Raises `RecordFault` if something else is there, or nothing.
+    """
     found = find(root, target.path)
     if found is UNSET:
         raise RecordFault(Reason.MISSING, f"expected items, got nothing at {target.base}")
@@ -27,40 +34,41 @@ def items_at(target: Target, root: Any, value: bytes) -> RawItem | list[RawItem]
 
 def emit_items(
     record: Record,
-    found: list[RawItem] | SkipReason,
+    found: Found,
     oks: list[Envelope[RawItem]],
     errs: list[DeadLetter],
-    skipped: list[tuple[SkipReason, Envelope[Any]]],
+    skipped: list[Skipped],
     step: str,
 ) -> None:
-    """Compare the number with the header's (law 6), take of a replay what it names, and set `record.items`."""
-    if not isinstance(found, SkipReason):
-        if len(found) > ITEMS_MAX:
-            fail_message(record, errs, step, RecordFault(Reason.TOO_LARGE, f"expected at most {ITEMS_MAX} items"))
-            return
-        if record.declared is not None and record.declared != len(found):
-            detail = f"expected {record.declared} items by the header, got {len(found)}"
-            fail_message(record, errs, step, RecordFault(Reason.ITEMS_MISMATCH, detail))
-            return
-        if found:
-            named = _replayed_items(record)
-            numbers = range(len(found)) if named is None else named
-            record.items = len(numbers)
-            for number in numbers:
-                if number < len(found):
-                    oks.append(Envelope(record, number, found[number]))
-                else:
-                    detail = f"expected the items that the replay names, got {len(found)}"
-                    errs.append(DeadLetter(record, number, 1, step, Reason.ITEMS_MISMATCH, detail))
-            return
-        found = SkipReason.EMPTY
-    spans = _item_spans(record)
-    record.items = sum(count for _, count in spans)
-    skipped.extend((found, Envelope(record, first, None, count)) for first, count in spans)
+    """Append what a message holds to one of the lists, and set `record.items`.
+
+    A message with more than `ITEMS_MAX` items, or with another number than its header says (law 6), fails as a whole.
+    Of a replayed message only the items that it names are appended.
+    """
+    items = [found] if isinstance(found, RawItem) else found
+    if isinstance(items, SkipReason):
+        _skip_message(record, items, skipped)
+    elif len(items) > ITEMS_MAX:
+        fail_message(record, errs, step, RecordFault(Reason.TOO_LARGE, f"expected at most {ITEMS_MAX} items"))
+    elif record.declared is not None and record.declared != len(items):
+        detail = f"expected {record.declared} items by the header, got {len(items)}"
+        fail_message(record, errs, step, RecordFault(Reason.ITEMS_MISMATCH, detail))
+    elif not items:
+        _skip_message(record, SkipReason.EMPTY, skipped)
+    else:
+        replayed = _replayed_items(record)
+        numbers = range(len(items)) if replayed is None else replayed
+        record.items = len(numbers)
+        for number in numbers:
+            if number < len(items):
+                oks.append(Envelope(record, number, items[number]))
+            else:
+                detail = f"expected the items that the replay names, got {len(items)}"
+                errs.append(DeadLetter(record, number, 1, step, Reason.ITEMS_MISMATCH, detail))
 
 
 def fail_message(record: Record, errs: list[DeadLetter], step: str, fault: RecordFault) -> None:
-    """End a message whole: as many items as its header says, one without; of a replay those that it names."""
+    """Fail a message as a whole: as many items as its header says, 1 without one; of a replay those that it names."""
     spans = _item_spans(record)
     record.items = sum(count for _, count in spans)
     errs.extend(
@@ -68,10 +76,19 @@ def fail_message(record: Record, errs: list[DeadLetter], step: str, fault: Recor
     )
 
 
-def _replayed_items(record: Record) -> list[int] | None:
-    return sorted(set(record.origin.items)) if record.origin is not None and record.origin.items else None
+def _skip_message(record: Record, reason: SkipReason, skipped: list[Skipped]) -> None:
+    """Skip a message as a whole, with as many items as `fail_message` counts."""
+    spans = _item_spans(record)
+    record.items = sum(count for _, count in spans)
+    skipped.extend((reason, Envelope(record, first, None, count)) for first, count in spans)
 
 
 def _item_spans(record: Record) -> list[tuple[int, int]]:
-    named = _replayed_items(record)
-    return [(0, record.declared or 1)] if named is None else [(number, 1) for number in named]
+    """Return the items of a message that can't be decoded: first number, and how many from there on."""
+    replayed = _replayed_items(record)
+    return [(0, record.declared or 1)] if replayed is None else [(number, 1) for number in replayed]
+
+
+def _replayed_items(record: Record) -> list[int] | None:
+    """Return the numbers of the items that a replayed message names; None: all of them."""
+    return sorted(set(record.origin.items)) if record.origin is not None and record.origin.items else None

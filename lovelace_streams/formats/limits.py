@@ -1,4 +1,4 @@
-"""What is checked before a message is decoded, because msgspec does not look at it: UTF-8 and the depth of nesting."""
+"""Checks of a message before it is decoded, for what msgspec does not check: UTF-8 and the depth of nesting."""
 
 import re
 from array import array
@@ -8,18 +8,18 @@ from lovelace_streams.errors import RecordFault
 from lovelace_streams.records import Reason
 
 DEPTH_MAX = 256
-"""Levels of nesting that are read. A fixed number, so that a replay judges alike whatever stack it runs on."""
-SHALLOW_BYTES = 2 * DEPTH_MAX  # a shorter text that closes all it opens can't be too deep
+"""Levels of nesting that are read: a fixed number, so that a replay decides alike, whatever stack it runs on."""
+SHALLOW_BYTES = 2 * DEPTH_MAX  # a shorter text that closes all its brackets can't be too deep
 DEEP_BYTES_MIN = 4 * DEPTH_MAX - 4
-"""An object within an object takes four bytes, {"":, and a list one, somewhere between the first and the last [. So two
-searches for a byte that is rare tell of most texts that they need not be counted, for a tenth of what that costs."""
+"""An object within an object takes four bytes, {"":, and a list one, between the first and the last [. So two searches
+for a rare byte show of most texts that their levels need not be counted, for a tenth of what counting costs."""
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 
 def check_utf8(value: bytes) -> None:
-    """Raises `RecordFault`; msgspec looks only at the fields that somebody reads."""
+    """Raise `RecordFault` for bytes that are not UTF-8. msgspec checks only the fields that it decodes."""
     try:
         value.decode()
     except UnicodeDecodeError as error:
@@ -27,15 +27,15 @@ def check_utf8(value: bytes) -> None:
 
 
 def check_depth(value: bytes) -> None:
-    """Raises `RecordFault`."""
+    """Raise `RecordFault` for a text with more than `DEPTH_MAX` levels."""
     if nesting(value) > DEPTH_MAX:
         raise RecordFault(Reason.TOO_DEEP, f"more than {DEPTH_MAX} levels")
 
 
 def nesting(value: bytes) -> int:
-    """The levels of nesting of a JSON text, at most as many as brackets open, and that is told where they are few.
+    """Count the levels of nesting of a JSON text; of a text with few brackets, return the number of those that open.
 
-    Brackets inside strings are taken out only where they seem to matter.
+    Strings are removed only if their brackets would make the text too deep.
 
     >>> nesting(b"[" * 500 + b"]" * 500), nesting(b'["' + b"[" * 1000 + b'"]')
     (500, 1)

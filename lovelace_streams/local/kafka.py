@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from lovelace_streams.local import java
-from lovelace_streams.local.processes import HOST, Part, free_port, listens
+from lovelace_streams.local.processes import HOST, ManagedServer, free_port, listens
 
 PROGRAM = "org.apache.kafka:kafka_2.13:4.1.0+org.slf4j:slf4j-simple:1.7.36"
 MESSAGE_BYTES = 64 * 1024 * 1024
@@ -20,8 +20,8 @@ OPTIONS = (
 )
 
 
-class Kafka(Part):
-    """Topics are made, never guessed (`auto.create.topics.enable=false`), and allow messages of 64 MiB."""
+class Kafka(ManagedServer):
+    """It makes no topic unasked (`auto.create.topics.enable=false`), and accepts messages of 64 MiB."""
 
     name = "kafka"
     variable = "KAFKA_BROKERS"
@@ -32,7 +32,7 @@ class Kafka(Part):
         return self.address
 
     def prepare(self) -> None:
-        """Download the broker; format its data folder under another name, so that a finished one is whole."""
+        """Download the broker; format its data folder under a temporary name, so that the final name means whole."""
         java.classpath(PROGRAM)
         if (self.data / "data").is_dir():
             return
@@ -51,11 +51,11 @@ class Kafka(Part):
         self._configure("server.properties", self.data / "data", broker=self.port or 0, controller=free_port())
 
     def command(self) -> list[str]:
-        """The broker."""
+        """Give the command of the broker."""
         return java.command(PROGRAM, "kafka.Kafka", str(self.data / "server.properties"), options=OPTIONS)
 
     def answers(self) -> bool:
-        """Whether it gives out metadata."""
+        """Whether it answers a request for metadata."""
         from confluent_kafka import KafkaException
         from confluent_kafka.admin import AdminClient
 
@@ -85,8 +85,8 @@ class Kafka(Part):
             "share.coordinator.state.topic.replication.factor": 1,
             "share.coordinator.state.topic.min.isr": 1,
             "share.coordinator.state.topic.num.partitions": 1,
-            "group.initial.rebalance.delay.ms": 0,  # 3 s are for clusters that start by and by
-            "log.cleaner.backoff.ms": 500,  # a topic is compacted when there is something to compact, not 15 s later
+            "group.initial.rebalance.delay.ms": 0,  # the default of 3 s is for clusters that start slowly
+            "log.cleaner.backoff.ms": 500,  # compact a topic at once, not 15 s later
             "broker.session.timeout.ms": 3000,  # a killed broker may come back only when its session has ended
             "broker.heartbeat.interval.ms": 500,
             "message.max.bytes": MESSAGE_BYTES,

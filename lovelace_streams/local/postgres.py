@@ -1,4 +1,4 @@
-"""A real Postgres 18: the binaries come as a wheel; as root it runs as `nobody`, as it refuses to be root."""
+"""A real Postgres 18 from a wheel. It refuses to run as root, so root runs it as the user `nobody`."""
 
 import contextlib
 import importlib.util
@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from lovelace_streams.errors import DeploymentFault
-from lovelace_streams.local.processes import HOST, Part, write_secret
+from lovelace_streams.local.processes import HOST, ManagedServer, write_secret
 
 SETTINGS = {
     "listen_addresses": HOST,
@@ -29,13 +29,13 @@ SETTINGS = {
     "log_min_error_statement": "panic",
     "log_error_verbosity": "terse",
 }
-"""Durability stays as it comes (`fsync`, `synchronous_commit`): it is what is promised."""
+"""Durability keeps its defaults (`fsync`, `synchronous_commit`): the delivery guarantees depend on it."""
 
 
-class Postgres(Part):
+class Postgres(ManagedServer):
     """One cluster with the superuser `postgres`, on the loopback, with a password of its own in `dsn`.
 
-    The password matters: a superuser can read files and run programs as whoever the server runs as.
+    The password matters: a superuser can read files and run programs as the user that the server runs as.
     """
 
     name = "postgres"
@@ -49,11 +49,11 @@ class Postgres(Part):
         return self.dsn_of("postgres")
 
     def setting(self) -> str:
-        """`dsn`."""
+        """Give `dsn`."""
         return self.dsn
 
     def dsn_of(self, database: str) -> str:
-        """The DSN of one of its databases."""
+        """Give the DSN of one of its databases."""
         return f"postgresql://postgres:{self._password.read_text()}@{HOST}:{self.port}/{database}"
 
     @property
@@ -61,7 +61,7 @@ class Postgres(Part):
         return self.data / "password"
 
     def prepare(self) -> None:
-        """Make the cluster under another name, so that a finished one is whole."""
+        """Make the cluster under a temporary name, so that the final name means whole."""
         self.data.mkdir(parents=True, exist_ok=True)
         if not self._password.exists():
             write_secret(self._password, secrets.token_urlsafe(24))
@@ -79,7 +79,7 @@ class Postgres(Part):
         half.rename(self.data / "data")
 
     def before_launch(self) -> None:
-        """Remove the lock file of a killed server: its id may have gone to another process by now."""
+        """Remove the lock file of a killed server: the system may have given its process id to another process."""
         with contextlib.suppress(FileNotFoundError):
             lock = self.data / "data" / "postmaster.pid"
             with contextlib.suppress(psutil.Error, ValueError, IndexError):
@@ -89,7 +89,7 @@ class Postgres(Part):
             lock.unlink()
 
     def command(self) -> list[str]:
-        """The postmaster, in the foreground."""
+        """Give the command of the postmaster, in the foreground."""
         options = [f"{name}={value}" for name, value in {**SETTINGS, "port": str(self.port)}.items()]
         flags = [flag for option in options for flag in ("-c", option)]
         return [*self._program("postgres"), *flags, "-D", str(self.data / "data")]
@@ -103,7 +103,7 @@ class Postgres(Part):
         return False
 
     def environment(self) -> dict[str, str]:
-        """Ours without libpq's variables and locale."""
+        """Give our environment without libpq's variables and locale."""
         ours = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_"))}
         return {**ours, "LC_ALL": "C"}
 

@@ -1,6 +1,6 @@
-"""A part of the local stack as a process: started under a supervisor, waited for, frozen, stopped by id.
+"""A server of the local stack as a process: started under a supervisor, waited for, frozen, stopped by id.
 
-A home folder holds everything: `<home>/run/<part>.json` records who runs, `<home>/logs/<part>.log` what it said.
+A home folder holds everything: `<home>/run/<name>.json` records the processes, `<home>/logs/<name>.log` their output.
 """
 
 import contextlib
@@ -25,23 +25,23 @@ HOST = "127.0.0.1"
 SUPERVISOR = str(Path(supervisor.__file__).resolve())
 
 
-class Part:
-    """One server of the stack: what to prepare, what to run, and how to tell that it answers.
+class ManagedServer:
+    """A server that a supervisor runs. A subclass says what to prepare, what to run, and how to tell that it answers.
 
-    `port` is chosen at the first start where none is given, and kept from then on, so that a server which was stopped
-    comes back where its clients look for it. Raises `DeploymentFault` naming the log where a server does not start.
+    The first start chooses a port if none is given. Later starts keep it, so that clients find the server again after
+    a stop. Raises `DeploymentFault` with the path of the log if the server does not start.
     """
 
     name: str
     variable: ClassVar[str] = ""
-    """The setting that takes its address."""
+    """The setting that holds its address."""
     stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
     grace: ClassVar[float] = 15.0
-    """Seconds that it gets to end by itself."""
+    """Seconds between the stop signal and SIGKILL."""
     ordinary_user: ClassVar[bool] = False
     """Whether it refuses to run as root."""
     deadline: ClassVar[float] = 60.0
-    """Seconds until it has to answer."""
+    """Seconds within which it must answer."""
 
     def __init__(self, home: Path, port: int | None = None) -> None:
         self.home = home.resolve()
@@ -54,43 +54,44 @@ class Part:
         self.borrowed = False
         """Whether it belongs to `lovelace up`, and is left running."""
         self._supervisor: subprocess.Popen[str] | None = None
-        self._said = 0
+        self._log_start = 0
+        """Where the output of this start begins in the log."""
 
-    # What a part says of itself.
+    # What a subclass defines.
 
     def prepare(self) -> None:
-        """Get what it needs: programs, an empty data folder. May be killed at any point and done again."""
+        """Get what it needs: programs, an empty data folder. It may be killed at any point and called again."""
         raise NotImplementedError
 
     def command(self) -> list[str]:
-        """The program and its arguments, on `self.port`."""
+        """Give the program and its arguments, for `self.port`."""
         raise NotImplementedError
 
     def answers(self) -> bool:
-        """Whether it serves a client; raises nothing."""
+        """Whether it serves a client. Raises nothing."""
         return listens(self.port)
 
     @property
     def address(self) -> str:
-        """Where it listens; no secret."""
+        """Where it listens. It holds no secret."""
         return f"{HOST}:{self.port}"
 
     def setting(self) -> str:
-        """What `variable` is set to."""
+        """Give the value of `variable`."""
         return self.address
 
-    # What is done with it.
+    # What its owner does with it.
 
     def start(self) -> Self:
         """Prepare, launch and wait until it answers."""
-        self.sweep()
+        self.stop_leftovers()
         self.prepare()
         self.launch()
         self.wait()
         return self
 
-    def sweep(self) -> None:
-        """Stop what a killed run left of it, while it was being prepared too."""
+    def stop_leftovers(self) -> None:
+        """Stop the processes that a killed run left, those of `prepare` included."""
         for record in (self.record, *self.record.parent.glob(f"{self.name}-*.json")):
             stop_recorded(record)
 
@@ -98,29 +99,29 @@ class Part:
         """Start it without waiting."""
         self.port = self.port or free_port()
         self.before_launch()
-        self._said = self.log.stat().st_size if self.log.exists() else 0
+        self._log_start = self.log.stat().st_size if self.log.exists() else 0
         self._supervisor = self._supervise(self.name, self.command())
 
     def before_launch(self) -> None:
-        """What has to be in place each time, with the port known."""
+        """Do what each start needs; the port is known."""
 
     def wait(self) -> None:
         """Wait until it answers."""
         until = time.monotonic() + self.deadline
         while not self.answers():
             if self._supervisor is not None and self._supervisor.poll() is not None:
-                raise DeploymentFault(f"{self.name} ended while starting (log: {self.log}){self._last_words()}")
+                raise DeploymentFault(f"{self.name} ended while starting (log: {self.log}){self._last_log_lines()}")
             if time.monotonic() > until:
                 raise DeploymentFault(f"{self.name} does not answer after {self.deadline:.0f} s (log: {self.log})")
             time.sleep(0.05)
 
     def stop(self) -> None:
-        """End it, killing it after its grace; a frozen one is thawed. Data and port stay."""
+        """End it; after its grace, kill it. A frozen server is thawed first. Data and port stay."""
         self.ask_to_stop()
         self.wait_stopped()
 
     def ask_to_stop(self) -> None:
-        """Begin to end it."""
+        """Ask its supervisor to end it, without waiting."""
         if self._supervisor is not None and self._supervisor.poll() is None:
             self._supervisor.terminate()
 
@@ -131,7 +132,7 @@ class Part:
             self._supervisor = None
 
     def poll(self) -> int | None:
-        """Its exit code, None while it runs."""
+        """Give its exit code, None while it runs."""
         return None if self._supervisor is None else self._supervisor.poll()
 
     def restart(self) -> None:
@@ -147,34 +148,34 @@ class Part:
 
     def freeze(self) -> None:
         """Stop all its processes without ending them: connections stay open and nothing answers."""
-        for process in self._family():
+        for process in self._processes():
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.suspend()
                 until = time.monotonic() + self.deadline
-                while not _stands_still(process) and time.monotonic() < until:
+                while not _is_stopped(process) and time.monotonic() < until:
                     time.sleep(0.002)
 
     def thaw(self) -> None:
         """Let it go on."""
-        for process in self._family():
+        for process in self._processes():
             with contextlib.suppress(psutil.NoSuchProcess):  # a server's children come and go
                 process.resume()
 
     def process(self) -> psutil.Process:
-        """The server itself; raises `DeploymentFault` where it does not run."""
+        """Give the server's process. Raises `DeploymentFault` if it does not run."""
         found = read_record(self.record)
         if found is None or "server" not in found:
-            raise DeploymentFault(f"{self.name} does not run")
+            raise DeploymentFault(f"{self.name} does not run: start it first")
         return psutil.Process(found["server"])
 
     def release(self) -> None:
-        """Leave it running after this process (its supervisor has been told so by the `keep` file)."""
+        """Leave it running after this process; its supervisor knows so by the file `keep`."""
         if self._supervisor is not None:
-            self._supervisor.returncode = 0  # it is nobody's child to wait for any more
+            self._supervisor.returncode = 0  # this process does not wait for it as its child any more
             self._supervisor = None
 
     def borrow(self) -> bool:
-        """Use the server that `lovelace up` left running; False where there is none that answers."""
+        """Use the server that `lovelace up` left running; False if there is none that answers."""
         found = read_record(self.record)
         if found is None or not self.keep.exists() or self.port not in (None, found["port"]):
             return False
@@ -188,10 +189,10 @@ class Part:
         return self.home / "run" / "up"
 
     def run(self, step: str, argv: list[str]) -> None:
-        """Run a program that prepares something, to its end, under the same rules as a server."""
+        """Run a preparing program to its end, under a supervisor like a server."""
         done = self._supervise(f"{self.name}-{step}", argv).wait(120)
         if done != 0:
-            raise DeploymentFault(f"{self.name}: {step} failed with {done} (log: {self.log}){self._last_words()}")
+            raise DeploymentFault(f"{self.name}: {step} failed with {done} (log: {self.log}){self._last_log_lines()}")
 
     def _supervise(self, name: str, argv: list[str]) -> "subprocess.Popen[str]":
         self.log.parent.mkdir(parents=True, exist_ok=True)
@@ -225,29 +226,29 @@ class Part:
         return started
 
     def environment(self) -> dict[str, str]:
-        """What the server sees of ours."""
+        """Give the environment of the server: ours."""
         return dict(os.environ)
 
-    def _family(self) -> Iterator[psutil.Process]:
+    def _processes(self) -> Iterator[psutil.Process]:
         server = self.process()
         yield server
         for child in server.children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess):
                 yield child
 
-    def _last_words(self) -> str:
-        """The last lines of this start; no record has been near the server yet."""
+    def _last_log_lines(self) -> str:
+        """The last lines of this start. They hold no value of a record: no client has connected yet."""
         with contextlib.suppress(OSError), self.log.open("rb") as log:
-            log.seek(self._said)
+            log.seek(self._log_start)
             lines = log.read()[-4096:].decode(errors="replace").splitlines()[-5:]
             return "".join(f"\n  {line}" for line in lines)
         return ""
 
 
-class Program(Part):
-    """Any other program that shall live as long as its owner and be stopped with it: a worker, the API.
+class Program(ManagedServer):
+    """Any other program that ends with its owner: a worker, the API.
 
-    `ready` says when it serves; without one it is not waited for.
+    `ready` tells whether it serves. Without `ready`, `start` does not wait.
     """
 
     def __init__(
@@ -268,23 +269,23 @@ class Program(Part):
         self._ready = ready
 
     def prepare(self) -> None:
-        """Nothing."""
+        """Prepare nothing."""
 
     def command(self) -> list[str]:
-        """As given."""
+        """Give the arguments as they were passed."""
         return self.argv
 
     def answers(self) -> bool:
-        """As given."""
+        """Ask the `ready` that was passed."""
         return self._ready is None or self._ready()
 
     def environment(self) -> dict[str, str]:
-        """As given, else ours."""
+        """Give the environment that was passed, else ours."""
         return super().environment() if self._environment is None else self._environment
 
 
 def listens(port: int | None) -> bool:
-    """Whether somebody accepts connections on this port of the loopback."""
+    """Whether a server accepts connections on this port of the loopback."""
     try:
         socket.create_connection((HOST, port or 0), timeout=1).close()
     except OSError:
@@ -293,21 +294,21 @@ def listens(port: int | None) -> bool:
 
 
 def free_port() -> int:
-    """A port nobody listens on, below those that the kernel gives to outgoing connections.
+    """Find a port without a listener, below those that the kernel gives to outgoing connections.
 
-    A port from that range may be taken by a client while its server is down, even by the one that tries to reach it:
-    a TCP socket can connect to itself.
+    A client may get a port of that range while its server is down. The client may even be the one that tries to reach
+    the server: a TCP socket can connect to itself.
     """
     for port in random.SystemRandom().sample(range(20_000, 32_000), 200):
         with contextlib.suppress(OSError), socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((HOST, port))
             return port
-    raise DeploymentFault("no free port between 20000 and 32000")
+    raise DeploymentFault("no port between 20000 and 32000 is free: stop the programs that listen there")
 
 
 def write_secret(path: Path, text: str) -> None:
-    """Write a file that only we may read, whole or not at all."""
+    """Write a file that only this user may read, whole or not at all."""
     part = path.with_name(f"{path.name}.part")
     part.unlink(missing_ok=True)
     with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -316,22 +317,22 @@ def write_secret(path: Path, text: str) -> None:
 
 
 def read_record(record: Path) -> dict[str, Any] | None:
-    """What a supervisor wrote, if that very supervisor still lives: its command line names the record."""
+    """Read the record of a supervisor that still runs; its command line names the record."""
     found = _parse(record)
-    return found if found is not None and _is(found.get("supervisor"), SUPERVISOR, str(record)) else None
+    return found if found is not None and _runs(found.get("supervisor"), SUPERVISOR, str(record)) else None
 
 
 def stop_recorded(record: Path) -> None:
-    """End what an earlier run left, by its recorded ids and only after a look at who has them now."""
+    """End the processes of an earlier run by their recorded ids, if those ids still belong to them."""
     found = _parse(record)
     if found is None:
         return
-    if _is(found.get("supervisor"), SUPERVISOR, str(record)):
+    if _runs(found.get("supervisor"), SUPERVISOR, str(record)):
         keeper = psutil.Process(found["supervisor"])
         with contextlib.suppress(psutil.NoSuchProcess):
             keeper.terminate()
-            _gone(keeper, found["grace"] + 5)
-    if _is(found.get("server"), *found["argv"]):  # its supervisor was killed, and it was not told
+            _wait_or_kill(keeper, found["grace"] + 5)
+    if _runs(found.get("server"), *found["argv"]):  # its supervisor was killed, so that nothing ended it
         supervisor.end(psutil.Process(found["server"]), signal.Signals(found["stop"]), found["grace"])
     record.unlink(missing_ok=True)
 
@@ -344,8 +345,8 @@ def _parse(record: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _is(pid: object, *arguments: str) -> bool:
-    """Whether the process with this id has these arguments; a dead one's id may have gone to another."""
+def _runs(pid: object, *arguments: str) -> bool:
+    """Whether the process with this id has these arguments: the system may have given a dead one's id to another."""
     if not isinstance(pid, int):
         return False
     try:
@@ -355,7 +356,7 @@ def _is(pid: object, *arguments: str) -> bool:
     return all(argument in command for argument in arguments)
 
 
-def _gone(process: psutil.Process, seconds: float) -> None:
+def _wait_or_kill(process: psutil.Process, seconds: float) -> None:
     try:
         process.wait(seconds)
     except psutil.TimeoutExpired:
@@ -363,12 +364,12 @@ def _gone(process: psutil.Process, seconds: float) -> None:
         process.wait(5)
 
 
-def _stands_still(process: psutil.Process) -> bool:
-    """Whether all its threads are stopped: on a busy machine one goes on for a while after the signal."""
+def _is_stopped(process: psutil.Process) -> bool:
+    """Whether all its threads are stopped: on a busy machine a thread runs on for a while after the signal."""
     states = set()
     for thread in Path(f"/proc/{process.pid}/task").glob("*/stat"):
         with contextlib.suppress(OSError):
             states.add(thread.read_text().rpartition(")")[2].split()[0])
-    if not states:  # no such system, or it is gone
+    if not states:  # not Linux, or the process has ended
         return process.status() in {psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE}
     return states <= {"T", "t", "Z", "X"}

@@ -1,14 +1,14 @@
-"""A real schema registry: Apicurio, which speaks Confluent's API, on the loopback, its schemas in a file."""
+"""A real schema registry on the loopback: Apicurio, which serves Confluent's API and keeps its schemas in a file."""
 
 from lovelace_streams.local import java
-from lovelace_streams.local.processes import HOST, Part, free_port
+from lovelace_streams.local.processes import HOST, ManagedServer, free_port
 
 PROGRAM = "io.apicurio:apicurio-registry-app:3.3.3:tar.gz:all"
 API = "/apis/ccompat/v7"
 
 
-class Registry(Part):
-    """Ids stay what they are when it is stopped and started, as messages in Kafka refer to them."""
+class Registry(ManagedServer):
+    """It keeps its ids across restarts, as messages in Kafka refer to them."""
 
     name = "registry"
     variable = "SCHEMA_REGISTRY_URL"
@@ -20,7 +20,7 @@ class Registry(Part):
         return f"http://{self.address}{API}"
 
     def setting(self) -> str:
-        """The address with its path."""
+        """Give the address with its path."""
         return self.url
 
     def prepare(self) -> None:
@@ -29,7 +29,7 @@ class Registry(Part):
         self.data.mkdir(parents=True, exist_ok=True)
 
     def command(self) -> list[str]:
-        """The server; its management interface would listen on every address by itself."""
+        """Give the command of the server; by default its management interface would listen on every address."""
         settings = {
             "quarkus.http.host": HOST,
             "quarkus.http.port": self.port,
@@ -42,7 +42,7 @@ class Registry(Part):
         return java.run_jar(java.unpacked(PROGRAM) / "quarkus-run.jar", options=options)
 
     def answers(self) -> bool:
-        """Whether it gives out subjects."""
+        """Whether it answers a request for subjects."""
         import httpx
 
         try:

@@ -1,4 +1,4 @@
-"""The stack as a whole: several parts in one home folder, started together and ended together."""
+"""The stack as a whole: several servers in one home folder, started together and stopped together."""
 
 import contextlib
 import fcntl
@@ -15,71 +15,81 @@ import psutil
 from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.local.kafka import Kafka
 from lovelace_streams.local.postgres import Postgres
-from lovelace_streams.local.processes import HOST, Part, free_port, listens, read_record, stop_recorded, write_secret
+from lovelace_streams.local.processes import (
+    HOST,
+    ManagedServer,
+    free_port,
+    listens,
+    read_record,
+    stop_recorded,
+    write_secret,
+)
 from lovelace_streams.local.registry import Registry
 from lovelace_streams.local.temporal import Temporal
 from lovelace_streams.settings import Settings
 
 HOME = Path(".lovelace")
 API_PORT = int(Settings.model_fields["api_port"].default)
-PARTS: dict[str, type[Part]] = {part.name: part for part in (Kafka, Registry, Postgres, Temporal)}
+SERVERS: dict[str, type[ManagedServer]] = {server.name: server for server in (Kafka, Registry, Postgres, Temporal)}
 
 
 class LocalStack:
     """Real servers for as long as a `with` block lasts; they also end when this process is killed.
 
-    What `lovelace up` left running in the same home is used and left alone; what a killed run left is stopped. Raises
-    `DeploymentFault` where another run uses the home or a server does not start.
+    Servers that `lovelace up` left running in the same home are used and left running. Servers that a killed run left
+    are stopped. Raises `DeploymentFault` if another run uses the home, or if a server does not start.
     """
 
     def __init__(
         self,
         home: Path | str = HOME,
-        parts: Iterable[str] = tuple(PARTS),
+        parts: Iterable[str] = tuple(SERVERS),
         ports: Mapping[str, int] | None = None,
     ) -> None:
         self.home = Path(home).resolve()
-        unknown = set(parts) - set(PARTS)
+        unknown = set(parts) - set(SERVERS)
         if unknown:
-            raise DeploymentFault(f"the local stack has {', '.join(PARTS)}, not {', '.join(sorted(unknown))}")
+            raise DeploymentFault(
+                f"the local stack has {', '.join(SERVERS)}, not {', '.join(sorted(unknown))}: choose among those"
+            )
         self.kafka = Kafka(self.home, (ports or {}).get("kafka"))
         self.registry = Registry(self.home, (ports or {}).get("registry"))
         self.postgres = Postgres(self.home, (ports or {}).get("postgres"))
         self.temporal = Temporal(self.home, (ports or {}).get("temporal"))
-        every: tuple[Part, ...] = (self.kafka, self.registry, self.postgres, self.temporal)
-        self.parts = [part for part in every if part.name in set(parts)]
+        every: tuple[ManagedServer, ...] = (self.kafka, self.registry, self.postgres, self.temporal)
+        self.servers = [server for server in every if server.name in set(parts)]
         self._lock: IO[str] | None = None
 
     @property
     def env(self) -> dict[str, str]:
-        """The settings that lead to it: `KAFKA_BROKERS`, `SCHEMA_REGISTRY_URL`, `POSTGRES_DSN`, `TEMPORAL_ADDRESS`."""
-        return {part.variable: part.setting() for part in self.parts}
+        """Its addresses as settings: `KAFKA_BROKERS`, `SCHEMA_REGISTRY_URL`, `POSTGRES_DSN`, `TEMPORAL_ADDRESS`."""
+        return {server.variable: server.setting() for server in self.servers}
 
     def start(self) -> Self:
-        """Start what does not run, all at once, and wait until all answer."""
+        """Start the servers that do not run, all at once, and wait until all answer."""
         self._take_home()
         try:
-            ours = [part for part in self.parts if not part.borrow()]
-            for part in ours:
-                part.sweep()
-            for part in ours:
-                part.prepare()
-            for part in ours:
-                part.launch()
-            for part in ours:
-                part.wait()
+            ours = [server for server in self.servers if not server.borrow()]
+            for server in ours:
+                server.stop_leftovers()
+            for server in ours:
+                server.prepare()
+            for server in ours:
+                server.launch()
+            for server in ours:
+                server.wait()
         except BaseException:
             self.stop()
             raise
         return self
 
     def stop(self) -> None:
-        """End what was started here; data and logs stay."""
-        ours = [part for part in self.parts if not part.borrowed]
-        for part in ours:
-            part.ask_to_stop()
-        for part in ours:
-            part.wait_stopped()
+        """Stop the servers that this stack started; data and logs stay."""
+        ours = [server for server in self.servers if not server.borrowed]
+        for server in ours:
+            server.ask_to_stop()
+        for server in ours:
+            server.wait_stopped()
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -87,8 +97,8 @@ class LocalStack:
     def release(self) -> None:
         """Leave all of it running until `down`."""
         (self.home / "run" / "up").touch()
-        for part in self.parts:
-            part.release()
+        for server in self.servers:
+            server.release()
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -102,7 +112,7 @@ class LocalStack:
         self.stop()
 
     def _take_home(self) -> None:
-        """One run a home: a lock that the kernel lets go of when we die."""
+        """Let one run use a home: by a lock that the kernel releases when this process dies."""
         try:
             (self.home / "run").mkdir(parents=True, exist_ok=True)
             lock = (self.home / "run" / "lock").open("a+")
@@ -125,7 +135,7 @@ def _lock(file: IO[str]) -> bool:
 
 
 def _take_over(lock: IO[str], home: Path) -> None:
-    """End the run that holds the lock if its starter is gone (a killed `make` leaves what it ran), else refuse."""
+    """End the run that holds the lock if its starter has ended (a killed `make` leaves its children), else refuse."""
     lock.seek(0)
     pid, starter = map(int, (lock.read().split() or ["0", "0"])[:2])
     with contextlib.suppress(psutil.NoSuchProcess):
@@ -144,7 +154,7 @@ def _take_over(lock: IO[str], home: Path) -> None:
 
 
 class PartStatus(msgspec.Struct, frozen=True):
-    """How a part does: `running`, `not answering` or `stopped`, where it is reached, and what its log is."""
+    """The state of a server: `running`, `not answering` or `stopped`; its address, process and log."""
 
     part: str
     state: str
@@ -154,13 +164,13 @@ class PartStatus(msgspec.Struct, frozen=True):
 
 
 def up(
-    home: Path | str = HOME, parts: Iterable[str] = tuple(PARTS), ports: Mapping[str, int] | None = None
+    home: Path | str = HOME, parts: Iterable[str] = tuple(SERVERS), ports: Mapping[str, int] | None = None
 ) -> dict[str, str]:
-    """Start the stack, write `<home>/env` (mode 0600) and leave it running until `down`; what the file says.
+    """Start the stack, write `<home>/env` (mode 0600) and leave it running until `down`; give what the file says.
 
-    The file also says where `lovelace api` serves once it is started, and the token that it and the workers share, so
-    that they find each other in whatever order they come. Done again it starts what is missing and keeps both. Killed
-    half-way it leaves nothing running.
+    The file also holds the address at which `lovelace api` will serve, and the token that it and the workers share, so
+    that they find each other in any order of start. A second call starts the servers that are missing and keeps both.
+    If it is killed half-way, no server stays.
     """
     stack = LocalStack(home, parts, ports).start()
     try:
@@ -174,9 +184,9 @@ def up(
 
 
 def down(home: Path | str = HOME) -> list[str]:
-    """Stop everything that runs in this home and remove `<home>/env`; the names of what was stopped."""
+    """Stop every server of this home and remove `<home>/env`; give the names of the stopped ones."""
     home = Path(home).resolve()
-    for name in ("run/up", "env"):  # without the first, supervisors end by themselves, should we be killed here
+    for name in ("run/up", "env"):  # without the first, supervisors end by themselves if we are killed here
         (home / name).unlink(missing_ok=True)
     records = sorted((home / "run").glob("*.json"))
     for record in records:
@@ -185,26 +195,26 @@ def down(home: Path | str = HOME) -> list[str]:
 
 
 def status(home: Path | str = HOME) -> list[PartStatus]:
-    """What runs in this home, one entry a part."""
+    """Tell the state of each server of this home."""
     home = Path(home).resolve()
-    return [_status(part(home)) for part in PARTS.values()]
+    return [_status(server(home)) for server in SERVERS.values()]
 
 
-def _status(part: Part) -> PartStatus:
-    found = read_record(part.record)
+def _status(server: ManagedServer) -> PartStatus:
+    found = read_record(server.record)
     if found is None or "server" not in found:
-        return PartStatus(part.name, "stopped", "", None, part.log)
-    part.port = found["port"]
-    state = "running" if part.answers() else "not answering"
-    return PartStatus(part.name, state, found["address"], found["server"], part.log)
+        return PartStatus(server.name, "stopped", "", None, server.log)
+    server.port = found["port"]
+    state = "running" if server.answers() else "not answering"
+    return PartStatus(server.name, state, found["address"], found["server"], server.log)
 
 
 def _service(path: Path) -> dict[str, str]:
-    """Where the progress service will be, and its token: as the file says, else API_PORT's default or a free port."""
+    """Choose the progress service's address and token: those of the file, else API_PORT's default or a free port."""
     with contextlib.suppress(FileNotFoundError):
-        said = dict(line.split("=", 1) for line in path.read_text().splitlines() if "=" in line)
-        if said.keys() >= {"PROGRESS_API_TOKEN", "PROGRESS_API_URL", "API_PORT"}:
-            return {name: said[name] for name in ("PROGRESS_API_TOKEN", "PROGRESS_API_URL", "API_PORT")}
+        saved = dict(line.split("=", 1) for line in path.read_text().splitlines() if "=" in line)
+        if saved.keys() >= {"PROGRESS_API_TOKEN", "PROGRESS_API_URL", "API_PORT"}:
+            return {name: saved[name] for name in ("PROGRESS_API_TOKEN", "PROGRESS_API_URL", "API_PORT")}
     port = free_port() if listens(API_PORT) else API_PORT
     token = secrets.token_urlsafe(24)
     return {"PROGRESS_API_TOKEN": token, "PROGRESS_API_URL": f"http://{HOST}:{port}", "API_PORT": str(port)}

@@ -1,12 +1,12 @@
-"""Keeps one server: starts it, records it, and ends it when its owner ends, however that came about.
+"""Keep one server: start it, record it, and end it when its owner ends, whatever ended the owner.
 
     owner ── spec on stdin ──▶ supervisor ──▶ server
       ▲────── getppid() ───────────┘
 
 A process of its own, run by path and importing only psutil, because no other way holds in every case: `atexit` does not
-run on SIGKILL, PR_SET_PDEATHSIG is tied to the thread that forked, and a pipe to the owner leaks into whatever else the
-owner forks. The parent's id changes when the owner is gone, whoever killed it, so that is what is watched. The server
-in turn dies with its supervisor (PR_SET_PDEATHSIG is safe here: one thread).
+run on SIGKILL, PR_SET_PDEATHSIG is tied to the thread that forked, and a pipe to the owner leaks into every other child
+of the owner. The parent's id changes when the owner ends, whatever killed it, so the supervisor watches that id. In
+turn the server dies with its supervisor (PR_SET_PDEATHSIG is safe here: one thread).
 """
 
 import contextlib
@@ -23,8 +23,8 @@ from typing import Any
 
 import psutil
 
-TICK = 0.1
-"""Seconds between two looks at owner and server."""
+POLL_SECONDS = 0.1
+"""Between two looks at owner and server."""
 
 PR_SET_PDEATHSIG, PR_SET_KEEPCAPS, PR_SET_SECUREBITS, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE = 1, 8, 28, 47, 2
 SECBIT_NO_SETUID_FIXUP = 1 << 2
@@ -33,12 +33,12 @@ CAPABILITY_VERSION_3 = 0x20080522
 
 
 def main() -> int:
-    """Run the program that stdin describes until it ends, is told to end, or its owner is gone; its exit code."""
+    """Run the program that stdin describes until it ends, is told to end, or loses its owner; give its exit code."""
     record = Path(sys.argv[1])
     spec = json.load(sys.stdin)
     asked: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _frame: asked.append(number))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the owner's to answer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the owner answers Ctrl-C
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # `lovelace up` outlives its terminal
     if not _wanted(spec):
         return 0
@@ -53,7 +53,7 @@ def main() -> int:
     )
     _write(record, spec | {"supervisor": os.getpid(), "server": server.pid})
     while server.poll() is None and not asked and _wanted(spec):
-        time.sleep(TICK)
+        time.sleep(POLL_SECONDS)
     if server.poll() is None:
         end(psutil.Process(server.pid), signal.Signals(spec["stop"]), spec["grace"])
     record.unlink(missing_ok=True)
@@ -61,7 +61,7 @@ def main() -> int:
 
 
 def end(server: psutil.Process, first: signal.Signals, grace: float) -> None:
-    """Ask a server to end, and kill it and its children if it has not after `grace` seconds; frozen ones are thawed."""
+    """Ask a server to end; after `grace` seconds kill it and its children. Frozen processes are thawed first."""
     with contextlib.suppress(psutil.NoSuchProcess):
         family = [server, *server.children(recursive=True)]
         for process in family:
@@ -86,7 +86,7 @@ def _write(record: Path, content: dict[str, Any]) -> None:
 
 
 def _prepare(*, ordinary_user: bool) -> None:
-    """Between fork and exec: stop being root where asked, then die with the supervisor (the order matters)."""
+    """Between fork and exec: stop being root if asked, then arrange to die with the supervisor (the order matters)."""
     if sys.platform != "linux":
         if ordinary_user and os.geteuid() == 0:
             _become_nobody()
@@ -94,9 +94,8 @@ def _prepare(*, ordinary_user: bool) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if ordinary_user and os.geteuid() == 0:
         libc.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0)
-        libc.prctl(
-            PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0
-        )  # else access(2), as initdb calls it, ignores them
+        # Without this bit access(2), which initdb calls, ignores the capability.
+        libc.prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0)
         _become_nobody()
         _keep_one_capability(libc)
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # a change of user clears it
@@ -110,10 +109,11 @@ def _become_nobody() -> None:
 
 
 def _keep_one_capability(libc: ctypes.CDLL) -> None:
-    """Keep reaching files below folders that only root may enter (/root, a 0700 temp folder).
+    """Keep access to files below folders that only root may enter (/root, a temporary folder of mode 0700).
 
-    The alternative, opening those folders to everyone, would outlast us. Where we do not have it ourselves (in a
-    restricted container) nothing is kept, and only reachable folders work. A server with it must ask for a password.
+    The alternative, to open those folders to every user, would outlast this process. If this process lacks the
+    capability (in a restricted container), the server keeps none and works in reachable folders only. A server with
+    the capability must ask its clients for a password.
     """
     header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0)
     bit = 1 << CAP_DAC_OVERRIDE

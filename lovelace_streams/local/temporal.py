@@ -1,13 +1,13 @@
 """Temporal's test server: the real front-end protocol, workflows kept in memory."""
 
 from lovelace_streams.local import java
-from lovelace_streams.local.processes import Part
+from lovelace_streams.local.processes import ManagedServer
 
 PROGRAM = "io.temporal:temporal-test-server:1.31.0"
 
 
-class Temporal(Part):
-    """Listens on every interface and can't be told otherwise: run it only while something needs it."""
+class Temporal(ManagedServer):
+    """It listens on every interface, and no option changes that: run it only while it is needed."""
 
     name = "temporal"
     variable = "TEMPORAL_ADDRESS"
@@ -18,7 +18,7 @@ class Temporal(Part):
         java.classpath(PROGRAM)
 
     def command(self) -> list[str]:
-        """The server, its one argument the port."""
-        # The home makes the command line ours: another one may have the same port some day.
+        """Give the command of the server; its one argument is the port."""
+        # With the home, this command line differs from that of another stack on the same port.
         options = ("-Xmx256m", java.SHORT_LIVED, f"-Dlovelace.home={self.home}")
         return java.command(PROGRAM, "io.temporal.testserver.TestServer", str(self.port), options=options)

@@ -1,1 +1,1 @@
-"""What a process shows of itself: metrics, logs, traces."""
+"""Metrics, logs and traces of a process."""

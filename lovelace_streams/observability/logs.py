@@ -1,4 +1,4 @@
-"""Structured logs: an event a list or a state change, never a record; JSON where nobody looks, else colours."""
+"""Structured logs: an event for a list or a change of state, never for a record; colours on a terminal, else JSON."""
 
 import logging
 import sys
@@ -12,7 +12,7 @@ from lovelace_streams.settings import Settings
 
 
 def observe() -> None:
-    """What a process shows of itself, as the environment says: log, metrics (unless METRICS_PORT is 0), traces."""
+    """Set up logs, metrics (unless METRICS_PORT is 0) and traces from the environment's settings."""
     settings = Settings()
     configure(settings.log_level, settings.log_format)
     if settings.metrics_port:
@@ -20,22 +20,22 @@ def observe() -> None:
     tracing.begin(settings)
 
 
-class StandardError:
-    """Standard error as it is at the time: whoever puts another in its place gets what is written from then on."""
+class CurrentStderr:
+    """The current `sys.stderr`: code that replaces it (a test, a terminal) gets what is logged from then on."""
 
     def write(self, text: str) -> int:
-        """Write to it."""
+        """Write a text."""
         return sys.stderr.write(text)
 
     def flush(self) -> None:
-        """Have it written."""
+        """Flush what was written."""
         sys.stderr.flush()
 
 
 def configure(level: str = "INFO", form: str = "auto") -> None:
     """Set up all logs of a worker or the API: `form` is `json`, `console`, or `auto` (console on a terminal).
 
-    What libraries log (librdkafka, uvicorn) has the same form; of theirs, warnings and what is worse.
+    Logs of libraries (librdkafka, uvicorn) get the same form, from level WARNING on.
     """
     if form == "auto":
         form = "console" if sys.stderr.isatty() else "json"
@@ -50,10 +50,10 @@ def configure(level: str = "INFO", form: str = "auto") -> None:
     structlog.configure(
         processors=[*described, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", StandardError())),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", CurrentStderr())),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(StandardError())
+    handler = logging.StreamHandler(CurrentStderr())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_logger_name, *described],

@@ -1,6 +1,6 @@
-"""Every metric, declared once; labels come from closed sets, and counting happens once a list, not once a record.
+"""Every metric, declared once. Labels come from closed sets, and steps count once a list, not once a record.
 
-`serve(settings)` opens the endpoint of a worker. A taken port is not a fault: the next free one is used and logged.
+`serve` opens a worker's endpoint. A taken port is no fault: the next free one is used and logged.
 """
 
 import errno
@@ -16,6 +16,8 @@ from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.records import Envelope, Record, Settled
 
 log = structlog.get_logger(__name__)
+
+PORTS_TRIED = 100
 
 RECORDS = Counter("lovelace_records_total", "Messages read.", ["pipeline", "topic", "partition"])
 READ_ITEMS = Counter(
@@ -62,10 +64,10 @@ LAG = Gauge(
 )
 OLDEST = Gauge(
     "lovelace_oldest_unsettled_seconds",
-    "Seconds that the oldest record without an outcome has been in hand, to within one.",
+    "Seconds that the oldest record without an outcome has been in flight, to within one.",
     ["pipeline"],
 )
-PENDING = Gauge("lovelace_pending_items", "Items in hand without an outcome.", ["pipeline"])
+PENDING = Gauge("lovelace_pending_items", "Items in flight without an outcome.", ["pipeline"])
 END = Gauge(
     "lovelace_partition_end_offset",
     "The end of a partition as the last fetch told it: how it grows is what arrives.",
@@ -73,12 +75,12 @@ END = Gauge(
 )
 PARTITION_PENDING = Gauge(
     "lovelace_partition_pending_items",
-    "Items of a partition in hand without an outcome.",
+    "Items of a partition in flight without an outcome.",
     ["pipeline", "topic", "partition"],
 )
 PARTITION_OLDEST = Gauge(
     "lovelace_partition_oldest_unsettled_seconds",
-    "Seconds that the oldest record of a partition without an outcome has been in hand, to within one.",
+    "Seconds that the oldest record of a partition without an outcome has been in flight, to within one.",
     ["pipeline", "topic", "partition"],
 )
 END_TO_END = Histogram(
@@ -110,7 +112,7 @@ def decoded(pipeline: str | None, window: Sequence[Envelope[Any]]) -> None:
 
 
 def items(pipeline: str | None, settled: Settled, count: int) -> None:
-    """Count items that were written or skipped, and see how long the first took; `failures` counts the others."""
+    """Count items that were written or skipped, and observe how long the first took; `failures` counts the others."""
     if not count:
         return
     ITEMS.labels(pipeline, settled.outcome, settled.reason or "").inc(count)
@@ -125,11 +127,11 @@ def failures(pipeline: str | None, reasons: Iterable[str]) -> None:
 
 
 def serve(host: str, port: int) -> int:
-    """Open `/metrics` on this port or the next free one within a hundred; answers the port, 0 where none is free.
+    """Open `/metrics` on this port or the next free one within a hundred; returns the port, 0 if none is free.
 
     Raises `DeploymentFault` for a host that is not this machine's.
     """
-    for candidate in range(port, min(port + 100, 65_536)):
+    for candidate in range(port, min(port + PORTS_TRIED, 65_536)):
         try:
             start_http_server(candidate, host)
         except OSError as error:

@@ -88,14 +88,19 @@ class ProgressClient:
         except httpx.InvalidURL:
             raise DeploymentFault("PROGRESS_API_URL is invalid: it must begin with http:// or https://") from None
         except (httpx.HTTPError, RuntimeError) as error:  # the last where the client was closed meanwhile
-            text = f"the progress service {self.url} does not answer: {type(error).__name__}"
+            text = (
+                f"the progress service {self.url} (PROGRESS_API_URL) does not answer, {type(error).__name__}: "
+                "start it with `lovelace api`, or correct its address"
+            )
             raise DestinationFault("08006", text) from None
         if answer.status_code >= SERVER_ERROR:
-            raise DestinationFault(str(answer.status_code), f"the progress service {self.url} is not ready")
+            raise DestinationFault(
+                str(answer.status_code), f"the progress service {self.url} is not ready: see its log"
+            )
         if answer.status_code in {UNAUTHORIZED, FORBIDDEN}:
             raise DeploymentFault(
                 f"the progress service {self.url} refuses our token ({answer.status_code}): "
-                f"set PROGRESS_API_TOKEN to its own"
+                f"set PROGRESS_API_TOKEN to the service's own"
             )
         return Response(answer.status_code, answer.content)
 
@@ -107,7 +112,8 @@ class ProgressClient:
                 return answer.json()
         except ValueError:
             pass
-        raise DeploymentFault(f"{self.url} answers {answer.status} to {path}: is it the progress service?")
+        why = answer.detail or "it is not the progress service, correct PROGRESS_API_URL"
+        raise DeploymentFault(f"{self.url} answers {answer.status} to {path}: {why}")
 
     def open_job(self, job: Mapping[str, Any], key: str | None = None) -> dict[str, Any]:
         """Open a job (`POST /jobs`); returns its state with the attempt. Requests with one `key` count once.

@@ -1,6 +1,24 @@
-"""The contract of a table: one class says its columns, where each comes from, and what makes a row the same row.
+"""The contract of a table: one class names its columns, where each value comes from, and the key of a row.
 
-`declaration` is what a row class says, `types` what a value becomes in a column, `normalizer` how an item becomes one.
+A decoder (`formats`) makes a `RawItem` of each item of a message, and a `Normalizer` makes a row of it. Each module
+imports only from those above it:
+
+    declaration   what a class can say of its columns (`From`, `Before`, `Pii`, …), and the result: `Table`, `Column`
+    metaclass     reads the annotations of a class into its `Table`
+
+    values        JSON as exact values, names of JSON types, `ConversionError`
+    coercion      plain value → column value: a function for each type
+    constraints   `msgspec.Meta` → one check for each column
+    types         `ColumnType`: how each declarable type is decoded and coerced
+    paths         `JsonPath`: `$.d.shop_id`, `user.id`
+    fields        `Field`: a column with everything that its declaration needs at run time
+
+    interpreter   item → row, field by field: the authoritative way
+    row           `Row`, the base of all row classes
+    decode_types  msgspec Structs that decode only what the rows read
+    codegen       item → row by a function generated for each row class: the fast way
+    targets       `Target`: where items are in a message, and what they become
+    normalizer    `Normalizer`: takes the fast way, and the authoritative way where the fast one gives up
 """
 
 from msgspec import UNSET

@@ -1,8 +1,18 @@
-"""An item → a row by a function that is generated once a row class: the fast way.
+"""Item → row by a function that is generated once for each row class: the fast way, about 1 µs a row.
 
-The generated function works on Structs derived from the row's paths and never judges: wherever it or the typed decode
-refuses, the item is decoded plainly and interpreted, and that gives the error or the row. So a user's function may be
-called twice for one item, and should have no effect but its result.
+The function reads attributes of Structs that msgspec decoded (`decode_types`). It never judges an item: if it raises
+anything, or the typed decode did, the item is decoded plainly and interpreted, and that gives the row or the fault. So
+a user's function may be called twice for one item, and should have no effect but its result.
+
+`generate` writes the lines of one field after another. For a field they read a value into `v_<column>`, and then finish
+it. For `score: int = 5` of an item that has it at `stats.score`:
+
+    p2_stats = item.stats                            the parent, once for all fields below it
+    if p2_stats is None: p2_stats = no_p2_stats
+    v_score = p2_stats.score                         `_read`
+    if v_score.__class__ is str: …                   `_finish`, with the lines of the type
+    elif v_score is UNSET: v_score = default_score
+    elif v_score is None: raise SLOW
 """
 
 import copy
@@ -27,160 +37,238 @@ Generated = Callable[[Any, Any, Record, datetime], Row]
 """`map(item, message, record, latest version)` on typed Structs; whatever it raises means: interpret."""
 
 
-class UseInterpreter(Exception):  # noqa: N818
-    """The generated function leaves this item to `interpret`."""
+def generate(
+    row_class: type[Row], fields: tuple[Field, ...], path: tuple[str, ...], message: DecodeNode, item: DecodeNode
+) -> Generated:
+    """Write the function for a row class, and compile it. `map.__doc__` is its source.
+
+    `path` leads to the items; `message` and `item` are the trees that messages and items of a list are decoded by.
+    Raises `SyntaxError`, `RecursionError` or `MemoryError` if a field has more paths than Python can nest.
+    """
+    writer = _Writer(row_class, path, message, item)
+    if any(field.kafka for field in fields):
+        writer.lines.append("if record.origin is not None: raise SLOW")
+    for field in fields:
+        writer.add_field(field)
+    writer.check_version(fields)
+    writer.return_row(fields)
+    return writer.compiled()
+
+
+# ---- what generated code calls --------------------------------------------------------------------------------------
+
+
+class UseInterpreter(Exception):  # noqa: N818 - an instruction: no error is known yet
+    """The generated function leaves this item to `interpret`. Generated code calls it `SLOW`."""
 
 
 _EXACT = re.compile(rb"\\|\d\.|\d[eE]|\d{19}")
-"""What msgspec's plain values and `parse`'s could differ by: escapes, fractions, long integers."""
+"""Where msgspec's plain values and those of `parse` may differ: escapes, fractions, long integers."""
 
 
 def plain(raw: Raw) -> Any:
-    """What `parse` gives for a piece of JSON, the quick way where it is the same."""
+    """Return what `parse` gives for a piece of JSON, by msgspec if that gives the same."""
     text = bytes(raw)
     return parse(text) if _EXACT.search(text) else msgspec.json.decode(text)
 
 
 @lru_cache(maxsize=4096)
 def stamp(timestamp: int) -> datetime:
-    """Kafka's milliseconds as an instant; many messages share one, and making it costs more than finding it.
+    """Return Kafka's milliseconds as an instant; raises `UseInterpreter` for a message without a timestamp.
 
-    Raises `UseInterpreter` where there are none.
+    Many messages share a timestamp, and to find an instant costs less than to make it.
     """
     if timestamp < 0:
         raise UseInterpreter
     return EPOCH + timedelta(0, 0, 0, timestamp)
 
 
-def generate(
-    row_class: type[Row], fields: tuple[Field, ...], path: tuple[str, ...], message: DecodeNode, item: DecodeNode
-) -> Generated:
-    """Write the function that reads attributes and makes the row, and compile it. `map.__doc__` is its source."""
-    names: dict[str, Any] = {
-        "UNSET": UNSET, "SLOW": UseInterpreter, "UTC": UTC, "plain": plain, "stamp": stamp, "copy": copy.copy,
-        "Row": row_class, "replace": msgspec.structs.replace,
-    }  # fmt: skip
-    lines: list[str] = []
-    if any(field.kafka for field in fields):
-        lines.append("if record.origin is not None: raise SLOW")
-    parents: dict[tuple[bool, tuple[str, ...]], str] = {(True, ()): "message", (False, ()): "item"}
+_NAMES: dict[str, Any] = {
+    "UNSET": UNSET, "SLOW": UseInterpreter, "UTC": UTC, "plain": plain, "stamp": stamp, "copy": copy.copy,
+    "replace": msgspec.structs.replace,
+}  # fmt: skip
 
-    def parent(place: JsonPath, tree: DecodeNode, parts: tuple[str, ...]) -> str:
-        known = parents.get((place.root, parts))
-        if known is None:
-            above = parent(place, tree, parts[:-1])
-            known = parents[place.root, parts] = f"p{len(parents)}_{attribute(parts[-1])}"
-            lines.append(f"{known} = {above}.{attribute(parts[-1])}")
-            if not (place.root and parts == path):
-                lines.append(f"if {known} is None: {known} = no_{known}")
-                names[f"no_{known}"] = tree.at(parts).struct("Nothing", message.at(path))()
-        return known
 
-    for field in fields:
+# ---- the generator --------------------------------------------------------------------------------------------------
+
+
+class _Writer:
+    """The lines of one function, and the names that they use."""
+
+    def __init__(self, row_class: type[Row], path: tuple[str, ...], message: DecodeNode, item: DecodeNode) -> None:
+        self.lines: list[str] = []
+        self._row_class = row_class
+        self._names: dict[str, Any] = {**_NAMES, "Row": row_class}
+        self._path = path
+        self._message = message
+        self._item = item
+        self._parents: dict[tuple[bool, tuple[str, ...]], str] = {(True, ()): "message", (False, ()): "item"}
+        """(below the message, names down to an object) → the variable that holds the object."""
+
+    def add_field(self, field: Field) -> None:
+        """Write the lines that give a field its value."""
         v = f"v_{field.column.name}"
         reads, blank = [], field.blank
         for place in field.places:
-            tree = message if place.root else item
-            leaf = f"{parent(place, tree, place.parts[:-1])}.{attribute(place.parts[-1])}"
+            tree = self._message if place.root else self._item
+            parent = self._parent(place, tree, place.parts[:-1])
             node = tree.at(place.parts)
-            reads.append((leaf, node.hint is None))
+            reads.append((f"{parent}.{attribute(place.parts[-1])}", node.hint is None))
             blank = blank if node.blank is None else UNSET
-        lines += _read(field, v, reads)
-        lines += _finish(field, v, names, raw=not reads or any(raw for _, raw in reads), blank=blank)
-    version = row_class.__table__.version
-    if version is not None and next(f for f in fields if f.column.name == version).column.type is datetime:
-        lines.append(f"if v_{version} > latest: raise SLOW")
-    made = ", ".join(f"{field.column.name}=v_{field.column.name}" for field in fields)
-    if hasattr(row_class, "__post_init__"):
-        lines.append(f"return Row({made})")
-    else:  # up to Python 3.11 a Struct whose metaclass is written in Python is made three times quicker so (0.15 µs)
-        names["blank"] = row_class(**dict.fromkeys(row_class.__struct_fields__, UNSET))
-        lines.append(f"return replace(blank, {made})")
-    body = "\n".join(f"    {line}" for line in lines)
-    source = f"def map(item, message, record, latest):\n{body}\n"
-    exec(compile(source, f"<map of {row_class.__name__}>", "exec"), names)  # noqa: S102 - made of attribute names alone
-    names["map"].__doc__ = source
-    function: Generated = names["map"]
-    return function
+        if field.kafka == "key":
+            self._names[f"key_{field.column.name}"] = field.key
+        self.lines += _read(field, v, reads)
+        if field.kafka in (None, "key") or field.column.after or field.column.meta:
+            raw = not reads or any(raw for _, raw in reads)
+            self.lines += _finish(field, v, self._names, raw=raw, blank=blank)
+
+    def _parent(self, place: JsonPath, tree: DecodeNode, parts: tuple[str, ...]) -> str:
+        """Return the variable of the object that holds a value; the lines that fill it are written once."""
+        known = self._parents.get((place.root, parts))
+        if known is None:
+            above = self._parent(place, tree, parts[:-1])
+            known = self._parents[place.root, parts] = f"p{len(self._parents)}_{attribute(parts[-1])}"
+            self.lines.append(f"{known} = {above}.{attribute(parts[-1])}")
+            if not (place.root and parts == self._path):  # where the items are, there is an object: it was decoded
+                self.lines.append(f"if {known} is None: {known} = no_{known}")
+                self._names[f"no_{known}"] = tree.at(parts).struct("Nothing", self._message.at(self._path))()
+        return known
+
+    def check_version(self, fields: tuple[Field, ...]) -> None:
+        """Write the line that refuses a version in the future, for a version that is an instant."""
+        version = self._row_class.__table__.version
+        if any(field.column.name == version and field.column.type is datetime for field in fields):
+            self.lines.append(f"if v_{version} > latest: raise SLOW")
+
+    def return_row(self, fields: tuple[Field, ...]) -> None:
+        """Write the line that makes the row."""
+        values = ", ".join(f"{field.column.name}=v_{field.column.name}" for field in fields)
+        if hasattr(self._row_class, "__post_init__"):
+            self.lines.append(f"return Row({values})")
+            return
+        # Up to Python 3.11 a Struct with a metaclass written in Python is made three times quicker so (0.15 µs).
+        self._names["blank"] = self._row_class(**dict.fromkeys(self._row_class.__struct_fields__, UNSET))
+        self.lines.append(f"return replace(blank, {values})")
+
+    def compiled(self) -> Generated:
+        """Compile what was written."""
+        body = "\n".join(_indented(self.lines))
+        source = f"def map(item, message, record, latest):\n{body}\n"
+        exec(compile(source, f"<map of {self._row_class.__name__}>", "exec"), self._names)  # noqa: S102 - made of attribute names alone
+        function: Generated = self._names["map"]
+        function.__doc__ = source
+        return function
+
+
+# ---- the lines of a field -------------------------------------------------------------------------------------------
 
 
 def _read(field: Field, v: str, reads: list[tuple[str, bool]]) -> list[str]:
-    """Lines that give `v` the first value among the reads, else None if one is null, else UNSET."""
-    if field.kafka == "timestamp":
-        if field.column.type is datetime:
-            return [f"{v} = stamp(record.timestamp)"]
-        return ["if record.timestamp < 0: raise SLOW", f"{v} = record.timestamp"]
-    if field.kafka == "key":
-        return [f"{v} = key_{field.column.name}(record)"]
+    """Write the lines that set `v` to the first value among the reads, else None if one is null, else UNSET.
+
+    A read is an expression, and whether it gives raw JSON.
+    """
     if field.kafka is not None:
-        return [f"{v} = record.{field.kafka}"]
+        return _read_kafka(field, v)
     lines: list[str] = []
-    for depth, (leaf, raw) in enumerate(reads):
+    for depth, (expression, raw) in enumerate(reads):
         indent = "    " * depth
         if depth:
             lines.append(f"{indent[4:]}if {v} is None or {v} is UNSET:")
             lines.append(f"{indent}null{depth} = {v} is None")
-        lines.append(f"{indent}{v} = {leaf}")
+        lines.append(f"{indent}{v} = {expression}")
         if raw:
             lines.append(f"{indent}if {v} is not UNSET: {v} = plain({v})")
     closing = range(len(reads) - 1, 0, -1)
     return lines + [f"{'    ' * depth}if null{depth} and {v} is UNSET: {v} = None" for depth in closing]
 
 
-def _finish(field: Field, v: str, names: dict[str, Any], *, raw: bool, blank: Any) -> list[str]:
-    """Lines that make the column's value of `v`: absent (never UNSET where `blank` is None), null, or a value."""
-    column = field.column
-    n = column.name
-    null = "pass" if column.nullable else "raise SLOW"
-    absent = "pass" if column.nullable else "raise SLOW"
-    if field.required:
-        absent = "raise SLOW"
-    elif column.default is not NODEFAULT:
-        names[f"default_{n}"] = column.default
-        absent = f"{v} = copy(default_{n})" if isinstance(column.default, list | dict) else f"{v} = default_{n}"
+def _read_kafka(field: Field, v: str) -> list[str]:
     if field.kafka == "key":
-        names[f"key_{n}"] = field.key
-    if field.kafka in ("timestamp", "topic", "partition", "offset") and not (column.after or column.meta):
-        return []
-    convert = _convert(field, v, names, raw=raw)
+        return [f"{v} = key_{field.column.name}(record)"]
+    if field.kafka != "timestamp":
+        return [f"{v} = record.{field.kafka}"]
+    if field.column.type is datetime:
+        return [f"{v} = stamp(record.timestamp)"]
+    return ["if record.timestamp < 0: raise SLOW", f"{v} = record.timestamp"]
+
+
+_KEEP, _GIVE_UP, _DEFAULT = "pass", "raise SLOW", "default"
+_BLANKS = {
+    # (nullable, with a default): (if absent, if null)
+    (False, False): (_GIVE_UP, _GIVE_UP),
+    (False, True): (_DEFAULT, _GIVE_UP),
+    (True, False): (_KEEP, _KEEP),
+    (True, True): (_DEFAULT, _KEEP),
+}
+"""What a field without a value does: `missing` and `null` are for the interpreter to say. A key or version is never
+nullable, and its default does not count."""
+
+
+def _finish(field: Field, v: str, names: dict[str, Any], *, raw: bool, blank: Any) -> list[str]:
+    """Write the lines that make the column's value of `v`, which is a value, null, or absent.
+
+    `blank` stands for absent: UNSET, or None if absent has the same effect as null.
+    """
+    column = field.column
+    absent, null = _BLANKS[column.nullable, column.default is not NODEFAULT and not field.required]
+    if absent is _DEFAULT:
+        names[f"default_{column.name}"] = column.default
+        mutable = isinstance(column.default, list | dict)
+        absent = f"{v} = copy(default_{column.name})" if mutable else f"{v} = default_{column.name}"
     if blank is None:
         absent = null
-    missing = f"{v} is None" if blank is None else f"{v} is None or {v} is UNSET"
-    of_text = convert[:1] == [f"if {v}.__class__ is str:"] and all(line.startswith(" ") for line in convert[1:])
+    return _guarded(_convert(field, v, names, raw=raw), v, absent, null, blank)
+
+
+def _guarded(convert: list[str], v: str, absent: str, null: str, blank: Any) -> list[str]:
+    """Put the conversion of `v` between the tests for absent and null.
+
+    A conversion is a chain if it is one `if v.__class__ is str:` with its block, as that of `int`. Tests can follow a
+    chain, so that the usual value costs one test.
+
+    | absent, null   | conversion is a chain              | other conversion                             |
+    |----------------|------------------------------------|----------------------------------------------|
+    | both give up   | chain, `elif` neither: give up     | `if` neither: give up, then the conversion   |
+    | both keep      | chain                              | `if` a value: the conversion                 |
+    | differ         | chain, `elif` absent, `elif` null  | `if` absent, `elif` null, `else` conversion  |
+    """
+    is_chain = convert[:1] == [f"if {v}.__class__ is str:"] and all(line.startswith(" ") for line in convert[1:])
+    neither = f"{v} is None" if blank is None else f"{v} is None or {v} is UNSET"
     if absent != null:
         tests = [f"if {v} is UNSET: {absent}", f"elif {v} is None: {null}"]
-        if of_text:
+        if is_chain:
             return [*convert, f"el{tests[0]}", tests[1]]
-        return [*tests, *(["else:", *_indented(convert)] if convert else [])]
-    if null == "raise SLOW":
-        return [*convert, f"elif {missing}: {null}"] if of_text else [f"if {missing}: {null}", *convert]
-    if of_text or not convert:
+        return [*tests, "else:", *_indented(convert)] if convert else tests
+    if null is _GIVE_UP:
+        return [*convert, f"elif {neither}: {null}"] if is_chain else [f"if {neither}: {null}", *convert]
+    if is_chain or not convert:
         return convert
-    return [f"if not ({missing}):" if blank is UNSET else f"if {v} is not None:", *_indented(convert)]
+    return [f"if not ({neither}):" if blank is UNSET else f"if {v} is not None:", *_indented(convert)]
 
 
 def _convert(field: Field, v: str, names: dict[str, Any], *, raw: bool) -> list[str]:
-    column, kind = field.column, field.kind
-    n = column.name
-    if raw or kind.hint is None or column.before:
-        names[f"finish_{n}"] = field.finish
-        return [f"{v} = finish_{n}({v})"]
-    lines = [line.format(x=v, n=n) for line in kind.lines]
-    names.update({name.format(n=n): value for name, value in kind.names.items()})
-    after: list[str] = []
-    for position, function in enumerate(column.after):
-        names[f"after_{n}_{position}"] = function
-        after.extend((f"{v} = after_{n}_{position}({v})", f"if {v} is None: raise SLOW"))
+    """Write the lines that turn a value into the column's; they call the field's `finish` if it is plain, not typed."""
+    column, column_type, name = field.column, field.type, field.column.name
+    if raw or column_type.hint is None or column.before:
+        names[f"finish_{name}"] = field.finish
+        return [f"{v} = finish_{name}({v})"]
+    names.update({known.format(n=name): value for known, value in column_type.names.items()})
+    lines = [line.format(x=v, n=name) for line in column_type.lines]
+    for number, function in enumerate(column.after):
+        names[f"after_{name}_{number}"] = function
+        lines += [f"{v} = after_{name}_{number}({v})", f"if {v} is None: raise SLOW"]
     if column.after:
-        names[f"coerce_{n}"] = kind.coerce
-        if column.type is str:  # which None is not, either
-            after[-1] = f"if not ({v}.__class__ is str and {v}.isprintable()): {v} = coerce_{n}({v})"
+        names[f"coerce_{name}"] = column_type.coerce
+        coerce = f"{v} = coerce_{name}({v})"
+        if column.type is str:  # one test instead of the last one and a call: None is no str either
+            lines[-1] = f"if not ({v}.__class__ is str and {v}.isprintable()): {coerce}"
         else:
-            after.append(f"{v} = coerce_{n}({v})")
+            lines.append(coerce)
     if column.meta:
-        names[f"limits_{n}"] = field.limits
-        after.append(f"{v} = limits_{n}({v})")
-    return lines + after
+        names[f"limits_{name}"] = field.check
+        lines.append(f"{v} = limits_{name}({v})")
+    return lines
 
 
 def _indented(lines: list[str]) -> list[str]:

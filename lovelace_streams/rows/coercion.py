@@ -1,6 +1,8 @@
-"""A plain value → a column's value, a function for each type: the authoritative side of `types`.
+"""Plain value → column value: a function for each type, the authoritative side of `types`.
 
-No `strict=False` anywhere: it takes 1.0 for an int and "true" for a bool.
+A plain value is what `values.parse` gives (`int`, `Decimal`, `str`, `bool`, None, `dict`, `list`), what Avro's logical
+types give (`datetime`, `UUID`, …), or what a user's function returns. Every function raises `ConversionError` for a
+value that it does not accept. None uses msgspec's `strict=False`, which accepts 1.0 as an int and "true" as a bool.
 """
 
 import math
@@ -22,15 +24,19 @@ WORDS = {
     **dict.fromkeys(("1", "true", "t", "yes", "y", "on"), True),
     **dict.fromkeys(("0", "false", "f", "no", "n", "off"), False),
 }
-"""What `Lenient` takes for a `bool`, in any case: the words that Postgres takes."""
+"""The words that `Lenient` accepts for a `bool`, in upper or lower case: those that Postgres accepts."""
 _INTEGER = re.compile(r"-?[0-9]+", re.ASCII)
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?", re.ASCII)
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_NUMERIC_EXPONENTS = range(-16383, 131072)  # what Postgres' numeric can hold
+_NUMERIC_EXPONENTS = range(-16383, 131072)  # the digits that Postgres' numeric can hold
 
 
 def wrong_type(expected: str, value: Any) -> ConversionError:
+    """Make the error for a value of another JSON type."""
     return ConversionError(Reason.WRONG_TYPE, expected, json_type_name(value))
+
+
+# ---- numbers, text, words -------------------------------------------------------------------------------------------
 
 
 def to_int(value: Any) -> int:
@@ -52,7 +58,7 @@ def to_int(value: Any) -> int:
 def to_str(value: Any) -> str:
     if not isinstance(value, str):
         raise wrong_type("str", value)
-    if not value.isprintable():  # neither NUL nor surrogates are printable, and most text is
+    if not value.isprintable():  # NUL and surrogates are not printable, and most text is: one test instead of two
         if "\0" in value:
             raise ConversionError(Reason.BAD_VALUE, "str", "str with NUL")
         if _SURROGATE.search(value):
@@ -113,11 +119,14 @@ def to_decimal(value: Any) -> Decimal:
     return number
 
 
+# ---- instants and days ----------------------------------------------------------------------------------------------
+
+
 def to_datetime(value: Any) -> datetime:
     if isinstance(value, str):
         try:
             value = msgspec.convert(value, datetime)
-        except ValueError:  # RFC 3339 only; ISO 8601 knows more forms
+        except ValueError:  # msgspec reads RFC 3339 only; ISO 8601 has more forms
             try:
                 value = datetime.fromisoformat(value)
             except ValueError:
@@ -128,7 +137,7 @@ def to_datetime(value: Any) -> datetime:
 
 
 def utc(value: datetime) -> datetime:
-    """The same instant in UTC; raises `ConversionError` for a naive one, and where UTC leaves the years 1 to 9999."""
+    """Return the same instant in UTC; refuses one without offset, or that lies past the years 1 to 9999 in UTC."""
     if value.utcoffset() is None:
         raise ConversionError(Reason.BAD_VALUE, "datetime with offset", "one without")
     try:
@@ -138,7 +147,7 @@ def utc(value: datetime) -> datetime:
 
 
 def after_epoch(microseconds: int) -> datetime:
-    """An instant given as microseconds since 1970; raises `ConversionError`."""
+    """Return the instant that is so many microseconds after 1970; refuses one past the years 1 to 9999."""
     try:
         return EPOCH + timedelta(microseconds=microseconds)
     except OverflowError:
@@ -146,6 +155,8 @@ def after_epoch(microseconds: int) -> datetime:
 
 
 def epoch_of(scale: int) -> Callable[[Any], datetime]:
+    """Make a function for numbers since 1970; `scale` is the microseconds of their unit."""
+
     def coerce(value: Any) -> datetime:
         if isinstance(value, datetime):
             return utc(value)
@@ -186,8 +197,11 @@ def to_uuid(value: Any) -> UUID:
     return value
 
 
+# ---- JSON, choices --------------------------------------------------------------------------------------------------
+
+
 def plain_json(value: Any) -> Any:
-    """What JSONB takes: no NUL or lone surrogate anywhere, ints of 64 bits, finite floats; raises `ConversionError`."""
+    """Return JSON as JSONB accepts it: no NUL or lone surrogate anywhere, ints of 64 bits, finite floats."""
     if isinstance(value, str):
         return to_str(value)
     if value is None or isinstance(value, bool):
@@ -203,11 +217,17 @@ def plain_json(value: Any) -> Any:
     raise wrong_type("JSON", value)
 
 
-def json_of(expected: str, wanted: tuple[type, ...], target: Any) -> Callable[[Any], Any]:
+def json_of(expected: str, accepted: tuple[type, ...], target: Any) -> Callable[[Any], Any]:
+    """Make a function for columns of JSON.
+
+    `expected` is their name in messages, `accepted` the classes of plain values (any, if empty), `target` the type that
+    msgspec converts to (a Struct, `dict[str, int]`), None to keep plain values.
+    """
+
     def coerce(value: Any) -> Any:
         if target is not None and isinstance(target, type) and isinstance(value, target):
-            return value  # a Struct already, made by a function
-        if wanted and not isinstance(value, wanted):
+            return value  # a function returned a Struct
+        if accepted and not isinstance(value, accepted):
             raise wrong_type(expected, value)
         plain = plain_json(value)
         if target is None:
@@ -215,26 +235,29 @@ def json_of(expected: str, wanted: tuple[type, ...], target: Any) -> Callable[[A
         try:
             return msgspec.convert(plain, target)
         except msgspec.ValidationError as error:
-            inner = re.search(r" - at `(?:key in )?\$([^`]*)`$", str(error))  # its text may quote a value
+            inner = re.search(
+                r" - at `(?:key in )?\$([^`]*)`$", str(error)
+            )  # only the path: the text may quote a value
             path = inner[1] if inner else ""
             raise ConversionError(
                 Reason.WRONG_TYPE, expected, f"{json_type_name(value)} that does not fit", path
             ) from None
-        except Exception as error:  # noqa: BLE001 - its own __post_init__ may raise anything
+        except Exception as error:  # noqa: BLE001 - the __post_init__ of a Struct may raise anything
             raise ConversionError(Reason.RULE, expected, type(error).__name__) from None
 
     return coerce
 
 
 def choice_of(expected: str, members: dict[Any, Any]) -> Callable[[Any], Any]:
-    kinds = {type(value) for value in members}
+    """Make a function for an `Enum` or `Literal`; `members`: JSON value → the column's value."""
+    types = {type(value) for value in members}
 
     def coerce(value: Any) -> Any:
         if isinstance(value, Enum) and value in members.values():
             return value
         if isinstance(value, Decimal):
             value = to_float(value)
-        if type(value) not in kinds:
+        if type(value) not in types:
             raise wrong_type(expected, value)
         if value not in members:
             raise ConversionError(Reason.BAD_VALUE, expected, f"another {json_type_name(value)}")
@@ -244,7 +267,7 @@ def choice_of(expected: str, members: dict[Any, Any]) -> Callable[[Any], Any]:
 
 
 def decimals_to_floats(value: Any) -> Any:
-    """The same with floats as Python's, for functions of users; raises `ConversionError` for a number beyond them."""
+    """Return plain values with Python's floats, as users' functions get them; refuses a number past their range."""
     if isinstance(value, Decimal):
         return to_float(value)
     if isinstance(value, dict):

@@ -1,4 +1,7 @@
-"""Constraints that a row declares by `msgspec.Meta`, as one function a column."""
+"""Constraints that a row declares by `msgspec.Meta`, as one check for each column.
+
+msgspec would check them only where it decodes by type. They hold after the functions of a column, so they are ours.
+"""
 
 import re
 from collections.abc import Callable
@@ -22,13 +25,23 @@ _SHAPES: dict[str, Callable[[Any, Any], bool]] = {
     "min_length": lambda value, bound: len(value) >= bound,
     "max_length": lambda value, bound: len(value) <= bound,
 }
+_NUMBERS = ("int", "float", "Decimal")
+_ALLOWED = {
+    **dict.fromkeys(_BOUNDS, _NUMBERS),
+    "pattern": ("str",),
+    **dict.fromkeys(("min_length", "max_length"), ("str", "list", "object")),
+}
+"""Constraint → how the names of the types begin that may have it."""
 
 
 def constraint_check(metas: tuple[msgspec.Meta, ...], expected: str) -> Callable[[Any], Any]:
-    """A function that hands on what keeps all constraints, and raises `ConversionError` for what does not.
+    """Make a function that returns a value that keeps all constraints, and raises `ConversionError` for another.
 
-    Its reason is `out_of_range` for a bound, `bad_value` for a length or a pattern.
-    Raises `TypeError` at once for a constraint that the type can't have.
+    `expected` is the name of the column's type. The reason is `out_of_range` for a bound, `bad_value` for a length or a
+    pattern. Raises `TypeError` at once for a constraint that the type can't have.
+
+    >>> constraint_check((msgspec.Meta(ge=0),), "int")(7)
+    7
     """
     checks = [
         (holds, bound, reason, name)
@@ -37,10 +50,8 @@ def constraint_check(metas: tuple[msgspec.Meta, ...], expected: str) -> Callable
         for name, holds in tests.items()
         if (bound := getattr(meta, name)) is not None
     ]
-
     for _, _, _, name in checks:
-        allowed = ("int", "float", "Decimal") if name in _BOUNDS else ("str",) if name == "pattern" else ("str", "list")
-        if not expected.startswith((*allowed, "object") if name.endswith("length") else allowed):
+        if not expected.startswith(_ALLOWED[name]):
             raise TypeError(f"{name} is no constraint for {expected}")
 
     def check(value: Any) -> Any:

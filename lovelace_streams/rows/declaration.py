@@ -1,15 +1,25 @@
-"""What a row class says: its table, its columns, and where each column comes from."""
+"""What a row class says: marks in its annotations, and the `Table` and `Column`s that `metaclass` reads from them.
+
+A mark stands in `Annotated[type, mark, …]`. All marks are plain values without behaviour: `fields` gives them meaning.
+"""
 
 from collections.abc import Callable
-from typing import (
-    Any,
-)
+from typing import Any
 
 import msgspec
 
+# ---- marks ----------------------------------------------------------------------------------------------------------
+
 
 class From:
-    """Where a field's value comes from: the first of these paths that has one. `$.` starts at the whole message."""
+    """Name the paths that a field is read from: the first one with a value is used.
+
+    A path is names with dots between. It begins at the item; `$.` begins at the whole message, `$` is the message and
+    `.` the item. Without a `From` a field is read from its own name. Raises `TypeError` without a path.
+
+    >>> From("nick", "user.name", "$.d.name")
+    From('nick', 'user.name', '$.d.name')
+    """
 
     __slots__ = ("paths",)
 
@@ -23,7 +33,12 @@ class From:
 
 
 class FromKafka(msgspec.Struct, frozen=True):
-    """The message's own `timestamp`, `topic`, `partition`, `offset` or `key`; a replayed letter gives its origin's."""
+    """Read a field from Kafka's own `timestamp`, `topic`, `partition`, `offset` or `key` of the message.
+
+    A timestamp is a `datetime`, or an `int` of milliseconds since 1970; a key is `bytes`, or text in UTF-8. A replayed
+    dead letter gives the timestamp, topic, partition and offset of the message that was first read. Raises `ValueError`
+    for another name.
+    """
 
     field: str
 
@@ -33,13 +48,13 @@ class FromKafka(msgspec.Struct, frozen=True):
 
 
 class Before(msgspec.Struct, frozen=True):
-    """A function that gets the raw value, before it is coerced; the plain functions of a field run after."""
+    """Call a function with the raw value before it is coerced. Plain functions in an annotation run after that."""
 
     function: Callable[[Any], Any]
 
 
 class Epoch(msgspec.Struct, frozen=True):
-    """A `datetime` given as a number since 1970, in `ms` or `s`."""
+    """Read a `datetime` from a number since 1970, in `ms` or `s`. Raises `ValueError` for another unit."""
 
     unit: str
 
@@ -49,19 +64,25 @@ class Epoch(msgspec.Struct, frozen=True):
 
 
 class Lenient(msgspec.Struct, frozen=True):
-    """Numbers and words are taken for a `bool`, numbers for a `str`."""
+    """Accept numbers and words such as `yes` or `off` for a `bool`, and numbers for a `str`."""
 
 
 class Pii(msgspec.Struct, frozen=True):
-    """Personal data, and of which kind: kept out of samples; what is not marked may be shown on the page."""
+    """Mark personal data of some kind. Samples of dead letters on the page mask it, and show unmarked values."""
 
     kind: str
 
 
+# ---- what a mapping function may return -----------------------------------------------------------------------------
+
+
 class Skip(msgspec.Struct, frozen=True):
-    """What a mapping function answers for an item that is to be passed over: `unknown_event` or `filtered`."""
+    """Pass an item over: returned by a mapping function instead of a row. `reason`: `unknown_event` or `filtered`."""
 
     reason: str = "filtered"
+
+
+# ---- what marks and annotations amount to ---------------------------------------------------------------------------
 
 
 class Column(msgspec.Struct, frozen=True):
@@ -72,17 +93,19 @@ class Column(msgspec.Struct, frozen=True):
     nullable: bool
     source: From | FromKafka
     default: Any = msgspec.NODEFAULT
-    """What an absent path gives; NODEFAULT where none is declared."""
+    """The value where all paths are absent; NODEFAULT where the class declares none."""
     before: tuple[Callable[[Any], Any], ...] = ()
     after: tuple[Callable[[Any], Any], ...] = ()
     epoch: str | None = None
+    """The unit of `Epoch`, None without one."""
     lenient: bool = False
     pii: str | None = None
+    """The kind of personal data, None where it is not marked."""
     meta: tuple[msgspec.Meta, ...] = ()
 
 
 class Table(msgspec.Struct, frozen=True):
-    """What a row class says of its table. Rows of one table may have several classes (`Member`, `MemberLeft`)."""
+    """One table: its columns, key and version column. Several classes may write one table (`Member`, `MemberLeft`)."""
 
     name: str
     columns: tuple[Column, ...]
@@ -91,5 +114,5 @@ class Table(msgspec.Struct, frozen=True):
 
     @property
     def partial(self) -> bool:
-        """Whether a row may leave columns out (`T | None` without default): absent then keeps what is stored."""
+        """Whether a row may leave columns out (`T | None` without default). The stored values are kept then."""
         return any(c.nullable and c.default is msgspec.NODEFAULT for c in self.columns)

@@ -1,7 +1,7 @@
-"""Structs that decode only what the rows ask for.
+"""msgspec Structs that decode only what the rows read: a tree of `DecodeNode`s, and a Struct made of it.
 
-What is read whole *and* in parts (`user` and `user.id`) is not decoded by type: such a row class is interpreted, which
-costs some 20 µs a row instead of one.
+A row class may read a place whole *and* in parts (`user` and `user.id`). No Struct decodes that, so such a class is
+interpreted, which costs some 20 µs a row instead of one.
 """
 
 import keyword
@@ -11,21 +11,23 @@ import msgspec
 from msgspec import UNSET, Raw
 
 
-class ReadWholeAndInParts(Exception):  # noqa: N818
-    """Something is read whole and in parts."""
+class ReadWholeAndInParts(Exception):  # noqa: N818 - says what the rows do, which is no error of theirs
+    """A place is read whole and in parts."""
 
 
 class DecodeNode:
-    """What is read at one place: parts of it (`children`), or all of it (`hint`, or as raw JSON)."""
+    """What is read at one place: parts of it (`children`), or all of it (a leaf, decoded by `hint` or as raw JSON)."""
 
     def __init__(self) -> None:
         self.children: dict[str, DecodeNode] = {}
         self.leaf = False
         self.hint: Any = None
+        """The type that msgspec decodes a leaf by; None: raw JSON."""
         self.blank: Any = None
-        """What stands for nothing: UNSET, or None where no reader tells it from null."""
+        """Stands for an absent value: UNSET, or None if no reader tells absent from null."""
 
     def at(self, parts: tuple[str, ...]) -> "DecodeNode":
+        """Return the node below by its names, made if there is none; raises `ReadWholeAndInParts` below a leaf."""
         node = self
         for part in parts:
             if node.leaf:
@@ -34,23 +36,25 @@ class DecodeNode:
         return node
 
     def read(self, hint: Any, blank: Any) -> None:
+        """Note one more reader of all that is here; raises `ReadWholeAndInParts` above other nodes."""
         if self.children:
             raise ReadWholeAndInParts
-        self.hint = hint if not self.leaf or self.hint == hint else None  # read in two ways: raw, for both
+        self.hint = hint if not self.leaf or self.hint == hint else None  # two readers, two types: raw, for both
         self.blank = UNSET if UNSET in (blank, self.blank) or self.hint is None else None
         self.leaf = True
 
     def struct(
         self, name: str, item: "DecodeNode | None" = None, *, tag_field: str = "", tag: str = "", **options: Any
     ) -> type[msgspec.Struct]:
-        """A Struct type that decodes just this; the `item` node below it may also be a list, whose items stay raw.
+        """Make a Struct type that decodes just this.
 
-        A field that is the tag is an attribute of the class.
+        `item` is the node of the items: it may also be a list, whose items stay raw. `tag_field` and `tag` make the
+        Struct a member of a tagged union; if a row reads the tag, it is an attribute of the class.
         """
         fields: list[tuple[str, Any, Any]] = []
         if tag_field:
-            told = self.children.get(tag_field)
-            value = tag if told is None or told.hint is not None else Raw(msgspec.json.encode(tag))
+            reader = self.children.get(tag_field)
+            value = tag if reader is None or reader.hint is not None else Raw(msgspec.json.encode(tag))
             options |= {"tag_field": tag_field, "tag": tag, "namespace": {attribute(tag_field): value}}
         for key, node in self.children.items():
             if key == tag_field:
@@ -69,7 +73,11 @@ class DecodeNode:
 
 
 def attribute(key: str) -> str:
-    """A JSON name as the name of an attribute: itself where it can be one."""
+    """Return a JSON name as the name of an attribute: itself if it can be one, else an identifier made of it.
+
+    >>> attribute("user"), attribute("with-dash")
+    ('user', 'k_with_2d_dash')
+    """
     if key.isidentifier() and key.isascii() and not keyword.iskeyword(key) and not key.startswith(("_", "k_")):
         return key
     return "k_" + "".join(c if c.isascii() and c.isalnum() else f"_{ord(c):x}_" for c in key)

@@ -1,4 +1,8 @@
-"""One column with all that its declaration says, worked out."""
+"""`Field`: one column with everything that its declaration needs at run time, and its value from a plain item.
+
+A value goes one way: found at the first path that has one (or in the Kafka message), functions before, coercion,
+functions after, constraints. Absent and null leave that way early: what they become is in docs/rows.md.
+"""
 
 import copy
 from collections.abc import Callable
@@ -13,37 +17,48 @@ from lovelace_streams.records import Reason, Record
 from lovelace_streams.rows.coercion import after_epoch, decimals_to_floats
 from lovelace_streams.rows.constraints import constraint_check
 from lovelace_streams.rows.declaration import Column, From, FromKafka
+from lovelace_streams.rows.metaclass import RowMeta
 from lovelace_streams.rows.paths import JsonPath, find, getter
-from lovelace_streams.rows.row import Row
 from lovelace_streams.rows.types import ColumnType, column_type
 from lovelace_streams.rows.values import ConversionError
 
+KAFKA_TYPES = {"timestamp": (datetime, int), "topic": (str,), "partition": (int,), "offset": (int,)}
+"""The types that a column from Kafka may have; a key may have any."""
+
+
+@cache
+def fields_of(row_class: RowMeta) -> tuple["Field", ...]:
+    """Return the fields of a row class; raises `TypeError` for a type or constraint that no column can have."""
+    table = row_class.__table__
+    required = {*table.key, table.version}
+    return tuple(Field(column, required=column.name in required) for column in table.columns)
+
 
 class Field:
-    """One column with all that its declaration says, worked out."""
+    """One column, ready to be filled. Raises `TypeError` for a type or constraint that no column can have."""
 
     def __init__(self, column: Column, *, required: bool) -> None:
         self.column = column
         self.required = required
-        """Key or version: an absent one is `missing`, whatever the default."""
+        """Part of the key, or the version: if it is absent the reason is `missing`, whatever the default."""
         source = column.source
         self.kafka = source.field if isinstance(source, FromKafka) else None
         self.places = tuple(map(JsonPath.of, source.paths)) if isinstance(source, From) else ()
-        alike = column.default is None if column.nullable else required or column.default is NODEFAULT
-        self.blank: Any = None if alike else UNSET
-        """What stands for an absent value in the generated mapping: None where absent and null come to the same."""
-        self.kind = self._kind()
-        self.limits = constraint_check(column.meta, self.kind.expected)
-        declared = column.before or column.after or column.meta
-        self._get = getter(self.places[0]) if self.places and not declared else None
-        """What lies at the first place, where no more is declared than a type."""
+        same = column.default is None if column.nullable else required or column.default is NODEFAULT
+        self.blank: Any = None if same else UNSET
+        """Stands for an absent value in the generated mapping: None where absent and null have the same effect."""
+        self.type = self._column_type()
+        self.check = constraint_check(column.meta, self.type.expected)
+        """Returns a value that keeps the column's constraints, and raises `ConversionError` for another."""
+        has_more = column.before or column.after or column.meta
+        self._get = getter(self.places[0]) if self.places and not has_more else None
+        """A quick look at the first path, for a column that declares no more than a type."""
 
-    def _kind(self) -> ColumnType:
+    def _column_type(self) -> ColumnType:
         column, kafka = self.column, self.kafka
         if kafka == "key" and column.type is bytes:
             return ColumnType("bytes", bytes)
-        allowed = {"timestamp": (datetime, int), "topic": (str,), "partition": (int,), "offset": (int,)}
-        if kafka in allowed and column.type not in allowed[kafka]:
+        if kafka in KAFKA_TYPES and column.type not in KAFKA_TYPES[kafka]:
             raise TypeError(f"{column.name}: FromKafka({kafka!r}) can't be {column.type!r}")
         try:
             return column_type(column.type, lenient=column.lenient, epoch=column.epoch)
@@ -51,15 +66,18 @@ class Field:
             raise TypeError(f"{column.name}: {error}") from None
 
     def value(self, item: Any, root: Any, record: Record, base: str) -> Any:
-        """The column's value, UNSET where the stored one is kept; raises `RecordFault`."""
+        """Return the column's value, UNSET where the stored one is kept; raises `RecordFault`.
+
+        `item` and `root` (the message) are plain values, `base` is the path of the item for messages.
+        """
         if self._get is not None:
             try:
                 found = self._get(item, root)
                 if found is not None:
-                    return self.kind.coerce(found)
-            except ConversionError as misfit:
-                raise misfit.at(self.places[0].below(base)) from None
-            except AttributeError:  # a parent is no object: what follows says which
+                    return self.type.coerce(found)
+            except ConversionError as error:
+                raise error.at(self.places[0].below(base)) from None
+            except AttributeError:  # a parent is no object: `_raw` says which
                 pass
         raw, path = self._raw(item, root, record, base)
         if raw is UNSET:
@@ -68,7 +86,10 @@ class Field:
             return self._null(path)
         return self.finish(raw, path)
 
+    # -- where the raw value comes from -------------------------------------------------------------------------------
+
     def _raw(self, item: Any, root: Any, record: Record, base: str) -> tuple[Any, str]:
+        """Find the first value, else a null, else UNSET, and its path for messages."""
         if self.kafka is not None:
             return self._from_kafka(record), f"Kafka's {self.kafka}"
         null = None
@@ -90,22 +111,24 @@ class Field:
             return value
         if value < 0:
             return UNSET
-        return self._stamp(value) if self.column.type is datetime else value
+        return self._instant(value) if self.column.type is datetime else value
 
-    def _stamp(self, timestamp: int) -> datetime:
+    def _instant(self, timestamp: int) -> datetime:
         try:
             return after_epoch(timestamp * 1000)
-        except ConversionError as misfit:
-            raise misfit.at("Kafka's timestamp") from None
+        except ConversionError as error:
+            raise error.at("Kafka's timestamp") from None
 
     def key(self, record: Record) -> Any:
-        """The message's key: bytes as they are, text for all other types; raises `RecordFault`."""
+        """Return the message's key: bytes for a `bytes` column, else text; raises `RecordFault` if it is not UTF-8."""
         if record.key is None or self.column.type is bytes:
             return record.key
         try:
             return record.key.decode()
         except UnicodeDecodeError:
             raise RecordFault(Reason.BAD_VALUE, "expected UTF-8, got other bytes at Kafka's key") from None
+
+    # -- what becomes of it -------------------------------------------------------------------------------------------
 
     def _absent(self, path: str) -> Any:
         column = self.column
@@ -114,28 +137,31 @@ class Field:
                 return copy.copy(column.default)
             if column.nullable:
                 return UNSET
-        raise RecordFault(Reason.MISSING, f"expected {self.kind.expected}, got nothing at {path}")
+        raise RecordFault(Reason.MISSING, f"expected {self.type.expected}, got nothing at {path}")
 
     def _null(self, path: str) -> None:
         if not self.column.nullable:
-            raise RecordFault(Reason.NULL, f"expected {self.kind.expected}, got null at {path}")
+            raise RecordFault(Reason.NULL, f"expected {self.type.expected}, got null at {path}")
 
     def finish(self, raw: Any, path: str = "") -> Any:
-        """From a value that is there to the column's: functions before, coercion, functions after, constraints."""
+        """Turn a value that is neither absent nor null into the column's; raises `RecordFault`.
+
+        In this order: functions before, coercion, functions after, constraints.
+        """
         value = raw
         if self.column.before:
             try:
-                value = decimals_to_floats(value) if self.kind.expected != "Decimal" else value
-            except ConversionError as misfit:
-                raise misfit.at(path) from None
+                value = decimals_to_floats(value) if self.type.expected != "Decimal" else value
+            except ConversionError as error:
+                raise error.at(path) from None
             for function in self.column.before:
                 value = call(function, value, path)
                 if value is None:
                     return self._null(path)
         try:
-            value = self.kind.coerce(value)
-        except ConversionError as misfit:
-            raise misfit.at(path) from None
+            value = self.type.coerce(value)
+        except ConversionError as error:
+            raise error.at(path) from None
         if self.column.after:
             for function in self.column.after:
                 value = call(function, value, path)
@@ -143,18 +169,13 @@ class Field:
                     return self._null(path)
             path += f" after {name_of(self.column.after[-1])}"
         try:
-            return self.limits(self.kind.coerce(value) if self.column.after else value)
-        except ConversionError as misfit:
-            raise misfit.at(path) from None
-
-
-def name_of(function: Callable[..., Any]) -> str:
-    """What a function is called in messages."""
-    return getattr(function, "__qualname__", type(function).__name__)
+            return self.check(self.type.coerce(value) if self.column.after else value)
+        except ConversionError as error:
+            raise error.at(path) from None
 
 
 def call(function: Callable[[Any], Any], value: Any, path: str, name: str = "") -> Any:
-    """Call a user's function; whatever it raises is the record's fault, reason `rule`, told without its text."""
+    """Call a user's function. An exception of its own becomes the record's fault, reason `rule`, without its text."""
     try:
         return function(value)
     except RecordFault:
@@ -166,9 +187,6 @@ def call(function: Callable[[Any], Any], value: Any, path: str, name: str = "") 
         raise RecordFault(Reason.RULE, f"{name or name_of(function)} raised {raised} at {path}") from error
 
 
-@cache
-def fields_of(row_class: type[Row]) -> tuple[Field, ...]:
-    """The columns of a row class, worked out once; raises `TypeError` for what can't be a column."""
-    table = row_class.__table__
-    required = {*table.key, table.version}
-    return tuple(Field(column, required=column.name in required) for column in table.columns)
+def name_of(function: Callable[..., Any]) -> str:
+    """Return the name of a function for messages."""
+    return getattr(function, "__qualname__", type(function).__name__)

@@ -1,4 +1,7 @@
-"""An item → a row, field by field: the authoritative way, which the generated one is held to."""
+"""Item → row, field by field: the authoritative way, which defines what the generated functions must do.
+
+It takes plain values (as `values.parse` reads them), names the path of what is wrong, and costs some 20 µs a row.
+"""
 
 import time
 from collections.abc import Mapping
@@ -10,7 +13,7 @@ from lovelace_streams.errors import RecordFault
 from lovelace_streams.records import Reason, Record
 from lovelace_streams.rows.coercion import EPOCH
 from lovelace_streams.rows.fields import call, fields_of
-from lovelace_streams.rows.row import Row
+from lovelace_streams.rows.metaclass import RowMeta
 from lovelace_streams.rows.values import json_type_name
 
 AHEAD_MAX = timedelta(days=1)
@@ -18,17 +21,18 @@ AHEAD_MAX = timedelta(days=1)
 
 
 def interpret(
-    row_class: type[Row],
+    row_class: RowMeta,
     raw: Any,
     record: Record | None = None,
     root: Any = None,
     now_ms: int | None = None,
     base: str = "$",
-) -> Row:
-    """Map one plain item to a row, field by field: what a row class means, and what the generated function is held to.
+) -> Any:
+    """Map one plain item to a row of the class.
 
-    `root` is the whole message (the item itself where not given), `now_ms` milliseconds since 1970, `base` the item's
-    own path for messages. Raises `RecordFault` with reason, path, what was expected and what kind was got.
+    `root` is the whole message (by default the item itself), `now_ms` milliseconds since 1970 (by default now), `base`
+    the path of the item for messages. Raises `RecordFault` with reason, path, what was expected and which kind was
+    found.
     """
     if now_ms is None:
         now_ms = time.time_ns() // 1_000_000
@@ -38,19 +42,19 @@ def interpret(
         raise RecordFault(Reason.WRONG_TYPE, f"expected object, got {json_type_name(raw)} at {base}")
     whole = raw if root is None else root
     values = {field.column.name: field.value(raw, whole, record, base) for field in fields_of(row_class)}
-    row: Row = call(lambda given: row_class(**given), values, base, name=f"{row_class.__name__}.__post_init__")
+    row = call(lambda given: row_class(**given), values, base, name=f"{row_class.__name__}.__post_init__")
     check_version(row, latest(now_ms))
     return row
 
 
 @cache
-def takes_scalars(row_class: type[Row]) -> bool:
+def takes_scalars(row_class: RowMeta) -> bool:
     """Whether an item may be something else than an object: a field is the item itself (`From(".")`)."""
     return any(not place.root and not place.parts for field in fields_of(row_class) for place in field.places)
 
 
-def check_version(row: Row, limit: datetime) -> None:
-    """Raises `RecordFault` where a `datetime` version lies past the limit."""
+def check_version(row: Any, limit: datetime) -> None:
+    """Raise `RecordFault` if the row has a `datetime` version past the limit."""
     version = type(row).__table__.version
     value = getattr(row, version) if version is not None else None
     if isinstance(value, datetime) and value > limit:
@@ -59,5 +63,5 @@ def check_version(row: Row, limit: datetime) -> None:
 
 @lru_cache(maxsize=16)
 def latest(now_ms: int) -> datetime:
-    """The latest version that is believed at a time."""
+    """Return the latest version that is accepted at a time, given in milliseconds since 1970."""
     return EPOCH + timedelta(milliseconds=now_ms) + AHEAD_MAX

@@ -1,4 +1,8 @@
-"""What the items at a path become: a row class, or what a function makes of them."""
+"""`Target`: where items are in a message, and what they become: rows of a class, or what a function makes of them.
+
+For a row class it derives what the message and its items are decoded by (`decode_types`), and the function that maps
+them (`codegen`).
+"""
 
 import inspect
 from collections.abc import Callable, Iterable
@@ -16,26 +20,27 @@ from lovelace_streams.rows.paths import JsonPath
 from lovelace_streams.rows.row import Row
 
 MapFunction = Callable[..., Row | Iterable[Row] | Skip]
-"""A user's own mapping: gets the item, and the whole message if it takes two arguments."""
+"""A user's own mapping: it gets the item, and the whole message if it takes two arguments."""
 
 
 class Target:
-    """Where items lie (`path`) and what they become: a row class, or what a function makes of them.
+    """Where items are (`path`), and what they become: rows of a class, or what a function makes of them.
 
-    `message_type` and `element_type` decode a message with one item and an item of a list; None where items are
-    interpreted: for functions, and for what is read whole and in parts.
+    Raises `TypeError` for anything else, and for a row class with a column that can't be.
     """
 
     def __init__(self, what: type[Row] | MapFunction, path: str = "$") -> None:
         place = JsonPath.of(path if path.startswith("$") else f"$.{path}")
         self.path = place.parts
         self.locate = attrgetter(".".join(map(attribute, self.path))) if self.path else None
-        """Takes the item, or list of items, out of the message's Struct."""
+        """Takes the item, or the list of items, out of the message's Struct; None: the message is the item."""
         self.base = place.below("$")
+        """The path of the item, or of the list of items, for messages."""
         self.row: type[Row] | None = what if isinstance(what, type) and issubclass(what, Row) else None
         self.function: MapFunction | None = None if self.row is not None else what
         self.fields: tuple[Field, ...] = ()
         self.root_wanted = False
+        """Whether the mapping reads the message beside the item."""
         self._message: DecodeNode | None = None
         self._item = DecodeNode()
         if self.row is not None:
@@ -49,25 +54,21 @@ class Target:
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """The name of the row class or function, for messages."""
         return self.row.__name__ if self.row is not None else name_of(self.function or Target)
 
-    @property
-    def typed(self) -> bool:
-        """Whether items are decoded by type."""
-        return self._message is not None
-
     def _derive(self) -> None:
+        """Note what the fields read, in the trees of a message and of an item; leave them out if no Struct fits."""
         message, item = DecodeNode(), DecodeNode()
         try:
             below = message.at(self.path)
             for field in self.fields:
                 for place in field.places:
-                    hint = None if field.column.before else field.kind.hint
+                    hint = None if field.column.before else field.type.hint
                     (message if place.root else below).at(place.parts).read(hint, field.blank)
             if message.leaf or below.leaf:
                 return
-            for field in self.fields:  # as the message has it, so that both Structs read a place in one way
+            for field in self.fields:  # as the message has it, so that both Structs decode a place in one way
                 for place in field.places:
                     if not place.root:
                         node = below.at(place.parts)
@@ -76,25 +77,38 @@ class Target:
             return
         self._message, self._item = message, item
 
+    @property
+    def typed(self) -> bool:
+        """Whether items are decoded by type. Functions get plain values, and so do fields read whole and in parts."""
+        return self._message is not None
+
     def takes_tag(self, name: str) -> bool:
-        """Whether this name at the top of the message may be the tag of a union: what is read of it is a text."""
+        """Whether this name at the top of the message can be the tag of a union: its readers read it as text."""
         node = self._message.children.get(name) if self._message is not None else None
         return node is None or (node.leaf and node.hint in (str, None))
 
     def message_type(self, **options: Any) -> type[msgspec.Struct]:
-        """The Struct of a whole message; `options` are msgspec's (the tag)."""
+        """Make the Struct of a message with one item or a list of raw ones; `options` are msgspec's (the tag)."""
         assert self._message is not None
         item = self._message.at(self.path) if self.path else None
         return self._message.struct(f"{self.name}_message", item, **options)
 
     @cached_property
     def element_type(self) -> type[msgspec.Struct]:
-        """The Struct of an item that lies in a list."""
+        """The Struct of an item of a list."""
         return self._item.struct(f"{self.name}_item")
+
+    def item_of(self, message: msgspec.Struct) -> msgspec.Struct | None:
+        """Take the one item out of a message's Struct; None if there is none, or a list."""
+        try:
+            item = message if self.locate is None else self.locate(message)
+        except AttributeError:
+            return None
+        return item if isinstance(item, msgspec.Struct) else None
 
     @cached_property
     def map(self) -> Generated:
-        """The function for this row class."""
+        """The function that maps Structs of item and message to a row; raises as `generate`."""
         assert self.row is not None
         assert self._message is not None
         return generate(self.row, self.fields, self.path, self._message, self._item)

@@ -1,8 +1,8 @@
-"""What a JSON value becomes in a column: one `ColumnType` for each type that a row may declare.
+"""`ColumnType`: how values of each declarable type are decoded and coerced.
 
-Every kind has a plain side, `coerce` (a value as `parse` gives it → the column's value, or `ConversionError`), which is
-authoritative, and a fast side for the common types: the `hint` that msgspec decodes by and the `lines` that finish the
-job in generated code. The fast side may refuse what the plain one takes; it may never take what the plain one refuses.
+Every type has a plain side, `coerce`, which is authoritative. The common types have a fast side, too: msgspec decodes a
+value by `hint`, and `lines` of generated code finish it. The fast side may refuse a value that the plain side accepts.
+It must never accept one that the plain side refuses, or give another value.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -38,51 +38,33 @@ from lovelace_streams.rows.values import INT_MAX, INT_MIN, ConversionError
 
 
 class ColumnType(msgspec.Struct, frozen=True):
-    """How values of one type are taken."""
+    """How values of one type are decoded and coerced."""
 
     expected: str
-    """Its name in messages."""
+    """The name of the type in messages."""
     coerce: Callable[[Any], Any]
+    """Plain value → column value; raises `ConversionError`."""
     hint: Any = None
-    """What msgspec decodes it as; None: read as raw JSON and given to `coerce`."""
+    """The type that msgspec decodes; None: the value is read as raw JSON, and coerced."""
     lines: tuple[str, ...] = ()
     """Python that finishes `{x}`, decoded by `hint` and neither None nor UNSET; `raise SLOW` asks the plain side."""
     names: Mapping[str, Any] = {}
-    """What `lines` refer to; `{n}` is the column's name, for what is a column's own."""
+    """The names that `lines` use; `{n}` is the column's name, in names that belong to one column."""
 
 
-def _list(element: ColumnType, element_null: bool, constraint_check: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    expected = f"list of {element.expected}"
-
-    def coerce(value: Any) -> list[Any]:
-        if not isinstance(value, list | tuple):
-            raise wrong_type(expected, value)
-        taken: list[Any] = []
-        for inner in value:
-            if inner is None and element_null:
-                taken.append(None)
-                continue
-            if inner is None:
-                raise ConversionError(Reason.WRONG_TYPE, element.expected, "null", "[]")
-            try:
-                taken.append(constraint_check(element.coerce(inner)))
-            except ConversionError as misfit:
-                misfit.where = "[]" + misfit.where
-                raise
-        return taken
-
-    return coerce
+# ---- types without parameters ---------------------------------------------------------------------------------------
 
 
 _INT_HINT = Annotated[int, msgspec.Meta(ge=INT_MIN, le=INT_MAX)]
 _FLOORS = (0, 0, *(10**digits for digits in range(1, 19)))
-"""By length, the least number that needs so many digits: one that does leaves no room for signs, spaces or `_`, which
-int() takes. Cheaper than asking for digits; what is not so plain (or too long: IndexError) is left to `to_int`."""
+"""By length, the least number that needs so many digits. A text of that length that is no smaller has no room for a
+sign, a space or `_`, which int() accepts. This is cheaper than to test for digits. A text that is less plain, or too
+long (IndexError), is left to `to_int`."""
 _INT_LINES = (
     "if {x}.__class__ is str:",
     f"    if not ({{x}}.isascii() and FLOORS[len({{x}})] <= ({{x}} := int({{x}})) <= {INT_MAX}): raise SLOW",
 )
-_INTS_LINES = (  # a loop, as a comprehension is a call up to Python 3.11: a third of the cost of short lists
+_INTS_LINES = (  # a loop: up to Python 3.11 a comprehension is a call, which is a third of the cost of short lists
     "ints = []",
     "for e in {x}:",
     f"    if e.__class__ is str and e.isascii() and FLOORS[len(e)] <= (n := int(e)) <= {INT_MAX}: ints.append(n)",
@@ -92,7 +74,7 @@ _INTS_LINES = (  # a loop, as a comprehension is a call up to Python 3.11: a thi
 _EPOCH_HINT = _INT_HINT | float | str
 SIMPLE: dict[Any, ColumnType] = {
     int: ColumnType("int", to_int, _INT_HINT | str, _INT_LINES, {"FLOORS": _FLOORS}),
-    str: ColumnType("str", to_str, str),  # that no NUL is in the message is seen to before
+    str: ColumnType("str", to_str, str),  # a message with an escaped NUL never gets here: the decoder has looked for it
     bool: ColumnType("bool", to_bool, bool),
     float: ColumnType("float", to_float, float | int, ("if {x}.__class__ is int: {x} = float({x})",)),
     Decimal: ColumnType("Decimal", to_decimal),
@@ -118,8 +100,15 @@ EPOCHS = {
 }
 
 
+# ---- the type of a declaration --------------------------------------------------------------------------------------
+
+
 def column_type(declared: Any, *, lenient: bool = False, epoch: str | None = None) -> ColumnType:  # noqa: PLR0911 - a table
-    """The kind of a declared type; raises `TypeError` for one that no column can be."""
+    """Return the `ColumnType` of a declared type; raises `TypeError` for a type that no column can have.
+
+    >>> column_type(list[int]).expected, column_type(list[int]).coerce(["7", 8])
+    ('list of int', [7, 8])
+    """
     if epoch is not None:
         if declared is not datetime:
             raise TypeError("Epoch is for datetime")
@@ -137,8 +126,8 @@ def column_type(declared: Any, *, lenient: bool = False, epoch: str | None = Non
     if declared is list or origin is list:
         return _list_type(*(get_args(declared) or (Any,)), lenient=lenient)
     if origin is dict:
-        loose = get_args(declared) == (str, Any)
-        return SIMPLE[dict] if loose else ColumnType("object", json_of("object", (Mapping,), declared))
+        is_any_object = get_args(declared) == (str, Any)
+        return SIMPLE[dict] if is_any_object else ColumnType("object", json_of("object", (Mapping,), declared))
     if isinstance(declared, type) and issubclass(declared, msgspec.Struct):
         return ColumnType("object", json_of("object", (Mapping,), declared))
     raise TypeError(f"a column can't be {declared!r}")
@@ -156,36 +145,63 @@ def _choice_type(declared: Any) -> ColumnType:
 
 
 def _list_type(declared: Any, *, lenient: bool) -> ColumnType:
-    metas: tuple[Any, ...] = ()
+    """Return the type of a list, of a declared type that may be `T | None` and have constraints."""
     nullable = False
     if get_origin(declared) in (Union, UnionType):
         members = [member for member in get_args(declared) if member is not type(None)]
         if len(members) != 1:
             raise TypeError(f"a list can't be of {declared!r}")
         declared, nullable = members[0], True
+    metas: tuple[Any, ...] = ()
     if get_origin(declared) is Annotated:
-        declared, *metas_ = get_args(declared)
-        metas = tuple(mark for mark in metas_ if isinstance(mark, msgspec.Meta))
+        declared, *marks = get_args(declared)
+        metas = tuple(mark for mark in marks if isinstance(mark, msgspec.Meta))
     element = column_type(declared, lenient=lenient)
-    coerce = _list(element, nullable, constraint_check(metas, element.expected))
     expected = f"list of {element.expected}"
+    coerce = _to_list(element, constraint_check(metas, element.expected), nullable=nullable)
     if metas or nullable or declared not in (int, str, bool, float, date, UUID):
         return ColumnType(expected, coerce)
-    if declared is int:
-        return ColumnType(
-            expected, coerce, GenericAlias(list, (element.hint,)), _INTS_LINES, {"integer": to_int, "FLOORS": _FLOORS}
-        )
-    if declared is float:
-        return ColumnType(expected, coerce, GenericAlias(list, (element.hint,)), ("{x} = [float(e) for e in {x}]",))
-    return ColumnType(expected, coerce, GenericAlias(list, (element.hint,)))
+    lines, names = _LIST_LINES.get(declared, ((), {}))
+    return ColumnType(expected, coerce, GenericAlias(list, (element.hint,)), lines, names)
+
+
+_LIST_LINES: dict[Any, tuple[tuple[str, ...], dict[str, Any]]] = {
+    int: (_INTS_LINES, {"integer": to_int, "FLOORS": _FLOORS}),
+    float: (("{x} = [float(e) for e in {x}]",), {}),
+}
+"""Type of the elements → the lines that finish a list of them, with their names; other lists need none."""
+
+
+def _to_list(element: ColumnType, check: Callable[[Any], Any], *, nullable: bool) -> Callable[[Any], Any]:
+    """Make a function for lists of a type; `check` holds each element to its constraints."""
+    expected = f"list of {element.expected}"
+
+    def coerce(value: Any) -> list[Any]:
+        if not isinstance(value, list | tuple):
+            raise wrong_type(expected, value)
+        elements: list[Any] = []
+        for inner in value:
+            if inner is None and not nullable:
+                raise ConversionError(Reason.WRONG_TYPE, element.expected, "null", "[]")
+            try:
+                elements.append(None if inner is None else check(element.coerce(inner)))
+            except ConversionError as error:
+                error.where = "[]" + error.where
+                raise
+        return elements
+
+    return coerce
+
+
+# ---- the type for a database ----------------------------------------------------------------------------------------
 
 
 SCALARS = frozenset({bool, int, float, str, Decimal, datetime, date, UUID})
-"""Types that a column of a database holds as one value of its own; all others travel as JSON, or as a list."""
+"""Types that a database holds as one value. All others are sent as JSON, or as a list."""
 
 
 def scalar(declared: Any) -> Any:
-    """The plain type under an Enum or Literal, `dict` for whatever is JSON, and the type itself otherwise.
+    """Return the plain type of a declared one: of an Enum or Literal that of its values, `dict` for all kinds of JSON.
 
     >>> scalar(Literal["a", "b"]), scalar(list[int]), scalar(dict[str, int])
     (<class 'str'>, list[int], <class 'dict'>)

@@ -7,11 +7,13 @@ from collections.abc import Iterable, Iterator
 class Offsets:
     """A set of offsets, kept as disjoint, ascending, inclusive intervals that do not touch.
 
-    >>> covered = Offsets()
-    >>> covered.add(5, 9); covered.add(0, 3); list(covered)
-    [(0, 3), (5, 9)]
-    >>> covered.add(4, 4); list(covered), 7 in covered, covered.end_of(0)
-    ([(0, 9)], True, 10)
+    >>> covered = Offsets([(5, 9)])
+    >>> covered.add(0, 3), covered.add(2, 4), list(covered)
+    (4, 1, [(0, 9)])
+    >>> 7 in covered, covered.touches(9, 12), covered.end_of(0)
+    (True, True, 10)
+
+    It has no length: `list(offsets)` would reserve room for as many intervals as there are offsets.
     """
 
     __slots__ = ("_firsts", "_lasts")
@@ -22,14 +24,28 @@ class Offsets:
         for first, last in ranges:
             self.add(first, last)
 
-    def add(self, first: int, last: int) -> None:
-        """Add `first … last`, inclusive."""
-        low = bisect_left(self._lasts, first - 1)
-        high = bisect_right(self._firsts, last + 1)
-        if low < high:
-            first, last = min(first, self._firsts[low]), max(last, self._lasts[high - 1])
-        self._firsts[low:high] = [first]
-        self._lasts[low:high] = [last]
+    def add(self, first: int, last: int) -> int:
+        """Add `first … last`, inclusive; returns how many of these offsets were new."""
+        firsts, lasts = self._firsts, self._lasts
+        low = bisect_left(lasts, first - 1)
+        high = bisect_right(firsts, last + 1)
+        if low == high:
+            firsts.insert(low, first)
+            lasts.insert(low, last)
+            return last - first + 1
+        known = lasts[low] - firsts[low] + 1
+        if high - low > 1:  # rare: in nearly every call of a worker one interval grows
+            known += sum(lasts[low + 1 : high]) - sum(firsts[low + 1 : high]) + high - low - 1
+            lasts[low] = lasts[high - 1]
+            del firsts[low + 1 : high], lasts[low + 1 : high]
+        firsts[low] = first = min(first, firsts[low])
+        lasts[low] = last = max(last, lasts[low])
+        return last - first + 1 - known
+
+    def touches(self, first: int, last: int) -> bool:
+        """Whether one of `first … last`, inclusive, is in the set."""
+        index = bisect_left(self._lasts, first)
+        return index < len(self._lasts) and self._firsts[index] <= last
 
     def end_of(self, first: int) -> int:
         """Give the end (exclusive) of the interval that holds `first`; `first` itself if none holds it."""
@@ -41,9 +57,6 @@ class Offsets:
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         return iter(zip(self._firsts, self._lasts, strict=True))
-
-    def __len__(self) -> int:
-        return sum(last - first + 1 for first, last in self)
 
     def __repr__(self) -> str:
         return f"Offsets({list(self)})"

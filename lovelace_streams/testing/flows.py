@@ -152,8 +152,8 @@ def run(
     source.clients = broker
     source.process = QuietProcess()
     source.in_flight = in_flight = RecordingInFlight()
-    for lane in topology_of(built).lanes:
-        for framing in framings(lane.decoder):
+    for route in topology_of(built).routes:
+        for framing in framings(route.decoder):
             framing.registry = MemoryRegistry(schemas or {})
     into = _replace_ends(source, writers, ledger)
     _send(broker, source, [Message.of(message) for message in messages])
@@ -183,7 +183,7 @@ def run(
 
 def source_of(flow: Dataflow) -> KafkaSource:
     """Find the source that a flow reads. Raises `DeploymentFault` if there is none, `TypeError` for several."""
-    found = {id(lane.source): lane.source for lane in topology_of(flow).lanes}
+    found = {id(route.source): route.source for route in topology_of(flow).routes}
     if len(found) > 1:
         raise TypeError(f"{flow.flow_id}: expected a flow with one KafkaSource, got {len(found)}")
     return next(iter(found.values()))

@@ -1,8 +1,8 @@
-"""What a writer is: the one contract that Postgres, ClickHouse and memory keep (tests/contract holds them to it).
+"""The contract of a writer, which Postgres, ClickHouse and memory keep (tests/contract compares them with it).
 
-A writer writes blocks of rows so that for any records, any cut and any path the table and the refusals are those of
-the writer that writes one by one (law 8). It tells refusals (values) from faults (exceptions) and never retries: who
-waits is `resilience`'s business.
+A writer writes blocks of rows. For any records, any cut into blocks and any path, the table and the refusals are those
+of the writer that writes one by one (law 8). It returns refusals as values, raises faults as exceptions, and never
+retries: delivery/retry.py does.
 """
 
 import warnings
@@ -38,20 +38,20 @@ def _warn(old: str, new: str) -> None:
 
 
 class Entry(msgspec.Struct, gc=False):
-    """One row to write. `only_new` (a replay): written only where that can't take a newer row's place.
+    """One row to write. `only_new` (a replay): it is written only if it can't replace a newer row.
 
-    That is where its key is absent, or with a version where an older one is stored: an equal version may be newer.
+    So its key has to be absent, or its version newer than the stored one: a row of an equal version may be newer.
     """
 
     row: Row
     only_new: bool = False
     sequence: int = 0
-    """Its place in its partition, `sequence_of(offset, item)`: it decides between equal versions, or without a version.
+    """The row's place in its partition, `sequence_of(offset, item)`: it decides between rows of equal or no version.
 
-    A writer with transactions goes by the order of the block; one without has it written beside the row.
+    A writer with transactions goes by the order of the block; one without stores it beside the row.
     """
     same_item: bool = False
-    """Of the same item as the entry before it: both are written, or neither is."""
+    """Whether it belongs to the item of the entry before it: both are written, or neither is."""
 
     @property
     def order(self) -> int:
@@ -67,7 +67,7 @@ class Entry(msgspec.Struct, gc=False):
 
 
 def items_of(block: Sequence[Entry]) -> list[Sequence[Entry]]:
-    """The rows of each item of a block.
+    """Group the rows of a block by item.
 
     >>> [len(item) for item in items_of([Entry(Row()), Entry(Row(), same_item=True), Entry(Row())])]
     [2, 1]
@@ -82,7 +82,7 @@ def items_of(block: Sequence[Entry]) -> list[Sequence[Entry]]:
 
 
 def sequence_of(offset: int, item: int) -> int:
-    """One integer that grows with the offset, and in a message with the item's number.
+    """Return one integer that grows with the offset, and within a message with the item's number.
 
     >>> sequence_of(7, 0) < sequence_of(7, 1) < sequence_of(8, 0)
     True
@@ -94,17 +94,17 @@ _ITEM_BITS = ITEMS_MAX.bit_length()
 
 
 class RowOutcome(StrEnum):
-    """What became of a row that was not refused."""
+    """The outcome of a row that was not refused."""
 
     WRITTEN = "written"
     SUPERSEDED = "superseded"
-    """Older than what is stored, or overwritten by a later row of its key in the same block."""
+    """Older than the stored row, or overwritten by a later row of its key in the same block."""
     SUPPRESSED = "suppressed"
     """A trigger returned nothing: neither written nor refused."""
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """The destination's own rules refuse this row. `rule` is the constraint's or column's name, never a value."""
+    """The destination's own rules refuse this row. `rule` is the name of the constraint or column, never a value."""
 
     reason: Reason
     code: str
@@ -122,7 +122,7 @@ _RENAMED_CAPABILITIES = {
 
 
 class _CapabilitiesMeta(msgspec.StructMeta):
-    """Takes the old names of capabilities too, so that writers of one's own go on working."""
+    """Accepts the old names of capabilities, too, so that users' own writers go on working."""
 
     def __call__(
         cls,  # noqa: N805 - of a metaclass
@@ -136,121 +136,122 @@ class _CapabilitiesMeta(msgspec.StructMeta):
 
 
 class Capabilities(msgspec.Struct, frozen=True, metaclass=_CapabilitiesMeta):
-    """What writers differ in: whoever writes rows (`upsert`, the contract suite) asks, and knows no writer by name."""
+    """What writers differ in: `upsert` and the contract suite ask for it, and know no writer by name."""
 
     partial_updates: bool = True
-    """An absent field keeps what is stored; else rows are replaced whole, and those that need it refused at start."""
+    """An absent field keeps the stored value; else rows are replaced whole, and row classes that need it are refused
+    at start."""
     reports_superseded: bool = True
-    """A row older than what is stored is told (`SUPERSEDED`); else it is `WRITTEN`, and the table goes on showing the
+    """A row older than the stored one is `SUPERSEDED`; else it is `WRITTEN`, and readers of the table still see the
     newer one."""
     can_dry_run: bool = True
-    """`dry_run` asks the destination's own rules; else it holds values against the columns' types."""
+    """`dry_run` tries the destination's own rules; else it checks values against the columns' types."""
     block_rows: int = 0
-    """Rows that one call should carry where a window has more than one batch; 0: a batch a call."""
+    """Rows that one call should carry if a window has more than one batch; 0: a batch a call."""
 
 
 class Writer(Protocol):
     """Writes rows of its tables. One thread at a time; `abort` may be called from another one."""
 
     rows: tuple[type[Row], ...]
-    """The row classes; the first one of a table defines it, the others of it have some of its columns."""
+    """The row classes; the first one of a table defines its columns, the others have some of them."""
 
     capabilities: Capabilities
-    """`block_rows` may change when it is opened, with the real table."""
+    """`block_rows` may change in `open`, with the real table."""
 
     deadline: float
-    """Seconds that one call may take before it is cut off: the client's own, whatever the server does (law 5)."""
+    """Seconds that one call may take before the caller aborts it, whatever the server does (law 5)."""
 
     @property
     def name(self) -> str:
-        """Where it writes, for messages and labels: host, database and table, never a password."""
+        """The destination, for messages and labels: host, database and table, never a password."""
 
     def ddl(self) -> str:
-        """What makes its tables."""
+        """Return the statements that create its tables."""
 
     def open(self) -> None:
-        """Connect, compare the rows with the real table.
+        """Connect and compare the rows with the real tables.
 
         Raises `DeploymentFault` (naming both sides) or `DestinationFault`. May be called again after a fault.
         """
 
     def write(self, block: Sequence[Entry]) -> list[RowResult]:
-        """Write a block durably, isolating what is refused; one result an entry, in order.
+        """Write a block durably and isolate the refused rows; returns one result an entry, in order.
 
-        An item whose rows are several (`Entry.same_item`) is written as a whole or not at all: each of its rows then
-        has the refusal of the one that was refused.
+        An item of several rows (`Entry.same_item`) is written as a whole or not at all: then each of its rows has the
+        refusal of the one that was refused.
 
-        Raises `DestinationFault` (then nothing is known of the block: write it again, rows are idempotent) or
-        `DeploymentFault` (a code of the deployment, and no other row could be written).
+        Raises `DestinationFault`: some, all or none of the rows are written; the caller writes the block again, as rows
+        are idempotent. Raises `DeploymentFault`: the code is the deployment's, and no other row could be written.
         """
 
     def dry_run(self, block: Sequence[Entry]) -> list[RowResult]:
-        """What `write` would answer, with nothing written: tried by the destination's own rules, then rolled back.
+        """Return what `write` would return: try the destination's own rules, then roll back.
 
-        Triggers run and are rolled back with the rest; a sequence keeps what was taken from it. Where there is nothing
-        to roll back (`Capabilities.can_dry_run`), values are held against the columns' types. Raises what `write` does.
+        Triggers run and are rolled back with the rest; a sequence keeps its advance. A writer that can't roll back
+        (`Capabilities.can_dry_run`) checks values against the columns' types. Raises what `write` raises.
         """
 
     def probe(self, others: Sequence[Entry] = ()) -> bool | None:
-        """Whether a row that was written before, or one of these, could be written now: tried, then rolled back.
+        """Whether a row that was written before, or one of `others`, could be written now: tried, then rolled back.
 
-        None where there is no such row. Raises nothing: a fault is a False.
+        None without such a row. Raises nothing: a fault is False.
         """
 
     def abort(self) -> None:
         """Shut the connection under a `write` in another thread, which then raises `DestinationFault`."""
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
 
 
 @runtime_checkable
 class SupportsEncode(Protocol):
-    """A writer that can make a block ready while it is writing another one."""
+    """A writer that can prepare a block while it writes another one."""
 
     def encode(self, block: Sequence[Entry]) -> Sequence[Entry]:
-        """The same entries, with what was worked out of them; `write` takes either.
+        """Return the same entries, with what was computed from them; `write` takes either.
 
-        Called in another thread than a `write` under way. Raises nothing: what is wrong with a row `write` tells.
+        The caller may be in `write` in another thread meanwhile. Raises nothing: `write` returns a bad row's refusal.
         """
 
 
 class Evolution(msgspec.Struct):
-    """What would have to be done to tables so that they hold their rows."""
+    """The changes that tables need to hold their rows."""
 
     statements: list[str] = []
-    """What can be added."""
+    """DDL for the changes that can be made: tables and columns to add."""
     obstacles: list[str] = []
-    """What can't be, a line each."""
+    """A line for each change that can't be made."""
 
     @property
     def differs(self) -> bool:
-        """Whether there is anything to do."""
+        """Whether the tables need any change."""
         return bool(self.statements or self.obstacles)
 
     @property
     def addable(self) -> bool:
-        """Whether columns are all that is missing."""
+        """Whether only columns are missing."""
         makes = any(statement.startswith("CREATE") for statement in self.statements)
         return bool(self.statements) and not self.obstacles and not makes
 
 
 @runtime_checkable
 class SupportsEvolution(Protocol):
-    """A writer that can say what its tables lack, and add it."""
+    """A writer that can find the columns that its tables lack, and add them."""
 
     evolves: bool
     """Whether `open` adds missing columns."""
 
     def evolution(self, *, apply: bool = False) -> Evolution:
-        """What the real tables lack; with `apply` it is added, unless something can't be.
+        """Compare the real tables with the rows; with `apply`, run its statements unless there is an obstacle.
 
         Raises `DeploymentFault` or `DestinationFault`.
         """
 
 
 def dry_run(writer: Writer, block: Sequence[Entry]) -> list[RowResult]:
-    """`Writer.dry_run`, also of a writer that still calls it `rehearse`."""
+    """Call `Writer.dry_run`, or the `rehearse` of a writer that still has the old name."""
     if not hasattr(writer, "dry_run") and hasattr(writer, "rehearse"):
         _warn(f"{type(writer).__name__}.rehearse", "dry_run")
         return list(writer.rehearse(block))
@@ -258,10 +259,10 @@ def dry_run(writer: Writer, block: Sequence[Entry]) -> list[RowResult]:
 
 
 def check_capabilities(writer: Writer) -> None:
-    """Raises `DeploymentFault` where rows keep what is stored and the writer can't: before anything is read."""
+    """Raise `DeploymentFault` if rows need `partial_updates` and the writer can't: before anything is read."""
     if writer.capabilities.partial_updates:
         return
-    fields = list(_kept(writer.rows))
+    fields = list(_fields_left_out(writer.rows))
     if fields:
         raise DeploymentFault(
             f"{writer.name} replaces rows whole, but {', '.join(fields)} would keep what is stored where a message"
@@ -269,8 +270,8 @@ def check_capabilities(writer: Writer) -> None:
         )
 
 
-def _kept(rows: Sequence[type[Row]]) -> Iterator[str]:
-    """Fields of which a row may say nothing: they may be absent, or another class of the table lacks them."""
+def _fields_left_out(rows: Sequence[type[Row]]) -> Iterator[str]:
+    """Yield fields that a row may leave out: they may be absent, or another class of the table lacks them."""
     tables = {row: row.__table__ for row in rows}
     names = {column.name: row for row, table in tables.items() for column in table.columns}
     for row, table in tables.items():
@@ -282,13 +283,13 @@ def _kept(rows: Sequence[type[Row]]) -> Iterator[str]:
 
 
 def superseded(results: Sequence[RowResult], keys: Sequence[Hashable]) -> list[RowResult]:
-    """The results of a block, where of a key's written rows all but the last were overwritten by the block itself."""
+    """Return a block's results with the written rows that a later row of the block overwrote marked as superseded."""
     last: dict[Hashable, int] = {
-        key: place
-        for place, (key, result) in enumerate(zip(keys, results, strict=True))
+        key: index
+        for index, (key, result) in enumerate(zip(keys, results, strict=True))
         if result is RowOutcome.WRITTEN
     }
     return [
-        RowOutcome.SUPERSEDED if result is RowOutcome.WRITTEN and last[keys[place]] != place else result
-        for place, result in enumerate(results)
+        RowOutcome.SUPERSEDED if result is RowOutcome.WRITTEN and last[keys[index]] != index else result
+        for index, result in enumerate(results)
     ]

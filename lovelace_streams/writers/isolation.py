@@ -1,13 +1,14 @@
-"""Isolation: find the rows that a destination refuses, while every other row is written, in order, for good.
+"""Isolation: find the rows that a destination refuses, while every other row is written durably and in order.
 
-A run of rows is attempted whole. If it is refused, a *sieve* may name the guilty ones at once; what is left, or what no
-sieve can tell, is *swept*: the destination itself writes it one by one, where it can. Else it is cut in two halves that
-are attempted one after the other, each durable before the next begins. So a single row is judged with everything before
-it written, which is how the writer that writes one by one judges it (law 8). Nothing here knows a driver, an engine or
-SQL; faults (exceptions) pass through untouched.
+1. All items are attempted as a whole.
+2. If they are refused, `find_violations` may name items that would be refused on their own. The others are attempted.
+3. If it names none, `write_singly` lets the destination write item by item, as far as it can.
+4. Items that are left are cut in halves. The first half is durable before the second one is attempted.
 
-One bad row costs about log2(n) refused and as many accepted attempts: if the first half is accepted, the second one
-holds the culprit and is cut without being tried.
+So a single item is judged with all items before it written, as by a writer that writes one by one (law 8). One bad item
+of n costs about log2(n) refused attempts and as many accepted ones: if the first half is accepted, the bad item is in
+the second one, which is cut without an attempt. Nothing here knows a driver, an engine or SQL; faults (exceptions) pass
+through untouched.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,16 +19,16 @@ import msgspec
 from lovelace_streams.writers import Refusal
 
 T = TypeVar("T")
-"""What is written: a row with whatever its writer needs."""
+"""An item to write: a row, or the rows of an item, with what its writer needs."""
 R = TypeVar("R")
-"""What an accepted item came to."""
+"""The outcome of an accepted item."""
 
 
 class Refused(msgspec.Struct, frozen=True):
     """Why an attempt was refused as a whole; nothing of it was written.
 
-    `again`: the verdict depends on other rows, so of a single row it is believed only after one more try.
-    `suspect`: by its code it may be the deployment's fault; whoever asked judges when all rows have been tried.
+    `again`: the verdict depends on other rows, so it is believed of a single item only after one more attempt.
+    `suspect`: its code may mean a fault of the deployment; the caller judges when all items have been tried.
     """
 
     refusal: Refusal
@@ -36,117 +37,125 @@ class Refused(msgspec.Struct, frozen=True):
 
 
 Attempt = Callable[[Sequence[T]], Sequence[R] | Refused]
-"""Writes all items durably and says what became of each, or writes none of them."""
-Sieve = Callable[[Sequence[T], Refused], Mapping[int, Refusal]]
-"""Names items (by their index) that would be refused alone as well, whatever is written before them; may name none."""
-Sweep = Callable[[Sequence[T]], Sequence[R | Refused] | None]
-"""Writes items durably as if one after the other, each by itself, and says what became of each; of the first at least,
-and of as many as it came to. None where it can't."""
+"""Writes all items durably and returns the outcome of each, or writes none of them."""
+FindViolations = Callable[[Sequence[T], Refused], Mapping[int, Refusal]]
+"""Names items, by index, that would be refused on their own whatever is written before them; may name none."""
+WriteSingly = Callable[[Sequence[T]], Sequence[R | Refused]]
+"""Writes items durably as if one after the other, and returns the outcomes of the first ones, as far as it came. It
+returns none if it can't write these items so: then it wrote nothing."""
+
+VIOLATION_SEARCHES_MAX = 8
+SINGLE_ITEMS_MAX = 512
 
 
-def isolate(
+def isolate_refused(
     items: Sequence[T],
     attempt: Attempt[T, R],
-    sieve: Sieve[T] | None = None,
-    sieves: int = 8,
+    find_violations: FindViolations[T] | None = None,
+    *,
+    write_singly: WriteSingly[T, R] | None = None,
     refused: Refused | None = None,
-    sweep: Sweep[T, R] | None = None,
-    swept: int = 512,
+    searches_max: int = VIOLATION_SEARCHES_MAX,
+    single_items_max: int = SINGLE_ITEMS_MAX,
 ) -> list[R | Refused]:
-    """Write `items` in order; one result an item.
+    """Write `items` in order; returns one outcome an item.
 
-    `refused` is what attempting all of them came to, where that was done: of a single item it is no verdict.
-    `sweep` takes at most `swept` items at a time; runs that were refused are swept instead of cut in halves.
-    `sieves` bounds how often a sieve is asked: each asking may take one rule's rows, halving takes what is left.
+    `refused` is the outcome of attempting all of them, if the caller did that: of a single item it is no verdict, and
+    the item is attempted. `find_violations` is called at most `searches_max` times: each call may find the rows of one
+    rule, and halving finds the others. `write_singly` is given at most `single_items_max` items at a time.
     """
-    return _Isolation(items, attempt, sieve, sieves, sweep, swept).run(refused)
+    return _Isolation(items, attempt, find_violations, write_singly, searches_max, single_items_max).run(refused)
 
 
 class _Isolation(Generic[T, R]):
+    """One call; `indexes` are those of the items that are still to be written."""
+
     def __init__(
         self,
         items: Sequence[T],
         attempt: Attempt[T, R],
-        sieve: Sieve[T] | None,
-        sieves: int,
-        sweep: Sweep[T, R] | None,
-        swept: int,
+        find_violations: FindViolations[T] | None,
+        write_singly: WriteSingly[T, R] | None,
+        searches_max: int,
+        single_items_max: int,
     ) -> None:
-        self.sweep = sweep
-        self.swept = swept
         self.items = items
         self.attempt = attempt
-        self.sieve = sieve
-        self.sieves = sieves
-        self.results: dict[int, R | Refused] = {}
+        self.find_violations = find_violations
+        self.write_singly = write_singly
+        self.searches_left = searches_max
+        self.single_items_max = single_items_max
+        self.outcomes: dict[int, R | Refused] = {}
 
     def run(self, refused: Refused | None) -> list[R | Refused]:
         everything = list(range(len(self.items)))
         if refused is not None and len(everything) > 1:
-            self._part(everything, refused)
+            self._divide(everything, refused)
         elif everything:
             self._write(everything)
-        return [self.results[index] for index in range(len(self.items))]
+        return [self.outcomes[index] for index in range(len(self.items))]
 
-    def _write(self, run: list[int]) -> bool:
-        """Whether the whole run was accepted at once."""
-        outcome = self._try(run)
+    def _write(self, indexes: list[int]) -> bool:
+        """Write items and isolate those that are refused; returns whether all were accepted at once."""
+        outcome = self._try_to_write(indexes)
         if not isinstance(outcome, Refused):
             return True
-        if len(run) == 1:
-            self._judge(run, outcome)
-            return False
-        self._part(run, outcome)
+        if len(indexes) == 1:
+            self._judge(indexes, outcome)
+        else:
+            self._divide(indexes, outcome)
         return False
 
-    def _part(self, run: list[int], outcome: Refused) -> None:
-        """A run that was refused: without those that are named, else one by one, else in halves."""
-        rest = self._sift(run, outcome)
-        if len(rest) < len(run):
-            if rest:
-                self._write(rest)
-        elif rest := self._left_by_sweeping(run):
-            self._halve(rest)
+    def _divide(self, indexes: list[int], outcome: Refused) -> None:
+        """Write items that were refused as a whole: without those that are named, else singly, else in halves."""
+        unnamed = self._without_violations(indexes, outcome)
+        if len(unnamed) < len(indexes):
+            if unnamed:
+                self._write(unnamed)
+        elif left := self._left_by_writing_singly(indexes):
+            self._halve(left)
 
-    def _left_by_sweeping(self, run: list[int]) -> list[int]:
-        """What sweeping did not come to, because it can't."""
-        at, length = 0, self.swept
-        while self.sweep is not None and at < len(run):
-            outcomes = self.sweep([self.items[index] for index in run[at : at + length]])
-            if outcomes is None:
-                break
-            self.results.update(zip(run[at:], outcomes, strict=False))
-            at += len(outcomes)
-            done = len(outcomes)  # what it will not come to is sent in vain
-            length = min(self.swept, 2 * done if done == length else done + done // 4)
-        return run[at:]
-
-    def _halve(self, run: list[int]) -> None:
-        middle = len(run) // 2
-        accepted = self._write(run[:middle])
-        last = run[middle:]
-        if accepted and len(last) > 1:
-            self._halve(last)  # the culprit is in it
-        else:
-            self._write(last)
-
-    def _judge(self, run: list[int], outcome: Refused) -> None:
-        again = self._try(run) if outcome.again else outcome
-        if isinstance(again, Refused):
-            self.results[run[0]] = again
-
-    def _try(self, run: list[int]) -> Sequence[R] | Refused:
-        outcome = self.attempt([self.items[index] for index in run])
-        if not isinstance(outcome, Refused):
-            self.results.update(zip(run, outcome, strict=True))
-        return outcome
-
-    def _sift(self, run: list[int], outcome: Refused) -> list[int]:
-        """The items that the sieve does not name."""
-        if self.sieve is None or self.sieves <= 0:
-            return run
-        self.sieves -= 1
-        named = self.sieve([self.items[index] for index in run], outcome)
+    def _without_violations(self, indexes: list[int], outcome: Refused) -> list[int]:
+        """Return the items that are not named as violations; those that are get their outcome."""
+        if self.find_violations is None or self.searches_left <= 0:
+            return indexes
+        self.searches_left -= 1
+        named = self.find_violations([self.items[index] for index in indexes], outcome)
         for place, refusal in named.items():
-            self.results[run[place]] = Refused(refusal)
-        return [index for place, index in enumerate(run) if place not in named]
+            self.outcomes[indexes[place]] = Refused(refusal)
+        return [index for place, index in enumerate(indexes) if place not in named]
+
+    def _left_by_writing_singly(self, indexes: list[int]) -> list[int]:
+        """Write items singly, as far as the destination can; returns the others."""
+        at, length = 0, self.single_items_max
+        while self.write_singly is not None and at < len(indexes):
+            outcomes = self.write_singly([self.items[index] for index in indexes[at : at + length]])
+            if not outcomes:
+                break
+            self.outcomes.update(zip(indexes[at:], outcomes, strict=False))
+            at += len(outcomes)
+            # items past those that it came to were sent for nothing, so the next call gets hardly more than it managed
+            done = len(outcomes)
+            length = min(self.single_items_max, 2 * done if done == length else done + done // 4)
+        return indexes[at:]
+
+    def _halve(self, indexes: list[int]) -> None:
+        middle = len(indexes) // 2
+        accepted = self._write(indexes[:middle])
+        second = indexes[middle:]
+        if accepted and len(second) > 1:
+            self._halve(second)  # a refused item is in it: as a whole it would be refused
+        else:
+            self._write(second)
+
+    def _judge(self, single: list[int], outcome: Refused) -> None:
+        """Give a single item its refusal, after one more attempt if the verdict depends on other rows."""
+        final = self._try_to_write(single) if outcome.again else outcome
+        if isinstance(final, Refused):
+            self.outcomes[single[0]] = final
+
+    def _try_to_write(self, indexes: list[int]) -> Sequence[R] | Refused:
+        outcome = self.attempt([self.items[index] for index in indexes])
+        if not isinstance(outcome, Refused):
+            self.outcomes.update(zip(indexes, outcome, strict=True))
+        return outcome

@@ -1,4 +1,4 @@
-"""A writer that keeps its table in a dict: for tests of flows without a server; the same contract, the same results."""
+"""A writer that keeps its tables in dicts, for tests of flows without a server: same contract, same results."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,15 +12,16 @@ from lovelace_streams.writers import Capabilities, Entry, Refusal, RowOutcome, R
 
 Check = Callable[[dict[str, Any]], bool]
 """Whether a row, as it would be stored, is accepted."""
-Stored = dict[tuple[Any, ...], dict[str, Any]]
+StoredRows = dict[tuple[Any, ...], dict[str, Any]]
 """Key → columns."""
 
 
 class MemoryWriter:
-    """Upserts into `.table`, a dict from key (a tuple) to columns; `.tables` has them by name where there are several.
+    """Upserts into `.table`, a dict from key (a tuple) to columns; `.tables` has all tables by name.
 
-    `check`: callables that see a row as it would be stored; a false answer refuses it with the reason `check`, the code
-    23514 and the callable's name as the rule. A column that is neither nullable nor given is refused as `not_null`.
+    `check`: callables that are given a row as it would be stored. If one returns false, the row is refused with the
+    reason `check`, the code 23514 and the callable's name as the rule. A row without a value for a column that is not
+    nullable is refused as `not_null`. A restart begins with empty tables.
     """
 
     def __init__(self, *rows: type[Row], check: Check | Sequence[Check] | None = None) -> None:
@@ -32,7 +33,7 @@ class MemoryWriter:
         self.declared = rows[0].__table__
         self._declared = {row.__table__.name: row.__table__ for row in reversed(rows)}  # the first one of a table
         self.checks = [check] if callable(check) else list(check or ())
-        self.tables: dict[str, Stored] = {row.__table__.name: {} for row in rows}
+        self.tables: dict[str, StoredRows] = {row.__table__.name: {} for row in rows}
         self._wrote = False
 
     @property
@@ -41,25 +42,25 @@ class MemoryWriter:
         return f"memory/{'+'.join(self.tables)}"
 
     @property
-    def table(self) -> Stored:
-        """The table, or the first one's."""
+    def table(self) -> StoredRows:
+        """The first table."""
         return next(iter(self.tables.values()))
 
     def ddl(self) -> str:
-        """A dict needs nothing."""
+        """Return nothing: a dict needs no DDL."""
         return ""
 
     def open(self) -> None:
-        """Nothing to connect to."""
+        """Do nothing: there is no connection."""
 
     def write(self, block: Sequence[Entry]) -> list[RowResult]:
         """Write a block; see `Writer.write`. Raises nothing."""
-        results = [end for item in items_of(block) for end in self._write(item)]
+        results = [result for item in items_of(block) for result in self._write(item)]
         self._wrote = self._wrote or RowOutcome.WRITTEN in results
         return superseded(results, [(type(entry.row).__table__.name, self._key(entry.row)) for entry in block])
 
     def dry_run(self, block: Sequence[Entry]) -> list[RowResult]:
-        """Write a block and take it back; see `Writer.dry_run`."""
+        """Write a block and restore the tables; see `Writer.dry_run`."""
         before, wrote = self._copy(), self._wrote
         try:
             return self.write(block)
@@ -68,19 +69,19 @@ class MemoryWriter:
             self._wrote = wrote
 
     def probe(self, others: Sequence[Entry] = ()) -> bool | None:
-        """True, once a row was written or one of these would be."""
+        """True once a row was written, or if there are others to write; else None."""
         return True if self._wrote or others else None
 
     def abort(self) -> None:
-        """Nothing to shut."""
+        """Do nothing: a call can't hang."""
 
     def close(self) -> None:
-        """The table stays, to be looked at."""
+        """Keep the tables: a test looks at them."""
 
-    def _copy(self) -> dict[str, Stored]:
+    def _copy(self) -> dict[str, StoredRows]:
         return {name: dict(table) for name, table in self.tables.items()}
 
-    def _restore(self, before: dict[str, Stored]) -> None:
+    def _restore(self, before: dict[str, StoredRows]) -> None:
         for name, table in self.tables.items():
             table.clear()
             table.update(before[name])
@@ -90,12 +91,12 @@ class MemoryWriter:
         return tuple(getattr(row, name) for name in type(row).__table__.key)
 
     def _write(self, item: Sequence[Entry]) -> list[RowResult]:
-        """All rows of an item, or none."""
+        """Write all rows of an item, or none."""
         before = self._copy() if len(item) > 1 else {}
-        ends = [self._write_row(entry) for entry in item]
-        refusal = next((end for end in ends if isinstance(end, Refusal)), None)
+        results = [self._write_row(entry) for entry in item]
+        refusal = next((result for result in results if isinstance(result, Refusal)), None)
         if refusal is None or len(item) == 1:
-            return ends
+            return results
         self._restore(before)
         return [refusal] * len(item)
 
@@ -110,7 +111,7 @@ class MemoryWriter:
         refusal = self._refusal(declared, new)
         if refusal is not None:
             return refusal
-        if stored is not None and _holds_off(declared, stored, new, only_new=entry.only_new):
+        if stored is not None and _is_superseded(declared, stored, new, only_new=entry.only_new):
             return RowOutcome.SUPERSEDED
         table[key] = new
         return RowOutcome.WRITTEN
@@ -125,7 +126,11 @@ class MemoryWriter:
         return None
 
 
-def _holds_off(declared: Table, stored: dict[str, Any], new: dict[str, Any], *, only_new: bool) -> bool:
+def _is_superseded(declared: Table, stored: dict[str, Any], new: dict[str, Any], *, only_new: bool) -> bool:
+    """Whether the stored row stays: its version is higher, or not lower and the new row is a replay (`only_new`).
+
+    Without versions every row replaces the stored one, except a replay.
+    """
     version = declared.version
     if version is None:
         return only_new

@@ -1,6 +1,6 @@
 """One contract, all writers: memory, Postgres and ClickHouse, the latter two also one by one.
 
-What a writer says it can't (`capabilities`) is part of the contract: then the test says what holds instead.
+What a writer can't do (`capabilities`) is part of the contract: then the test says what holds instead.
 """
 
 from datetime import UTC, datetime
@@ -17,8 +17,7 @@ from lovelace_streams.writers import Entry, Refusal, RowOutcome, check_capabilit
 from lovelace_streams.writers.clickhouse import ClickHouseWriter
 from lovelace_streams.writers.clickhouse import ddl as clickhouse_ddl
 from lovelace_streams.writers.memory import MemoryWriter
-from lovelace_streams.writers.postgres import PostgresWriter
-from lovelace_streams.writers.postgres import writer as postgres
+from lovelace_streams.writers.postgres import PostgresWriter, parallel
 from lovelace_streams.writers.postgres.ddl import create_table
 
 W, S = RowOutcome.WRITTEN, RowOutcome.SUPERSEDED
@@ -157,7 +156,7 @@ def case(request, monkeypatch):
     if kind == "memory":
         yield MemoryCase()
     elif how == "pool":
-        monkeypatch.setattr(postgres, "DEALT", 1)
+        monkeypatch.setattr(parallel, "ROWS_MIN", 1)
         dsn = request.getfixturevalue("database")
         yield PostgresCase(dsn, PostgresSettings(dsn, pool=3, block_rows=2))
     elif kind == "postgres":
@@ -237,8 +236,8 @@ def test_a_block_that_is_written_again_changes_nothing(case, opened):
     assert stored[1, "x"]["value"] == "again"
 
 
-def test_a_loser_that_is_refused_alone_is_refused_in_a_block(case, opened):
-    """Folding rows of one key to the winner would hide it, and dead letters would depend on where batches are cut."""
+def test_a_replaced_row_that_is_refused_alone_is_refused_in_a_block(case, opened):
+    """Writing only the last row of a key would hide it, and dead letters would depend on where batches are cut."""
     writer = opened(Note, check=adult)
     refusal = Refusal(Reason.CHECK, case.violated, "adult")
 
@@ -333,19 +332,19 @@ def test_the_name_says_where_without_a_password(case, opened):
     assert opened(Note).name.endswith("/notes")
 
 
-def test_a_rehearsal_says_what_a_write_would_and_changes_nothing(case, opened):
+def test_a_dry_run_returns_what_a_write_would_and_changes_nothing(case, opened):
     writer = opened(Note, check=adult)
     writer.write([Entry(Note(id=1, text="stored"))])
     before = case.table(writer)
     block = [Entry(Note(id=1, text="new")), Entry(Note(id=2, text="bad")), Entry(Note(id=3, text="nul \0"))]
 
-    rehearsed = writer.dry_run(block)
+    dry = writer.dry_run(block)
     assert case.table(writer) == before
     if writer.capabilities.can_dry_run:
-        assert rehearsed == writer.write(block)
+        assert dry == writer.write(block)
     else:
-        assert [isinstance(end, Refusal) for end in rehearsed] == [
-            isinstance(end, Refusal) and end.reason is Reason.BAD_VALUE for end in writer.write(block)
+        assert [isinstance(result, Refusal) for result in dry] == [
+            isinstance(result, Refusal) and result.reason is Reason.BAD_VALUE for result in writer.write(block)
         ]
 
 
@@ -360,8 +359,8 @@ def test_rows_of_one_item_are_written_together_or_not_at_all(case, opened):
     ]
     results = writer.write(block)
 
-    assert [isinstance(end, Refusal) for end in results] == [True] * 3 + [False] * 3 + [True] * 3
-    assert len({end.reason for end in results[:3]}) == 1
+    assert [isinstance(result, Refusal) for result in results] == [True] * 3 + [False] * 3 + [True] * 3
+    assert len({result.reason for result in results[:3]}) == 1
     assert sorted(case.table(writer)) == [(3,), (4,), (5,)]
 
 
@@ -389,10 +388,10 @@ def test_an_item_is_written_in_all_its_tables_or_in_none(request, kind):
         [Heading(id=4)],
     ]
     try:
-        ends = writer.write([Entry(row, same_item=at > 0) for item in items for at, row in enumerate(item)])
+        results = writer.write([Entry(row, same_item=at > 0) for item in items for at, row in enumerate(item)])
 
-        assert [isinstance(end, Refusal) for end in ends] == [False] * 3 + [True] * 4 + [False]
-        assert {end.reason for end in ends if isinstance(end, Refusal)} == {Reason.CHECK}
+        assert [isinstance(result, Refusal) for result in results] == [False] * 3 + [True] * 4 + [False]
+        assert {result.reason for result in results if isinstance(result, Refusal)} == {Reason.CHECK}
         if kind == "memory":
             stored = [sorted(writer.tables["headings"]), sorted(writer.tables["notes"])]
         else:

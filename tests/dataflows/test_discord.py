@@ -197,12 +197,13 @@ def test_tombstones_unknown_events_and_empty_chunks_are_skipped(flow: Flow) -> N
 def test_bare_members_are_wrapped_and_dispatches_are_not(flow: Flow) -> None:
     [wrapped] = messages(member(9), guild=str(GUILD))
     [as_it_is] = messages(add(10))
+    assert next(messages(member(9), guild=GUILD)).value == wrapped.value
 
     flow.send(wrapped.value, as_it_is.value)
 
     assert [user for (user,) in flow.rows("user_id")] == [9, 10]
     assert wrapped.key == f"{GUILD}:9".encode()
-    with pytest.raises(ValueError, match="--guild"):
+    with pytest.raises(ValueError, match="--option guild="):
         list(messages(member(9)))
 
 

@@ -205,6 +205,7 @@ def test_avro_and_json_lie_on_one_topic() -> None:
 
 def test_bare_messages_are_wrapped_and_dispatches_are_not() -> None:
     [wrapped] = messages(message(9, GUILD), guild="5")
+    assert next(messages(message(9, GUILD), guild=5)).value == wrapped.value
     [as_it_is] = messages(create(10))
 
     assert json.loads(wrapped.value)["d"]["guild_id"] == "5"

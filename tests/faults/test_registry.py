@@ -147,7 +147,7 @@ class _Refuses(BaseHTTPRequestHandler):
 
 def test_a_registry_that_refuses_us_stops_the_worker(fleet: Fleet) -> None:
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Refuses)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     try:
         url = f"http://worker:hunter2@127.0.0.1:{server.server_address[1]}"
         send(fleet.environment["KAFKA_BROKERS"], fleet.environment["TOPIC"], [(b"", framed(1, first(1)))])

@@ -1,4 +1,4 @@
-"""A column that is checked at once is sent as if each value of it had been checked by itself, or says that it can't."""
+"""A column that is checked at once is sent as if each of its values had been checked by itself, or is inconclusive."""
 
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta, timezone
@@ -13,8 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lovelace_streams.rows import UNSET
-from lovelace_streams.writers.clickhouse.native import pack
-from lovelace_streams.writers.clickhouse.types import DOUBTS, INTEGERS, Unfit, parse, taker, whole
+from lovelace_streams.writers.clickhouse.column_checks import INCONCLUSIVE, column_check
+from lovelace_streams.writers.clickhouse.faults import ColumnValueError
+from lovelace_streams.writers.clickhouse.native import column_packer
+from lovelace_streams.writers.clickhouse.types import INTEGER_BOUNDS, parse_type
+from lovelace_streams.writers.clickhouse.value_checks import value_check
+from tests.examples import examples
 
 
 class Colour(StrEnum):
@@ -22,7 +26,7 @@ class Colour(StrEnum):
 
 
 KINDS: dict[Any, list[str]] = {
-    int: list(INTEGERS),
+    int: list(INTEGER_BOUNDS),
     bool: ["Bool", "UInt8"],
     float: ["Float64"],
     str: ["String", "Enum8('red' = 1, 'it\\'s' = 2)"],
@@ -37,7 +41,12 @@ PAIRS = [(kind, shown) for kind, names in KINDS.items() for shown in names] + [
 ]
 
 EAST = timezone(timedelta(hours=14))
-AROUND = [0, -1, 1, *(bound + off for low, high in INTEGERS.values() for bound in (low, high) for off in (-1, 0, 1))]
+AROUND = [
+    0,
+    -1,
+    1,
+    *(bound + off for low, high in INTEGER_BOUNDS.values() for bound in (low, high) for off in (-1, 0, 1)),
+]
 ODD = [
     None,
     UNSET,
@@ -78,9 +87,11 @@ ONE: st.SearchStrategy[Any] = (
     | st.dates()
 )
 TEXTS = [value for value in ODD if isinstance(value, str)]
-ALIKE = st.one_of([st.lists(st.sampled_from(few), min_size=1) for few in (INSTANTS, DAYS, AROUND, TEXTS, [[1], ["é"]])])
+SAME_CLASS_VALUES = st.one_of(
+    [st.lists(st.sampled_from(few), min_size=1) for few in (INSTANTS, DAYS, AROUND, TEXTS, [[1], ["é"]])]
+)
 VALUES = ONE | st.lists(ONE, max_size=3) | st.tuples(ONE)
-OF_KIND: dict[Any, st.SearchStrategy[Any]] = {
+GOOD_VALUES: dict[Any, st.SearchStrategy[Any]] = {
     int: st.integers(0, 127),
     bool: st.booleans(),
     float: st.floats(),
@@ -96,48 +107,48 @@ def same(a: Any, b: Any) -> bool:
 
 
 @pytest.mark.parametrize(("kind", "shown"), PAIRS, ids=str)
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(st.data())
-def test_a_column_at_once_is_never_taken_otherwise(kind: Any, shown: str, data: st.DataObject) -> None:
-    values = data.draw(st.lists(VALUES, min_size=1, max_size=4) | ALIKE)
+def test_a_column_checked_at_once_is_sent_as_if_checked_singly(kind: Any, shown: str, data: st.DataObject) -> None:
+    values = data.draw(st.lists(VALUES, min_size=1, max_size=4) | SAME_CLASS_VALUES)
     values *= data.draw(st.sampled_from([1, 5]))  # the same objects again: many rows share one instant
-    way, take = whole(kind, parse(shown)), taker(kind, parse(shown))
-    assert way is not None
+    check_column, check_value = column_check(kind, parse_type(shown)), value_check(kind, parse_type(shown))
+    assert check_column is not None
     try:
-        taken = way(values)
-    except DOUBTS:
+        checked = check_column(values)
+    except INCONCLUSIVE:
         return
     try:
-        singly = [take(value) for value in values]
-    except Unfit:
-        pytest.fail("taken at once, refused singly")
-    assert same(taken, singly)
+        singly = [check_value(value) for value in values]
+    except ColumnValueError:
+        pytest.fail("accepted at once, refused singly")
+    assert same(checked, singly)
 
 
 @pytest.mark.parametrize(("kind", "shown"), PAIRS, ids=str)
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(st.data())
-def test_a_column_of_good_values_is_taken_at_once(kind: Any, shown: str, data: st.DataObject) -> None:
-    element = kind.__args__[0] if kind not in OF_KIND else kind
-    one = OF_KIND[element] if kind in OF_KIND else st.lists(OF_KIND[element], max_size=3)
+def test_a_column_of_good_values_is_checked_at_once(kind: Any, shown: str, data: st.DataObject) -> None:
+    element = kind.__args__[0] if kind not in GOOD_VALUES else kind
+    one = GOOD_VALUES[element] if kind in GOOD_VALUES else st.lists(GOOD_VALUES[element], max_size=3)
     if shown.startswith("Nullable"):
         one |= st.none()
     values = data.draw(st.lists(one, min_size=1, max_size=5))
-    way, take = whole(kind, parse(shown)), taker(kind, parse(shown))
-    assert way is not None
-    assert same(way(values), [take(value) for value in values])
+    check_column, check_value = column_check(kind, parse_type(shown)), value_check(kind, parse_type(shown))
+    assert check_column is not None
+    assert same(check_column(values), [check_value(value) for value in values])
 
 
 @pytest.mark.parametrize(("kind", "shown"), PAIRS, ids=str)
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(st.data())
 def test_a_column_is_packed_as_the_client_does_it(kind: Any, shown: str, data: st.DataObject) -> None:
-    take = taker(kind, parse(shown))
+    check_value = value_check(kind, parse_type(shown))
     values = []
-    for value in data.draw(st.lists(VALUES, min_size=1, max_size=4) | ALIKE):
-        with suppress(Unfit):
-            values.append(take(value))
+    for value in data.draw(st.lists(VALUES, min_size=1, max_size=4) | SAME_CLASS_VALUES):
+        with suppress(ColumnValueError):
+            values.append(check_value(value))
     if values:
-        body = bytearray()
-        get_from_name(shown).write_column(values, body, InsertContext("", [], []))
-        assert pack(shown)(values) == body
+        packed = bytearray()
+        get_from_name(shown).write_column(values, packed, InsertContext("", [], []))
+        assert column_packer(shown)(values) == packed

@@ -18,6 +18,7 @@ from lovelace_streams.rows import Row
 from lovelace_streams.settings import ClickHouseSettings
 from lovelace_streams.writers import Entry, Refusal, sequence_of
 from lovelace_streams.writers.clickhouse import ClickHouseWriter
+from tests.examples import examples
 
 
 class Whole(Row, table="t", primary_key=("k", "name")):
@@ -125,7 +126,7 @@ def comparable(results: list[object]) -> list[object]:
 
 
 @settings(
-    max_examples=40,
+    max_examples=examples(40),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
@@ -151,14 +152,14 @@ def test_any_cut_and_any_replay_end_as_one_by_one(world: World, data: st.DataObj
             results += writer.write(part if len(results) % 2 else writer.encode(part))
     assert (comparable(results), world.table()) == expected
 
-    writer.write([block[place] for place in again])  # a restart, and whoever comes late
+    writer.write([block[place] for place in again])  # a restart, and rows that come late
     assert world.table() == expected[1]
     writer.close()
 
     winners: dict[tuple[int, str], tuple[int, int]] = {}
     for entry, refused in zip(block, expected[0], strict=True):
         if refused is None:
-            key, rank = (entry.row.k, entry.row.name), (entry.row.v if kind is Versioned else 0, entry.order)
+            key, rank = (entry.row.k, entry.row.name), (entry.row.v if kind is Versioned else 0, entry.sequence)
             winners[key] = max(rank, winners.get(key, rank))
     version = {key: (rank[0] + 2**63 << 64 if kind is Versioned else 0) | rank[1] for key, rank in winners.items()}
     assert {(row[0], row[1]): row[-1] for row in expected[1]} == version

@@ -16,6 +16,7 @@ from lovelace_streams.operators.normalize import sort as normalize_all
 from lovelace_streams.records import DeadLetter, Envelope, Origin, Reason, Record, SkipReason
 from lovelace_streams.rows import From, FromKafka, Row, Skip
 from lovelace_streams.rows.normalizer import RawItem, normalizer
+from tests.examples import examples
 
 NOW = 1_700_000_000_000
 
@@ -98,7 +99,7 @@ def corrupted(draw: st.DrawFn) -> bytes:
     return bytes(text)
 
 
-@settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(500), deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     value=st.one_of(st.none(), st.binary(max_size=40), corrupted(), EVENT.map(lambda e: json.dumps(e).encode())),
     declared=st.sampled_from([None, None, 0, 1, 2, 5]),
@@ -175,7 +176,7 @@ def end(envelope: Envelope[Any], now: int) -> Any:
         return fault.reason, fault.detail
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=list(HealthCheck))
 @given(window=st.lists(MESSAGES, max_size=6), which=st.sampled_from(range(len(DECODERS))))
 def test_a_window_is_what_its_messages_are_one_by_one(window: list[tuple[Any, ...]], which: int) -> None:
     single, together = records(window), records(window)

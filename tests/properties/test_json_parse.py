@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from lovelace_streams.errors import RecordFault
 from lovelace_streams.records import Reason
-from lovelace_streams.rows.values import _PLAIN, parse
+from lovelace_streams.rows.values import parse, plain_decode
+from tests.examples import examples
 
 NUMBERS = ["-0", "-0.0", "1.50", "1E5", "1e400", "1e-999999999", "9" * 18, "9" * 19, "18446744073709551616", "01", "1."]
 VALUES = st.recursive(
@@ -29,14 +30,14 @@ TEXTS = st.one_of(
 @example(text="[" + "9" * 4301 + "]", end=None)
 @example(text="[" * 5000 + "]" * 5000, end=None)
 @given(TEXTS, st.one_of(st.none(), st.integers(-9, -1)))
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 def test_json_is_read_as_the_plain_reader_reads_it(text: str, end: int | None) -> None:
     assert verdict(parse, text[:end]) == verdict(plainly, text[:end])
 
 
 def plainly(text: str) -> Any:
     try:
-        return _PLAIN.decode(text)
+        return plain_decode(text)
     except RecursionError:
         raise RecordFault(Reason.TOO_DEEP) from None
     except ValueError:

@@ -11,13 +11,14 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from lovelace_streams.api.ledger import Conflict, Intervals, Ledger
+from lovelace_streams.api.ledger import ConflictError, Ledger
 from lovelace_streams.api.models import InputReceived, OpenJob, ProgressRequest, Status
 from lovelace_streams.runtime.ranges import Range, sums_of
+from tests.examples import examples
 
 JOBS = ("a", "b")
 PIPELINES = ("flow", "shadow")
@@ -101,7 +102,7 @@ class Ledgers(RuleBasedStateMachine):
         )
         try:
             after, is_new = self.ledger.open(wanted, key, self.tick())
-        except Conflict:
+        except ConflictError:
             assert self.ledger.jobs[job] == before, "a refused request changes nothing"
             return
         assert is_new == (before is None or (restart and keyed is None))
@@ -367,19 +368,7 @@ def in_short(report):
 
 
 TestLedgers = Ledgers.TestCase
-TestLedgers.settings = settings(max_examples=150, stateful_step_count=60)
-
-
-@given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 12))))
-def test_intervals_are_a_set(pieces):
-    intervals, numbers = Intervals(), set()
-    for first, length in pieces:
-        new = set(range(first, first + length + 1))
-        assert intervals.add(first, first + length) == len(new - numbers)
-        numbers |= new
-    found = list(intervals)
-    assert {n for first, last in found for n in range(first, last + 1)} == numbers
-    assert all(after[0] > before[1] + 1 for before, after in zip(found, found[1:], strict=False))
+TestLedgers.settings = settings(max_examples=examples(150), stateful_step_count=60)
 
 
 def open_job(ledger, **fields):
@@ -422,7 +411,7 @@ def test_what_contradicts_a_completed_job_is_refused():
     open_job(ledger, total_items=0)
     assert open_job(ledger, total_items=0).version == open_job(ledger).version
     for contradiction in ({"total_items": 1}, {"workflow_id": "other"}, {"source": "other"}, {"pipelines": ["p"]}):
-        with pytest.raises(Conflict, match=next(iter(contradiction))):
+        with pytest.raises(ConflictError, match=next(iter(contradiction))):
             open_job(ledger, **contradiction)
 
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from psycopg.rows import dict_row
 
 from lovelace_streams.api import ApiSettings
-from lovelace_streams.api.app import Service
-from lovelace_streams.api.ledger import Conflict, Ledger, UnknownJob
+from lovelace_streams.api.app import ProgressService
+from lovelace_streams.api.ledger import ConflictError, Ledger, UnknownJobError
 from lovelace_streams.api.models import InputReceived, JobState, OpenJob, ProgressRequest
 from lovelace_streams.runtime.ranges import Range, sums_of
 
@@ -109,7 +109,7 @@ class Sql:
 
     def __init__(self, dsn):
         self.runner = asyncio.Runner()
-        self.service = Service(ApiSettings(dsn=dsn, token="t", job_stall_seconds=-10), None)
+        self.service = ProgressService(ApiSettings(dsn=dsn, token="t", job_stall_seconds=-10), None)
         self.store = self.service.store
         self.conn = psycopg.connect(dsn, autocommit=True, row_factory=dict_row)
         self.runner.run(self._open())
@@ -226,7 +226,7 @@ def test_the_sql_equals_the_model(sql, requests):
 def outcome(call):
     try:
         return plain(call())
-    except (Conflict, UnknownJob) as refused:
+    except (ConflictError, UnknownJobError) as refused:
         return type(refused), str(refused)
 
 

@@ -20,6 +20,7 @@ from lovelace_streams.records import Envelope, Origin, Record
 from lovelace_streams.rows import Before, Epoch, From, FromKafka, Lenient, Row, Skip
 from lovelace_streams.rows.interpreter import interpret, latest
 from lovelace_streams.rows.normalizer import RawItem, normalizer
+from tests.examples import examples
 
 NOW = 1_700_000_000_000
 
@@ -211,7 +212,7 @@ def same(left: Any, right: Any) -> bool:
     return repr(left) == repr(right)  # tells -0.0 from 0.0, True from 1, UTC from another zone
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(300), deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     cases(),
     st.sampled_from([NOW, NOW, NOW, -1, 2**62]),

@@ -9,6 +9,7 @@ from lovelace_streams.rows import UNSET, Row
 from lovelace_streams.settings import PostgresSettings
 from lovelace_streams.writers import Entry, Refusal, RowOutcome, items_of
 from lovelace_streams.writers.postgres import PostgresWriter
+from tests.examples import examples
 
 BASE = """
 drop table if exists line, head, other cascade;
@@ -154,7 +155,7 @@ def world(database: str):
 
 
 @settings(
-    max_examples=60,
+    max_examples=examples(60),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
@@ -175,7 +176,7 @@ def test_any_cut_of_items_in_two_tables_ends_as_item_by_item(world, data, featur
         writer = PostgresWriter(postgres, *(reversed(rows) if turned else rows), one_by_one=one_by_one)
         try:
             writer.open()
-            event(f"together: {writer.tables.together.value}")
+            event(f"relation: {writer.tables.relation.value}")
             ends = written(writer, block, cut)
         finally:
             writer.close()

@@ -16,6 +16,7 @@ from lovelace_streams.settings import PostgresSettings
 from lovelace_streams.writers import Entry, Refusal, RowOutcome
 from lovelace_streams.writers.postgres import PostgresWriter
 from lovelace_streams.writers.postgres import writer as postgres
+from tests.examples import examples
 
 COLUMNS = "k, a, b, mail, parent, ref, note, amount, kind, v"
 
@@ -237,13 +238,13 @@ def comparable(results: list[object]) -> list[object]:
 
 @pytest.fixture
 def world(database: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(postgres, "COPY_ROWS", 1)  # whatever a block is, straight COPY is tried first
+    monkeypatch.setattr(postgres, "COPY_ROWS_MIN", 1)  # whatever a block is, straight COPY is tried first
     with psycopg.connect(database, autocommit=True) as connection:
         yield connection, PostgresSettings(database)
 
 
 @settings(
-    max_examples=120,
+    max_examples=examples(120),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )

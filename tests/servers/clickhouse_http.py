@@ -125,7 +125,7 @@ class Handler(BaseHTTPRequestHandler):
 def main() -> None:
     path, port, password = sys.argv[1:]
     Handler.path_of_engine, Handler.password = str(Path(path).resolve()), password
-    held = chdb.connect(Handler.path_of_engine)  # the engine lives as long as somebody holds it
+    held = chdb.connect(Handler.path_of_engine)  # the engine lives as long as a handle is open
     with ThreadingHTTPServer(("127.0.0.1", int(port)), Handler) as server:
         server.serve_forever()
     held.close()

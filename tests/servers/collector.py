@@ -64,7 +64,7 @@ def attributes(span) -> dict[str, object]:
 @contextmanager
 def collecting() -> Iterator[Collector]:
     made = Collector()
-    thread = threading.Thread(target=made.server.serve_forever)
+    thread = threading.Thread(target=made.server.serve_forever, args=(0.01,))
     thread.start()
     yield made
     made.speaks.set()

@@ -26,7 +26,7 @@ def until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
 
 @contextmanager
 def running(dsn: str, **settings: Any) -> Iterator[httpx.Client]:
-    """A client of a service of its own, which is ended as SIGTERM would."""
+    """A client of a service of its own, which is ended as SIGTERM would; `client.events` is what it streams."""
     options = {"temporal_address": None, "signal_poll": 0.1, "signal_backoff_max": 0.2, "sweep_seconds": 0.2}
     server = Server(config(ApiSettings(dsn=dsn, token=TOKEN, **{"port": 0, **options, **settings})))
     thread = threading.Thread(target=server.run)
@@ -35,6 +35,7 @@ def running(dsn: str, **settings: Any) -> Iterator[httpx.Client]:
         until(lambda: server.started)
         port = server.servers[0].sockets[0].getsockname()[1]
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=HEADERS, timeout=20, trust_env=False) as client:
+            client.events = server.config.loaded_app.app.state.service.events
             yield client
     finally:
         server.should_exit = True

@@ -22,7 +22,10 @@ from lovelace_streams.records import Envelope, Outcome, Record, Settled
 from lovelace_streams.reporting.reporter import Reporter
 from lovelace_streams.settings import KafkaSettings, ProgressSettings, Settings
 from lovelace_streams.sources.kafka import KafkaSource
+from tests.examples import examples
 from tests.servers.service import HEADERS, TOKEN, part, ready, report, running, until
+
+pytestmark = pytest.mark.xdist_group("api")  # one service for all of the file
 
 
 @pytest.fixture(scope="module")
@@ -252,6 +255,25 @@ def test_a_job_s_events_end_with_the_job(service, job):
         send(service, job, part(2, 2, job))
         assert next(events)["status"] == "completed"
         assert list(events) == []
+
+
+def test_an_event_is_one_line_whatever_a_source_is_called(service, job):
+    source = "one\u2028two\u0085three"
+    opening(service, job, source=source, total_items=0)
+    with service.stream("GET", f"/jobs/{job}/events") as response:
+        text = b"".join(response.iter_raw()).decode()
+    [name, data, number, *rest] = text.split("\n")
+    assert (name, number, rest) == ("event: job", "id: 2", ["", ""])
+    assert json.loads(data.removeprefix("data: "))["source"] == source
+
+
+def test_a_stream_that_a_client_leaves_is_given_up(service, job):
+    opening(service, job, total_items=3)
+    for path in (f"/jobs/{job}/events", "/events"):
+        with service.stream("GET", path) as response:
+            next(response.iter_lines())
+            assert len(service.events._subscriptions) == 1
+        until(lambda: not service.events._subscriptions)
 
 
 def test_all_events_and_heartbeats(service, job):
@@ -493,7 +515,8 @@ def test_a_job_without_change_is_stalled_until_it_changes(database, job):
 def test_a_database_that_is_not_there():
     with running(f"postgresql://postgres@127.0.0.1:{free_port()}/none", request_seconds=0.6) as client:
         assert client.get("/healthz").status_code == 200
-        for answer in (client.get("/readyz"), client.get("/jobs"), client.post("/progress", json=report(part(0)))):
+        asked = [client.get(path) for path in ("/readyz", "/jobs", "/jobs/a/events")]
+        for answer in (*asked, client.post("/progress", json=report(part(0)))):
             assert (answer.status_code, int(answer.headers["retry-after"]) > 0) == (503, True)
 
 
@@ -542,7 +565,7 @@ def test_no_request_breaks_it(service):
     for operation in (each.ok() for each in document.exclude(path_regex="events$").get_all_operations()):
         modes = [operation.as_strategy(generation_mode=mode) for mode in GenerationMode]
 
-        @settings(max_examples=15)
+        @settings(max_examples=examples(15))
         @given(case=st.one_of(modes))
         def probe(case):
             answer = case.call(headers=HEADERS)

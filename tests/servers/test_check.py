@@ -74,8 +74,8 @@ def test_a_sound_flow_is_told_so_and_nothing_is_written(look: Look, table: str, 
     assert (report.exit, states(report), report.sample.failures) == (0, {"ok"}, [])
     assert (report.sample.messages, report.sample.items, report.sample.ends) == (30, 30, {"written": 30})
     assert "the table is as Order say" in said(report, "ok")
-    assert "0 of 2 partitions begun, 30 offsets to read" in said(report, "ok")
-    assert "orders.dlq is made at start" in said(report, "ok")
+    assert "has offsets in 0 of 2 partitions; 30 offsets to read" in said(report, "ok")
+    assert "a worker makes topic orders.dlq at its start" in said(report, "ok")
     assert query(table, "select (select count(*) from orders), (select count(*) from log)") == [(0, 0)]
     assert topics(brokers) == before
     assert Group(brokers, "orders").committed(look.topic, 2) == [0, 0]
@@ -161,7 +161,7 @@ def test_columns_that_a_worker_would_add_are_a_note_and_are_not_added(look: Look
 
 
 def test_a_missing_topic_and_a_broker_that_is_away(look: Look, table: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lovelace_streams.admin.check.REQUEST_SECONDS", 2.0)
+    monkeypatch.setattr("lovelace_streams.admin.check.broker.REQUEST_SECONDS", 2.0)
     look.topic, here = "nowhere", look.topic
     assert "no topic 'nowhere'" in said(look(), "deployment")
     look.topic = here
@@ -210,14 +210,19 @@ def test_the_progress_service_is_asked_and_its_ledger_is_as_before(
     assert (refused.exit, "PROGRESS_API_TOKEN" in said(refused, "deployment")) == (DEPLOYMENT, True)
 
 
-def test_steps_of_the_flows_own_are_not_guessed_at(brokers: str, table: str, make_topic) -> None:
+def test_the_sample_ends_at_a_step_of_the_flows_own_and_the_report_names_it(
+    brokers: str, table: str, make_topic
+) -> None:
     settings = Settings(_env_file=None, kafka_brokers=brokers, postgres_dsn=table)
     topic = make_topic(partitions=1)
     send(brokers, topic, [order(1), order(2, total="x")])
 
     report = check(topology_of(flows.orders(settings, topic, between=True)), 10)
 
-    assert "no row was tried" in said(report, "note")
+    assert "no row was tried: the sample ends after normalize, because the flow's own step 'paid' follows" in said(
+        report, "note"
+    )
+    assert report.sample.ends == {}
     assert [f.reason for f in report.sample.failures] == ["wrong_type"]
 
 
@@ -253,7 +258,7 @@ def test_a_registry_is_asked_where_the_flow_decodes_with_one(brokers: str, table
             pass
 
     with HTTPServer(("127.0.0.1", 0), Answer) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         decoder = AvroDecoder(f"http://127.0.0.1:{server.server_port}", flows.Order)
         journey = topology_of(flows.orders(settings, make_topic(partitions=1), decoder=decoder))
         reports = []

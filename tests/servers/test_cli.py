@@ -140,10 +140,10 @@ def test_submit_wraps_bare_members_of_a_guild(
     file.write_text(json.dumps([discord_sample.member(n) for n in (11, 12)], indent=2))
 
     refusal = refused(flow("submit", FLOW, str(file), "--job", "bare", **with_jobs(service)))
-    assert "--guild" in refusal
+    assert "--option guild=" in refusal
     assert service.job("bare") is None
     assert read_all(brokers, topic) == []
-    done = flow("submit", FLOW, str(file), "--job", "bare", "--guild", GUILD, **with_jobs(service))
+    done = flow("submit", FLOW, str(file), "--job", "bare", "--option", f"guild={GUILD}", **with_jobs(service))
 
     assert json.loads(done.stdout)["total_items"] == 2
     payloads = [json.loads(message.value()) for message in read_all(brokers, topic)]
@@ -151,6 +151,37 @@ def test_submit_wraps_bare_members_of_a_guild(
         ("GUILD_MEMBER_ADD", GUILD, "11"),
         ("GUILD_MEMBER_ADD", GUILD, "12"),
     }
+
+
+def test_the_option_that_named_a_product_goes_on_working_and_says_so(
+    flow: Run, service: Service, brokers: str, topic: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "members.json"
+    file.write_text(json.dumps([discord_sample.member(11)]))
+
+    done = flow("submit", FLOW, str(file), "--job", "old", "--guild", GUILD, **with_jobs(service))
+
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["total_items"] == 1
+    assert f"--guild is deprecated: write --option guild={GUILD}" in done.stderr
+    [sent] = read_all(brokers, topic)
+    assert json.loads(sent.value())["d"]["guild_id"] == GUILD
+    assert "--guild" not in flow("submit", "--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--option", "shop=7"], "takes no option 'shop': its messages() takes 'guild'"),
+        (["--option", "guild"], "'guild' is invalid: write NAME=VALUE"),
+        (["--option", "guild=1", "--option", "guild=2"], "guild=… is given twice"),
+    ],
+)
+def test_submit_says_which_option_a_flow_takes(flow: Run, tmp_path: Path, arguments: list[str], says: str) -> None:
+    file = tmp_path / "members.json"
+    file.write_text("[]")
+
+    assert says in refused(flow("submit", FLOW, str(file), "--job", "j", *arguments))
 
 
 def test_submit_refuses_in_one_line(flow: Run, service: Service, brokers: str, topic: str, tmp_path: Path) -> None:

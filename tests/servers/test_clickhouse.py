@@ -42,6 +42,9 @@ def reading(sensor: int, offset: int = 0, **values: object) -> Entry:
     return Entry(Reading(sensor=sensor, place="x", seen_at=seen_at, **values), sequence=sequence_of(offset, 0))
 
 
+pytestmark = pytest.mark.xdist_group("clickhouse")  # one server for all of the file
+
+
 @pytest.fixture(scope="module")
 def server(home: Path) -> Iterator[Server]:
     started = Server(home).start()
@@ -89,15 +92,15 @@ def test_every_type_goes_there_and_back_over_http(server: Server, table) -> None
     writer.close()
 
 
-def test_what_was_made_ahead_is_made_again_where_the_table_was_opened_anew(server: Server, table) -> None:
+def test_a_block_encoded_for_another_schema_is_encoded_again(server: Server, table) -> None:
     writer = opened(server)
-    made = writer.encode([reading(1), reading(300)])
-    assert (writer.write(made), rows(table)) == ([W, W], [(1,), (300,)])
+    encoded = writer.encode([reading(1), reading(300)])
+    assert (writer.write(encoded), rows(table)) == ([W, W], [(1,), (300,)])
 
     table.command("drop table readings sync")
     table.command(clickhouse_ddl.create_table(Reading).rstrip(";").replace("`sensor` Int64", "`sensor` Int8"))
     writer.open()
-    assert writer.write(made) == [W, Refusal(Reason.OUT_OF_RANGE, "321", "sensor")]  # the server would wrap it
+    assert writer.write(encoded) == [W, Refusal(Reason.OUT_OF_RANGE, "321", "sensor")]  # the server would wrap it
     assert rows(table) == [(1,)]
     writer.close()
 
@@ -124,7 +127,9 @@ def test_a_thousand_rows_are_one_part_and_one_bad_one_costs_none_of_the_others(s
         ("?max_partitions_per_insert_block=1&throw_on_max_partitions_per_insert_block=1", "252"),
     ],
 )
-def test_what_the_server_can_not_do_now_is_waited_for(server: Server, table, settings: str, code: str) -> None:
+def test_a_server_out_of_resources_is_a_fault_of_the_destination(
+    server: Server, table, settings: str, code: str
+) -> None:
     if code == "252":
         table.command("drop table readings sync")
         ddl = clickhouse_ddl.create_table(Reading).replace("ORDER BY", "PARTITION BY sensor ORDER BY")
@@ -218,7 +223,7 @@ def test_a_proxy_that_refuses_everything_is_the_deployments_fault_and_no_records
     server.stop()
     try:
         with ThreadingHTTPServer(("127.0.0.1", server.port), Refusing) as proxy:
-            threading.Thread(target=proxy.serve_forever, daemon=True).start()
+            threading.Thread(target=proxy.serve_forever, args=(0.01,), daemon=True).start()
             with pytest.raises(DeploymentFault, match="CLICKHOUSE_DSN"):
                 writer.write([reading(1), reading(2)])
             writer.close()
@@ -239,7 +244,7 @@ def test_a_probe_writes_whole_items_or_nothing(server: Server, table) -> None:
     writer.close()
 
 
-def test_the_codes_are_called_as_the_engine_calls_them(clickhouse: str) -> None:
+def test_the_codes_have_the_names_that_the_engine_gives_them(clickhouse: str) -> None:
     with clickhouse_connect.get_client(dsn=clickhouse) as client:
         names = client.query(f"select {', '.join(f'errorCodeToName({code})' for code, _, _ in CODES)}").first_row
     assert list(names) == [name for _, name, _ in CODES]
@@ -281,7 +286,7 @@ def test_a_table_that_does_not_fit_is_named_with_both_sides(clickhouse: str, say
     assert "lovelace ddl" in str(fault.value)
 
 
-def test_a_table_that_fits_in_its_own_way_is_taken(clickhouse: str) -> None:
+def test_narrower_types_codecs_and_computed_columns_fit(clickhouse: str) -> None:
     with clickhouse_connect.get_client(dsn=clickhouse) as client:
         client.command(
             """
@@ -303,7 +308,7 @@ def test_a_table_that_fits_in_its_own_way_is_taken(clickhouse: str) -> None:
 
 
 def test_a_server_that_is_away_for_an_hour_is_waited_for(server: Server, table) -> None:
-    """An hour of a clock that the test turns: dead-lettered is nothing, and the first try after it writes the block."""
+    """An hour by the test's own clock: nothing is dead-lettered, and the first try after it writes the block."""
     from lovelace_streams.delivery.retry import BlockRetry
 
     writer = opened(server)
@@ -321,16 +326,16 @@ def test_a_server_that_is_away_for_an_hour_is_waited_for(server: Server, table) 
         if sum(waited) > 3600 and not back:
             server.start()
             back = True
-        return not back or len(waited) < 1000  # it ends, whatever happens
+        return not back or len(waited) < 1000  # the test ends even if the writer never succeeds
 
-    patience = BlockRetry(call, writer.probe, wait)
-    assert patience.write([reading(n) for n in range(3)]) == [W, W, W]
+    retry = BlockRetry(call, writer.probe, wait)
+    assert retry.write([reading(n) for n in range(3)]) == [W, W, W]
     assert sum(waited) > 3600
     assert rows(table) == [(0,), (1,), (2,)]
     writer.close()
 
 
-def test_nothing_of_a_row_is_in_a_fault_or_a_log(server: Server, table, capfd) -> None:
+def test_no_fault_and_no_log_quotes_a_row(server: Server, table, capfd) -> None:
     table.command("alter table readings add constraint no_bad check value != 'secret value'")
     writer = opened(server)
     [refusal] = writer.write([reading(1, value="secret value")])

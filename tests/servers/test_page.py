@@ -180,7 +180,7 @@ def standing(partition, **fields):
 def test_partitions_show_where_workers_stand(page, service, job):
     where = {"pipeline": job, "reports": []}
     page.goto(f"/ui/partitions?pipeline={job}")
-    expect(page.get_by_text("No worker has said yet")).to_be_visible()
+    expect(page.get_by_text("No worker has reported yet")).to_be_visible()
 
     told = [standing(0, end=1590, pending=12, oldest_unsettled_ms=61_000), standing(1)]
     service.post("/progress", json={**where, "partitions": told}).raise_for_status()
@@ -192,7 +192,7 @@ def test_partitions_show_where_workers_stand(page, service, job):
         database.execute(
             "update lovelace.standings set heard_at = now() - interval '1 hour' where pipeline = %s", [job]
         )
-    expect(page.get_by_text("2 not heard of")).to_be_visible()
+    expect(page.get_by_text("2 not heard from")).to_be_visible()
 
 
 @pytest.mark.parametrize("path", ["jobs", "failures", "partitions"])
@@ -237,11 +237,22 @@ def test_a_session_reads_the_api_and_changes_nothing_without_a_form_of_its_own(s
 
     assert visitor.get(f"/jobs/{job}").json()["job_id"] == job
     with visitor.stream("GET", f"/jobs/{job}/events") as events:
-        assert next(events.iter_lines()) == "id: 1"
+        lines = events.iter_lines()
+        event = dict(next(lines).split(": ", 1) for _ in range(3))
+        assert (event["event"], event["id"], json.loads(event["data"])["job_id"]) == ("job", "1", job)
     assert visitor.post(f"/jobs/{job}/close", json={"reason": "by cookie"}).status_code == 401
     refused = visitor.post(f"/ui/jobs/{job}/close", data={"reason": "of another site"})
     assert (refused.status_code, "not made for your session" in refused.text) == (403, True)
     assert service.get(f"/jobs/{job}").json()["status"] == "open"
+
+
+def test_what_the_page_streams_is_kept_by_nobody(visitor):
+    visitor.post("/ui/login", data={"token": TOKEN})
+    for path in ("/ui/events", "/events"):
+        with visitor.stream("GET", path) as events:
+            assert events.headers["content-type"].startswith("text/event-stream")
+            assert (events.headers["cache-control"], events.headers["x-accel-buffering"]) == ("no-store", "no")
+            assert next(events.iter_lines()) == ": listening"
 
 
 @pytest.mark.parametrize("cookie", ["", "x", "9999999999..nonce.mac", "....", "é"])
@@ -284,7 +295,7 @@ def test_a_login_leads_to_a_page_of_ours_only(visitor):
 
 @pytest.fixture
 def letters(brokers, make_topic, job):
-    """A dead-letter topic: a member with a bad field, one that can't be taken apart, and another job's."""
+    """A dead-letter topic: a member with a bad field, one that can't be decoded, and another job's."""
     topic = make_topic(partitions=1)
     user = {"id": "7", "username": "Ada", "email": "ada@example.invalid", "avatar": "portrait-of-ada"}
     member = {"guild_id": "<b>12</b>", "user": user, "nick": "Countess", "roles": "none", "joined_at": None}
@@ -338,7 +349,7 @@ def test_samples_are_for_their_own_token_and_show_nothing_personal(browser, data
             expect(page.get_by_role("region", name="discord.members.raw/0/2")).to_have_count(0)
 
             page.goto(f"/ui/samples?pipeline=discord&job={job}")
-            expect(page.get_by_role("region", name="not_json")).to_contain_text("can't be taken apart")
+            expect(page.get_by_role("region", name="not_json")).to_contain_text("cannot be decoded")
             everything = page.content().lower()
             # whole words: the page's own tokens are drawn from letters and digits
             assert not re.search(r"\b(ada|countess|portrait|example\.invalid)\b", everything)

@@ -19,13 +19,12 @@ from lovelace_streams.records import Reason
 from lovelace_streams.rows import UNSET, Row
 from lovelace_streams.settings import PostgresSettings
 from lovelace_streams.writers import Entry, Refusal, RowOutcome
-from lovelace_streams.writers.postgres import PostgresWriter
-from lovelace_streams.writers.postgres import subtransactions as postgres_sweep
+from lovelace_streams.writers.postgres import PostgresWriter, subtransactions, transaction
 from lovelace_streams.writers.postgres import writer as postgres
-from lovelace_streams.writers.postgres.catalog import Order
+from lovelace_streams.writers.postgres.catalog import RowOrder
 from lovelace_streams.writers.postgres.ddl import create_table
-from lovelace_streams.writers.postgres.parallel import Dealt
-from lovelace_streams.writers.postgres.writer import SWEPT_ROWS
+from lovelace_streams.writers.postgres.isolation import SUBTRANSACTION_ROWS
+from lovelace_streams.writers.postgres.parallel import PartitionedBlock
 
 SECRET = "secret-value"
 
@@ -121,7 +120,7 @@ def as_user(dsn, name, password=""):
 
 @pytest.mark.parametrize("copy_rows", [1, 100])
 def test_every_declared_type_comes_back_as_it_was(run, writer_of, monkeypatch, copy_rows):
-    monkeypatch.setattr(postgres, "COPY_ROWS", copy_rows)
+    monkeypatch.setattr(postgres, "COPY_ROWS_MIN", copy_rows)
     run(create_table(Everything))
     writer = writer_of(Everything)
     writer.open()
@@ -131,7 +130,7 @@ def test_every_declared_type_comes_back_as_it_was(run, writer_of, monkeypatch, c
     rows += [everything(id=n, text=text, at=datetime(2024, 2, 29, tzinfo=UTC)) for n, text in ((3, "\\."), (4, None))]
 
     assert writer.write([Entry(row) for row in rows]) == [RowOutcome.WRITTEN] * len(rows)
-    assert writer._bet.likely  # of straight COPY, where that was tried
+    assert writer._copy_heuristic.is_likely  # of straight COPY, where that was tried
     stored = run("select * from everything").fetchall()
     plain = [
         tuple(msgspec.to_builtins(v) if isinstance(v, list | msgspec.Struct | Enum) else v for v in row)
@@ -298,15 +297,15 @@ def test_wrong_database_is_the_deployments_and_nobody_listening_the_destinations
 @pytest.mark.parametrize(
     ("ddl", "order"),
     [
-        ("create table things (id bigint primary key, text text check (text <> ''))", Order.FREE),
-        ("create table things (id bigint primary key, text text unique)", Order.ORDERED),
-        ("create table things (id bigint primary key, text text unique deferrable)", Order.STRANGE),
-        ("create table things (id numeric(3) primary key, text text)", Order.STRANGE),
-        ("create table things (id bigint primary key, text text, up bigint references things)", Order.STRANGE),
+        ("create table things (id bigint primary key, text text check (text <> ''))", RowOrder.ANY),
+        ("create table things (id bigint primary key, text text unique)", RowOrder.AS_READ),
+        ("create table things (id bigint primary key, text text unique deferrable)", RowOrder.ONE_BY_ONE),
+        ("create table things (id numeric(3) primary key, text text)", RowOrder.ONE_BY_ONE),
+        ("create table things (id bigint primary key, text text, up bigint references things)", RowOrder.ONE_BY_ONE),
     ],
 )
 def test_how_much_of_a_block_may_share_a_statement_is_read_from_the_catalogue(things, ddl, order):
-    assert things(ddl).tables.declared[0].shape.order is order
+    assert things(ddl).tables.declared[0].schema.row_order is order
 
 
 # -- whose fault -------------------------------------------------------------------------------------------------------
@@ -323,8 +322,8 @@ def test_an_error_never_quotes_a_value(things, caplog):
 def test_rules_of_a_set_are_told_in_two_writes_not_in_twenty(run, things, monkeypatch):
     writer = things("create table things (id bigint primary key, text text not null check (text <> 'bad'))")
     attempts = []
-    at_once = writer._at_once
-    monkeypatch.setattr(writer, "_at_once", lambda rows, **options: attempts.append(len(rows)) or at_once(rows))
+    write = writer._copy_or_merge
+    monkeypatch.setattr(writer, "_copy_or_merge", lambda rows, **options: attempts.append(len(rows)) or write(rows))
     results = writer.write(entries(*[{3: "bad", 5: None}.get(n % 10, "ok") for n in range(1000)]))
 
     assert [n % 10 for n, result in enumerate(results) if isinstance(result, Refusal)] == [3, 5] * 100
@@ -332,14 +331,14 @@ def test_rules_of_a_set_are_told_in_two_writes_not_in_twenty(run, things, monkey
     assert attempts == [1000, 800]
 
 
-def test_while_blocks_hold_bad_rows_the_rule_is_asked_first_and_the_rest_is_copied(run, things, monkeypatch):
-    """Each block costs one question and one COPY, whatever share of it is refused."""
+def test_while_blocks_hold_bad_rows_they_are_checked_first_and_the_rest_is_copied(run, things, monkeypatch):
+    """Each block costs one query and one COPY, whatever share of it is refused."""
     writer = things("create table things (id bigint primary key, text text not null check (text <> 'bad'))")
     block = entries(*["bad" if n % 3 else "ok" for n in range(300)])
     writer.write(block[:100])
     attempts = []
-    at_once = writer._at_once
-    monkeypatch.setattr(writer, "_at_once", lambda rows, **options: attempts.append(len(rows)) or at_once(rows))
+    write = writer._copy_or_merge
+    monkeypatch.setattr(writer, "_copy_or_merge", lambda rows, **options: attempts.append(len(rows)) or write(rows))
     results = [result for at in (100, 200) for result in writer.write(writer.encode(block[at : at + 100]))]
 
     assert [isinstance(result, Refusal) for result in results] == [n % 3 > 0 for n in range(100, 300)]
@@ -347,20 +346,20 @@ def test_while_blocks_hold_bad_rows_the_rule_is_asked_first_and_the_rest_is_copi
         Refusal(Reason.CHECK, "23514", "things_text_check")
     }
     assert attempts == [33, 33]
-    assert writer._bet.likely
+    assert writer._copy_heuristic.is_likely
     assert run("select count(*) from things").fetchone() == (100,)
 
 
-def test_a_full_picture_of_what_is_there_is_merged_after_a_few_lost_bets(run, things, monkeypatch):
+def test_a_full_picture_of_what_is_there_is_merged_after_a_few_failed_copies(run, things, monkeypatch):
     writer = things()
     tried = []
-    copy_in = postgres.copy_in
-    monkeypatch.setattr(postgres, "copy_in", lambda *args: tried.append(args) or copy_in(*args))
+    copy_in = transaction.copy_in
+    monkeypatch.setattr(transaction, "copy_in", lambda *args: tried.append(args) or copy_in(*args))
     block = entries(*"abcdefghij")
     for _ in range(40):
         assert writer.write(block) == [RowOutcome.WRITTEN] * 10
 
-    assert len(tried) == 7  # the first one won, then with ever longer pauses
+    assert len(tried) == 7  # the first one succeeded, the others come after ever longer pauses
     assert run("select count(*) from things").fetchone() == (10,)
 
 
@@ -410,7 +409,7 @@ def test_a_statement_that_takes_too_long_is_the_destinations(things, database):
 
 
 def test_asking_which_keys_are_new_takes_no_longer_than_a_block_may(run, writer_of, database):
-    """It is asked before the block's own transaction, and a lock on the table must not hold it for ever."""
+    """The query precedes the block's own transaction, and a lock on the table must not hold it for ever."""
     run("create table tagged (id bigint primary key, name text not null default 'n', tag text unique, more int)")
     writer = writer_of(Tagged, Retagged, write_seconds=0.2)
     writer.open()
@@ -516,9 +515,9 @@ def test_a_key_that_the_block_itself_made_is_not_new_any_more(run, writer_of, on
 
 @pytest.mark.parametrize("prepare", [False, True])
 def test_a_session_is_left_as_it_was_found(things, prepare):
-    """A transaction pooler hands it to somebody else."""
+    """A transaction pooler hands it to another client."""
     writer = things(prepare=prepare, write_seconds=7)
-    connection = writer._connection
+    connection = writer._connection.driver
     before = connection.execute("select name, setting from pg_settings", prepare=False).fetchall()
     writer.write(entries("a", "b"))
     writer.write(entries("a", None))
@@ -558,7 +557,7 @@ def test_two_writers_of_the_same_keys_do_not_deadlock(things, writer_of):
 
 
 def test_partial_rows_that_race_for_a_new_key_both_count(run, things, writer_of):
-    """Neither is lost: who comes second updates what the first inserted."""
+    """Neither is lost: the second writer updates the row that the first one inserted."""
     run("create table pairs (id bigint primary key, a text, b text)")
 
     class Pair(Row, table="pairs", primary_key="id"):
@@ -606,13 +605,13 @@ def test_a_trigger_that_returns_nothing_suppresses(run, things):
 )
 def test_a_rule_is_judged_as_the_column_sees_the_value(run, things, column, rule, good, bad):
     writer = things(f"create table things (id bigint primary key, text {column} not null check ({rule}))")
-    writer.write(entries(*[bad] * 20))  # from now on the rule is asked about first
+    writer.write(entries(*[bad] * 20))  # from now on blocks are checked against the rule first
     results = writer.write([Entry(Thing(id=n, text=good if n % 3 else bad)) for n in range(20, 40)])
 
     assert [isinstance(result, Refusal) for result in results] == [n % 3 == 0 for n in range(20, 40)]
 
 
-def test_what_a_trigger_refuses_is_swept_not_halved(run, things, monkeypatch):
+def test_what_a_trigger_refuses_is_found_in_subtransactions_not_by_halving(run, things, monkeypatch):
     """Within the server: a hundred bad rows in two hundred cost one write, and the next block none before that."""
     writer = things(
         "create table things (id bigint primary key, text text); create function no() returns trigger language plpgsql"
@@ -621,8 +620,10 @@ def test_what_a_trigger_refuses_is_swept_not_halved(run, things, monkeypatch):
         " create trigger no before insert or update on things for each row execute function no()"
     )
     attempts = []
-    attempt = writer._attempt
-    monkeypatch.setattr(writer, "_attempt", lambda rows, **options: attempts.append(len(rows)) or attempt(rows))
+    attempt = writer._isolation._attempt
+    monkeypatch.setattr(
+        writer._isolation, "_attempt", lambda rows, **options: attempts.append(len(rows)) or attempt(rows)
+    )
     results = writer.write(entries(*[{0: "ok", 1: "none"}.get(n % 4, "bad") for n in range(200)]))
 
     kinds = {0: RowOutcome.WRITTEN, 1: RowOutcome.SUPPRESSED}
@@ -630,13 +631,13 @@ def test_what_a_trigger_refuses_is_swept_not_halved(run, things, monkeypatch):
     assert attempts == [200]
     assert run("select count(*) from things").fetchone() == (50,)
 
-    results = writer.write([Entry(Thing(id=n, text="ok")) for n in range(200, 200 + SWEPT_ROWS)])
-    assert results == [RowOutcome.WRITTEN] * SWEPT_ROWS
+    results = writer.write([Entry(Thing(id=n, text="ok")) for n in range(200, 200 + SUBTRANSACTION_ROWS)])
+    assert results == [RowOutcome.WRITTEN] * SUBTRANSACTION_ROWS
     assert writer.write([Entry(Thing(id=n, text="ok")) for n in range(2)]) == [RowOutcome.WRITTEN] * 2
     assert attempts == [200, 2]
 
 
-def test_where_the_server_does_not_sweep_rows_are_found_all_the_same(run, things, database):
+def test_where_the_server_has_no_subtransactions_for_us_rows_are_found_all_the_same(run, things, database):
     run("revoke usage on language plpgsql from public")
     try:
         things(
@@ -651,7 +652,7 @@ def test_where_the_server_does_not_sweep_rows_are_found_all_the_same(run, things
         run("grant usage on language plpgsql to public; drop owned by tenant; drop role tenant")
 
     assert [n for n, result in enumerate(results) if isinstance(result, Refusal)] == [60]
-    assert not writer._sweeps
+    assert not writer._isolation.subtransactions.are_available
 
 
 # -- several connections ---------------------------------------------------------------------------------------------
@@ -663,7 +664,7 @@ def test_where_the_server_does_not_sweep_rows_are_found_all_the_same(run, things
         "create table things (id bigint primary key, text text check (text <> 'bad'))",
         "create table things (id bigint primary key, text text unique check (text <> 'bad'))",
     ],
-    ids=["shared out", "by one connection"],
+    ids=["partitioned", "by one connection"],
 )
 def test_several_connections_end_as_one_by_one(run, things, database, ddl):
     chance = Random(7)
@@ -682,12 +683,12 @@ def test_several_connections_end_as_one_by_one(run, things, database, ddl):
         encoded = writer.encode(block)
         assert writer.write(encoded) == expected[0]
         assert run("select * from things order by id").fetchall() == expected[1]
-        assert isinstance(encoded, Dealt) == ("unique" not in ddl)
+        assert isinstance(encoded, PartitionedBlock) == ("unique" not in ddl)
     finally:
         writer.close()
 
 
-def test_what_was_shared_out_for_connections_that_are_gone_is_shared_out_anew(run, database):
+def test_what_was_partitioned_for_connections_that_are_gone_is_partitioned_again(run, database):
     run("create table things (id bigint primary key, text text)")
     writer = PostgresWriter(PostgresSettings(database, pool=2, block_rows=60), Thing)
     try:
@@ -748,7 +749,7 @@ def test_a_key_that_is_none_is_refused_alone_whatever_the_number_of_connections(
         writer.open()
         block = [Entry(Thing(id=["a"] if n == 7 else n)) for n in range(150)]
         ends = writer.write(writer.encode(block))
-        assert [place for place, end in enumerate(ends) if end != RowOutcome.WRITTEN] == [7]
+        assert [index for index, end in enumerate(ends) if end != RowOutcome.WRITTEN] == [7]
         assert ends[7].reason is Reason.BAD_VALUE
     finally:
         writer.close()
@@ -770,8 +771,8 @@ def test_connections_that_were_opened_are_let_go_where_one_is_refused(run, datab
         run("drop owned by few; drop role few")
 
 
-@pytest.mark.parametrize("count", [postgres_sweep.ROWS + 1, postgres_sweep.ROWS + 2])
-def test_what_a_sweep_leaves_over_is_swept_too(things, run, count):
+@pytest.mark.parametrize("count", [subtransactions.CALL_ROWS + 1, subtransactions.CALL_ROWS + 2])
+def test_what_one_call_of_subtransactions_leaves_over_is_tried_by_the_next(things, run, count):
     """One row, or two, behind as many as are sent at a time."""
     writer = things("create table things (id bigint primary key, text text unique)")
     texts = ["same", "same", *map(str, range(count - 2))]
@@ -779,7 +780,7 @@ def test_what_a_sweep_leaves_over_is_swept_too(things, run, count):
     assert run("select count(*) from things").fetchall() == [(count - 1,)]
 
 
-def test_a_sweep_of_slow_rows_ends_within_the_servers_timeout(things, run):
+def test_subtransactions_of_slow_rows_end_within_the_servers_timeout(things, run):
     run(
         "create function slow() returns trigger language plpgsql as"
         " $$ begin perform pg_sleep(0.06); if new.text = 'bad' then raise 'no'; end if; return new; end $$"

@@ -11,7 +11,8 @@ from temporalio.client import Client
 from temporalio.worker import Worker
 
 from dataflows.onboarding import Onboarding, activities
-from lovelace_streams.api.signals import backoff
+from lovelace_streams.api import ApiSettings
+from lovelace_streams.api.app import ProgressService
 from lovelace_streams.local.processes import free_port
 from tests.servers.service import part, ready, report, running, until
 
@@ -187,6 +188,8 @@ def test_a_job_that_nobody_waits_for_signals_nobody(service, job):
 
 
 def test_back_off_doubles_to_its_bound():
-    assert 0.25 <= backoff(1, 60) <= 0.5
-    assert 2 <= backoff(4, 60) <= 4
-    assert 30 <= backoff(10_000, 60) <= 60
+    settings = ApiSettings(dsn="", token="t", signal_backoff_max=60)
+    seconds = ProgressService(settings, signaller=object()).outbox.backoff.seconds
+    assert 0.25 <= seconds(1) <= 0.5
+    assert 2 <= seconds(4) <= 4
+    assert 30 <= seconds(10_000) <= 60

@@ -20,7 +20,7 @@ from lovelace_streams.settings import PostgresSettings
 from lovelace_streams.writers import Entry, Evolution, Refusal, RowOutcome, RowResult
 from lovelace_streams.writers.postgres import PostgresWriter
 from lovelace_streams.writers.postgres.ddl import create_table
-from lovelace_streams.writers.postgres.grouping import Together
+from lovelace_streams.writers.postgres.grouping import TableRelation
 from tests.faults.harness import eventually
 from tests.servers.command import lovelace
 
@@ -93,7 +93,7 @@ def test_referred_to_tables_are_written_first_whatever_was_declared(run: Run, wr
     run(LINKED)
     writer = writer_of(*rows)
 
-    assert writer.tables.together is Together.LINKED
+    assert writer.tables.relation is TableRelation.REFERENCING
     assert writer.write(block([Line(order_id=1, n=1), Order(id=1), Line(order_id=1, n=2)])) == [W] * 3
     assert writer.name.endswith("orders+lines" if rows[0] is Order else "lines+orders")
 
@@ -145,33 +145,35 @@ def test_many_linked_items_take_few_statements(run: Run, writer_of: WriterOf) ->
     writer = writer_of(Order, Line)
     items = [[Order(id=n % 10), Line(order_id=n % 10, n=n)] for n in range(100)]
     entries = block(*items)
-    segments = writer.tables.segments([entries[at : at + 2] for at in range(0, 200, 2)], writer._fresh)
+    statements = writer.tables.statement_rows(
+        [entries[at : at + 2] for at in range(0, 200, 2)], writer._transactions.keys_are_new
+    )
 
-    assert sum(len(segment.places) for segment in segments) == 200
-    assert len(segments) == 11  # ten rounds of the orders' keys, then all lines
+    assert sum(len(rows.indexes) for rows in statements) == 200
+    assert len(statements) == 11  # ten rounds of the orders' keys, then all lines
     assert {str(end) for end in writer.write(entries)} == {"written", "superseded"}
 
 
 @pytest.mark.parametrize(
-    ("ddl", "together"),
+    ("ddl", "relation"),
     [
-        ("alter table lines drop constraint lines_order_id_fkey", Together.APART),
-        ("select 1", Together.LINKED),
-        ("alter table orders add foreign key (id, total) references lines (order_id, n)", Together.STRANGE),
+        ("alter table lines drop constraint lines_order_id_fkey", TableRelation.INDEPENDENT),
+        ("select 1", TableRelation.REFERENCING),
+        ("alter table orders add foreign key (id, total) references lines (order_id, n)", TableRelation.OPAQUE),
         (
             """create function f() returns trigger language plpgsql as 'begin return new; end';
             create trigger t before insert on orders for each row execute function f()""",
-            Together.STRANGE,
+            TableRelation.OPAQUE,
         ),
     ],
 )
-def test_how_tables_stand_to_each_other_is_read_from_the_catalogue(
-    run: Run, writer_of: WriterOf, ddl: str, together: Together
+def test_how_tables_look_at_each_other_is_read_from_the_catalogue(
+    run: Run, writer_of: WriterOf, ddl: str, relation: TableRelation
 ) -> None:
     run(LINKED)
     run(ddl)
 
-    assert writer_of(Order, Line).tables.together is together
+    assert writer_of(Order, Line).tables.relation is relation
 
 
 def test_a_dropped_table_stops_the_worker_although_the_other_takes_rows(run: Run, writer_of: WriterOf) -> None:

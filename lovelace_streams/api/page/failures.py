@@ -1,4 +1,4 @@
-"""Failed items on the page: by reason, one by one, with the commands that work them off."""
+"""Failed items on the page: counted by reason, listed one by one, with the commands that replay them."""
 
 import asyncio
 import shlex
@@ -10,26 +10,26 @@ from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
 
-from lovelace_streams.api.models import JOB_ID, Failure, Place
+from lovelace_streams.api.models import JOB_ID, Cursor, Failure
+from lovelace_streams.api.page.dependencies import CurrentSession, PageContext, TextQuery, set_session_cookie
 from lovelace_streams.api.page.html import base, query
 from lovelace_streams.api.page.samples import Samples, samples_of
 from lovelace_streams.api.page.session import SAMPLES
-from lovelace_streams.api.page.visit import Page, Signed, TextQuery, keep
 from lovelace_streams.dead_letters.reader import Filter
 from lovelace_streams.records import Reason
 
-WITHIN = {"hour": 3600.0, "day": 86400.0, "week": 7 * 86400.0, "any": None}
-SINCE = {"hour": "-1h", "day": "-24h", "week": "-168h", "any": None}
-"""The same as `lovelace dlq` takes it."""
+WITHIN_SECONDS = {"hour": 3600.0, "day": 86400.0, "week": 7 * 86400.0, "any": None}
+SINCE_OPTIONS = {"hour": "-1h", "day": "-24h", "week": "-168h", "any": None}
+"""The same, as `lovelace dlq` takes it for `--since`."""
 STATES = {"open": True, "replayed": False, "any": None}
-PAGE = 50
+FAILURES_MAX = 50
 
-Choice = Annotated[str, Query(max_length=16)]
+OptionQuery = Annotated[str, Query(max_length=16)]
 JobQuery = Annotated[str, Query(pattern=f"{JOB_ID}|^$")]
 
 
-class Wanted(msgspec.Struct, frozen=True):
-    """The filters of the form, "" where anything will do."""
+class FailureFilter(msgspec.Struct, frozen=True):
+    """The filters of the form; "" accepts any value."""
 
     pipeline: str = ""
     job: str = ""
@@ -38,24 +38,24 @@ class Wanted(msgspec.Struct, frozen=True):
     within: str = "week"
 
     @property
-    def asked(self) -> dict[str, Any]:
-        """As the store takes it."""
+    def arguments(self) -> dict[str, Any]:
+        """As `Store.failures` takes them."""
         return {
             "pipeline": self.pipeline or None,
             "job_id": self.job or None,
             "reason": self.reason or None,
             "open": STATES[self.state],
-            "seconds": WITHIN[self.within],
+            "seconds": WITHIN_SECONDS[self.within],
         }
 
     def query(self, **changed: str) -> dict[str, str]:
-        """What a link to this, with something changed, says."""
+        """Make the query of a link to these filters, some of them changed."""
         values = msgspec.structs.asdict(self) | changed
         return {name: value for name, value in values.items() if value}
 
     def commands(self, pipeline: str) -> list[str]:
-        """What to type to look at these letters, and to see what a replay would do."""
-        options = {"--reason": self.reason, "--job": self.job, "--since": SINCE[self.within]}
+        """Write the commands that show these letters and what a replay of them would do."""
+        options = {"--reason": self.reason, "--job": self.job, "--since": SINCE_OPTIONS[self.within]}
         given = [f"{name}={value}" for name, value in options.items() if value]
         return [
             shlex.join(["lovelace", "dlq", "show", pipeline, *given]),
@@ -63,40 +63,51 @@ class Wanted(msgspec.Struct, frozen=True):
         ]
 
 
-def wanted_of(
+def failure_filter(
     pipeline: TextQuery = None,
     job: JobQuery = "",
-    reason: Choice = "",
-    state: Choice = "any",
-    within: Choice = "week",
-) -> Wanted:
-    """The form's fields. Raises `RequestValidationError` for a choice that is none."""
-    if state not in STATES or within not in WITHIN or reason not in {"", *Reason}:
-        raise RequestValidationError([])
-    return Wanted(pipeline or "", job, reason, state, within)
+    reason: OptionQuery = "",
+    state: OptionQuery = "any",
+    within: OptionQuery = "week",
+) -> FailureFilter:
+    """Read the form's fields. Raises `RequestValidationError` for a value that the form does not offer."""
+    offered = {"reason": {"", *Reason}, "state": STATES, "within": WITHIN_SECONDS}
+    given = {"reason": reason, "state": state, "within": within}
+    if faults := [
+        _invalid(name, "not an option of the form") for name, value in given.items() if value not in offered[name]
+    ]:
+        raise RequestValidationError(faults)
+    return FailureFilter(pipeline or "", job, reason, state, within)
 
 
-def add_failures(app: FastAPI, page: Page) -> None:
-    """`/failures`."""
+WantedFailures = Annotated[FailureFilter, Depends(failure_filter)]
+
+
+def _invalid(name: str, message: str) -> dict[str, Any]:
+    return {"loc": ("query", name), "msg": message, "type": "value_error"}
+
+
+def add_failures(app: FastAPI, page: PageContext) -> None:
+    """Add `/failures` and `/samples`."""
     store = page.store
     router = APIRouter()
 
     @router.get("/failures")
     async def failures(
         request: Request,
-        session: Signed,
-        wanted: Annotated[Wanted, Depends(wanted_of)],
+        session: CurrentSession,
+        wanted: WantedFailures,
         after: Annotated[str | None, Query(max_length=4096)] = None,
     ) -> Response:
-        """Failed items by reason, and one by one in the order of pipeline and place."""
-        found = await store.failures(wanted.asked, place_of(after), PAGE)
-        reasons = (await store.failure_reasons(wanted.asked)).reasons
-        return page.pages.render(
+        """Failed items by reason, and one by one in the order of pipeline and partition."""
+        found = await store.failures(wanted.arguments, cursor_of(after), FAILURES_MAX)
+        reasons = (await store.failure_reasons(wanted.arguments)).reasons
+        return page.templates.render(
             request,
             "failures",
             session,
             wanted=wanted,
-            choices={"reason": list(Reason), "state": list(STATES), "within": list(WITHIN)},
+            choices={"reason": list(Reason), "state": list(STATES), "within": list(WITHIN_SECONDS)},
             reasons=reasons,
             most=max((each.failed for each in reasons), default=1),
             failures=found.failures,
@@ -110,46 +121,48 @@ def add_failures(app: FastAPI, page: Page) -> None:
         )
 
     @router.get("/samples")
-    async def samples(request: Request, session: Signed, wanted: Annotated[Wanted, Depends(wanted_of)]) -> Response:
-        """Values of failed items, for who may see them."""
-        found = await looked_up(page, wanted) if session.sees_samples else None
-        return page.pages.render(
+    async def samples(
+        request: Request, session: CurrentSession, wanted: Annotated[FailureFilter, Depends(failure_filter)]
+    ) -> Response:
+        """Values of failed items, for a session of the samples' scope."""
+        found = await find_samples(page, wanted) if session.sees_samples else None
+        return page.templates.render(
             request, "samples", session, wanted=wanted, samples=found, offered=page.offers_samples, refused=None
         )
 
     @router.post("/samples")
-    async def open_samples(request: Request, wanted: Annotated[Wanted, Depends(wanted_of)]) -> Response:
-        """A session of the samples' own scope, for an hour, of whoever has their token."""
+    async def open_samples(request: Request, wanted: WantedFailures) -> Response:
+        """Give a visitor with the token for samples a session of their scope, for an hour."""
         fields = await page.form(request)
-        refused = page.refusal(request, page.sessions.admits_to_samples(fields.get("token", "").strip()))
+        refused = page.refusal(request, page.sessions.is_samples_token(fields.get("token", "").strip()))
         if refused is not None:
             context = {"wanted": wanted, "samples": None, "offered": page.offers_samples, "refused": refused.text}
-            return page.pages.render(request, "samples", page.session(request), refused.status, **context)
+            return page.templates.render(request, "samples", page.session(request), refused.status, **context)
         entry = RedirectResponse(f"{base(request)}/samples{query(**wanted.query())}", 303)
-        keep(request, entry, page.sessions.issue(SAMPLES))
+        set_session_cookie(request, entry, page.sessions.issue(SAMPLES))
         return entry
 
     app.include_router(router)
 
 
-async def looked_up(page: Page, wanted: Wanted) -> Samples:
-    """One at a time: reading a topic takes a thread and a connection."""
+async def find_samples(page: PageContext, wanted: FailureFilter) -> Samples:
+    """Read samples, for one visitor at a time, because reading a topic takes a thread and a connection."""
     if page.settings.kafka is None:
-        return Samples([], "The service knows no broker: set KAFKA_BROKERS.")
+        return Samples([], "The service has no broker to read dead letters from: set KAFKA_BROKERS.")
     filters = Filter(reason=wanted.reason or None, job=wanted.job or None)
-    async with page.looking_up:
+    async with page.samples_lock:
         return await asyncio.to_thread(samples_of, page.settings.kafka, wanted.pipeline, filters)
 
 
-async def topic_names(page: Page, failures: Iterable[Failure]) -> dict[str, str]:
-    """Topic id → name, as far as a worker has said it."""
+async def topic_names(page: PageContext, failures: Iterable[Failure]) -> dict[str, str]:
+    """Look up topic id → name, among the topics that workers reported."""
     rows = await page.store.query("topic_names", {"topic_ids": sorted({each.topic_id for each in failures})})
     return {row["topic_id"]: row["topic"] for row in rows}
 
 
-def place_of(cursor: str | None) -> Place | None:
-    """Where the page before ended. Raises `RequestValidationError`."""
+def cursor_of(cursor: str | None) -> Cursor | None:
+    """Read the key that the page before ended with. Raises `RequestValidationError`."""
     try:
-        return None if cursor is None else Place.from_cursor(cursor)
+        return None if cursor is None else Cursor.decode(cursor)
     except ValueError:
-        raise RequestValidationError([]) from None
+        raise RequestValidationError([_invalid("after", "not the `next` of a page")]) from None

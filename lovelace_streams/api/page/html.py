@@ -1,6 +1,5 @@
-"""Templates and headers: all text is escaped, and a browser runs and loads nothing that is not ours."""
+"""Templates and headers: all text is escaped, and a browser runs and loads nothing but the page's own files."""
 
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlencode
 
@@ -10,10 +9,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from lovelace_streams.api.page.formatting import FILTERS
 from lovelace_streams.api.page.session import Session, Sessions
-from lovelace_streams.api.page.shown import FILTERS
 
-POLICY = "; ".join(
+CONTENT_SECURITY_POLICY = "; ".join(
     [
         "default-src 'none'",
         *(f"{what}-src 'self'" for what in ("script", "style", "img", "connect")),
@@ -23,7 +22,7 @@ POLICY = "; ".join(
     ]
 )
 HEADERS = {
-    "Content-Security-Policy": POLICY,
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "same-origin",
@@ -32,25 +31,25 @@ HEADERS = {
 }
 
 
-class Protected:
-    """Every answer, errors too, with the headers; what is not a file of ours is kept by nobody."""
+class SecurityHeaders:
+    """Adds the headers to every answer, errors too. Only static files may be stored by browsers and proxies."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def protect(message: Message) -> None:
+        async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers.update(HEADERS)
                 headers.setdefault("Cache-Control", "no-cache" if "/static/" in scope["path"] else "no-store")
             await send(message)
 
-        await self._app(scope, receive, protect)
+        await self._app(scope, receive, with_headers)
 
 
-class Pages:
-    """Renders templates with what each of them needs."""
+class Templates:
+    """Renders templates, with the context that all of them need."""
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
@@ -67,7 +66,7 @@ class Pages:
     def render(
         self, request: Request, name: str, session: Session | None, status: int = 200, **context: Any
     ) -> HTMLResponse:
-        """The page `name`; `base` is where the page lies, behind a proxy's prefix too."""
+        """Render the page `name`; `base` is the page's path, with a proxy's prefix if there is one."""
         text = self._templates.get_template(f"{name}.html").render(
             base=base(request),
             here=name,
@@ -78,16 +77,13 @@ class Pages:
         return HTMLResponse(text, status)
 
 
-Render = Callable[..., HTMLResponse]
-
-
 def base(request: Request) -> str:
-    """The path of the page's application."""
+    """Tell the path of the page's application."""
     return str(request.scope["root_path"])
 
 
 def query(**values: Any) -> str:
-    """`?a=b` of what is not None.
+    """Make the query `?a=b` of the values that are not None.
 
     >>> query(status="open", before=None), query()
     ('?status=open', '')

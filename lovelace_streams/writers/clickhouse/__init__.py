@@ -1,4 +1,4 @@
-"""Rows into ClickHouse: `ClickHouseWriter`, and what it is made of."""
+"""Rows into ClickHouse: `ClickHouseWriter` and its parts."""
 
 from lovelace_streams.writers.clickhouse.writer import ClickHouseWriter
 

@@ -1,10 +1,10 @@
-"""A connection to ClickHouse: a server over HTTP, or chDB, the engine in the process; cut off at once where need be.
+"""A connection to ClickHouse, a server over HTTP or chDB, the engine in the process; another thread can abort it.
 
     http://user:password@host:8123/database?insert_quorum=2        a server; https as well
     chdb:///var/lib/lovelace/clickhouse                            the engine in this process, its data in that folder
 
-What follows the question mark are ClickHouse's settings, but for `verify`, `ca_cert`, `client_cert`, `client_cert_key`
-and `compress`, which are the client's, and chDB's `database`.
+The parameters after the question mark are ClickHouse's settings, except `verify`, `ca_cert`, `client_cert`,
+`client_cert_key` and `compress`, which are the client's, and chDB's `database`.
 """
 
 import socket
@@ -25,61 +25,65 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 3
 CLIENT_OPTIONS = frozenset({"verify", "ca_cert", "client_cert", "client_cert_key", "compress"})
-FORBIDDEN = frozenset({"insert_deduplication_token", "async_insert", "wait_for_async_insert"})
+FORBIDDEN_SETTINGS = frozenset({"insert_deduplication_token", "async_insert", "wait_for_async_insert"})
 """A token that is used again drops other rows silently; an insert that is not waited for is not durable."""
+HTTP_PORT, HTTPS_PORT = 8123, 8443
 
 
 class Connection:
-    """A client, the status of its last HTTP answer, and `abort` for another thread."""
+    """ClickHouse's client, the status of its last HTTP answer, and `abort` for another thread."""
 
-    def __init__(self, client: "Client", sockets: "Sockets | None" = None) -> None:
+    def __init__(self, client: "Client", pool: "AbortablePool | None" = None) -> None:
         self.client = client
-        self.sockets = sockets
+        self.pool = pool
 
     @property
     def status(self) -> int:
-        """The last HTTP status; 0 where there is none."""
-        return self.sockets.status if self.sockets is not None else 0
+        """The last HTTP status; 0 without an answer."""
+        return self.pool.status if self.pool is not None else 0
 
     def insert(self, table: str, columns: Sequence[str], native: bytes, settings: dict[str, Any]) -> None:
-        """One block into a table, by its quoted name; raises what the client raises."""
-        if self.sockets is None:
+        """Insert one block into a table, given by its quoted name; raises what the client raises."""
+        if self.pool is None:
             self.client.raw_insert(table, columns, native, settings, "Native")
             return
         from clickhouse_connect.driver.binding import quote_identifier
         from clickhouse_connect.driver.compression import get_compressor
 
-        # the statement is in the body, as a proxy may take no long address: so the client is told of no table
+        # the statement goes in the body, as a proxy may reject a long URL: so the client is given no table
         statement = f"INSERT INTO {table} ({', '.join(map(quote_identifier, columns))}) FORMAT Native\n".encode()
         compressor: Any = get_compressor(self.client.write_compression)
         body = compressor.compress_block(statement + native) + (compressor.flush() or b"")
         self.client.raw_insert("", None, bytes(body), settings, "Native", self.client.write_compression)
 
     def abort(self) -> None:
-        """Shut the sockets under a call; the engine in the process can't be shut, its call is left alone."""
-        if self.sockets is not None:
-            self.sockets.abort()
+        """Shut the sockets under a call; a call of the engine in the process can't be aborted and is left alone."""
+        if self.pool is not None:
+            self.pool.abort()
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the client and its sockets; raises nothing."""
         with suppress(Exception):
             self.client.close()
-        if self.sockets is not None:
-            self.sockets.clear()
+        if self.pool is not None:
+            self.pool.clear()
 
 
-class Sockets(PoolManager):
-    """A pool that knows its open sockets and the status of its last answer."""
+class AbortablePool(PoolManager):
+    """A pool that knows its open sockets and its last answer's status. One thread uses it, another may abort it."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.status = 0
         self._aborted = False
         self._open: list[HTTPConnection] = []
-        self.pool_classes_by_scheme = {"http": self._pool(HTTPConnectionPool), "https": self._pool(HTTPSConnectionPool)}
+        self.pool_classes_by_scheme = {
+            "http": self._tracked(HTTPConnectionPool),
+            "https": self._tracked(HTTPSConnectionPool),
+        }
 
     def request(self, *args: Any, **kwargs: Any) -> BaseHTTPResponse:
-        """As ever, with the status noted; nothing more once it was aborted: the client would try a second time."""
+        """Make a request and note its status; raises `ProtocolError` after an abort: the client would try again."""
         if self._aborted:
             raise ProtocolError("aborted")
         self.status = 0
@@ -88,18 +92,19 @@ class Sockets(PoolManager):
         return response
 
     def abort(self) -> None:
-        """Shut every socket, for good: whoever waits for one of them gets an error at once."""
+        """Shut every socket, for good: a thread that waits for one of them gets an error at once."""
         self._aborted = True
         for connection in list(self._open):
             if connection.sock is not None:
                 with suppress(OSError):
                     connection.sock.shutdown(socket.SHUT_RDWR)
 
-    def _pool(self, kind: type[HTTPConnectionPool]) -> type[HTTPConnectionPool]:
+    def _tracked(self, pool_class: type[HTTPConnectionPool]) -> type[HTTPConnectionPool]:
+        """Return the class with connections that are in `_open` while they are open."""
         opened = self._open
-        base: type[Any] = HTTPSConnection if kind is HTTPSConnectionPool else HTTPConnection
+        base: type[Any] = HTTPSConnection if pool_class is HTTPSConnectionPool else HTTPConnection
 
-        class Known(base):  # type: ignore[misc]
+        class TrackedConnection(base):  # type: ignore[misc]
             def connect(self) -> None:
                 opened.append(self)
                 super().connect()
@@ -109,26 +114,26 @@ class Sockets(PoolManager):
                 with suppress(ValueError):
                     opened.remove(self)
 
-        return type("KnownPool", (kind,), {"ConnectionCls": Known})
+        return type("TrackedPool", (pool_class,), {"ConnectionCls": TrackedConnection})
 
 
 def connect(settings: ClickHouseSettings) -> Connection:
-    """Open a connection; raises `DeploymentFault` for a DSN that can't be, and whatever the driver raises."""
+    """Open a connection; raises `DeploymentFault` for an invalid DSN, and what the driver raises."""
     if not settings.dsn:
         raise DeploymentFault("no ClickHouse: set CLICKHOUSE_DSN (http://user:password@host:8123/database)")
     parts = urlsplit(settings.dsn)
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    forbidden = sorted(FORBIDDEN & set(options))
+    forbidden = sorted(FORBIDDEN_SETTINGS & set(options))
     if forbidden:
         raise DeploymentFault(f"CLICKHOUSE_DSN may not set {', '.join(forbidden)}: rows would be lost without a word")
     if parts.scheme == "chdb":
-        return _engine(parts.netloc + parts.path, options)
+        return _connect_to_engine(parts.netloc + parts.path, options)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise DeploymentFault("CLICKHOUSE_DSN is neither http[s]://user:password@host:port/database nor chdb:///path")
-    return _server(settings, parts, options)
+    return _connect_to_server(settings, parts, options)
 
 
-def _engine(path: str, options: dict[str, str]) -> Connection:
+def _connect_to_engine(path: str, options: dict[str, str]) -> Connection:
     import clickhouse_connect
 
     database = options.pop("database", None)
@@ -141,25 +146,25 @@ def _engine(path: str, options: dict[str, str]) -> Connection:
     return Connection(client)
 
 
-def _server(settings: ClickHouseSettings, parts: Any, options: dict[str, str]) -> Connection:
+def _connect_to_server(settings: ClickHouseSettings, parts: Any, options: dict[str, str]) -> Connection:
     import clickhouse_connect
     from clickhouse_connect.driver.httputil import get_pool_manager_options
 
-    ours: dict[str, Any] = {name: options.pop(name) for name in CLIENT_OPTIONS & set(options)}
-    compress = _truth(ours.pop("compress", "true"))
-    verify = _truth(ours.pop("verify", "true"))
-    sockets = Sockets(**get_pool_manager_options(verify=verify, maxsize=1, retries=0, **ours))
+    client_options: dict[str, Any] = {name: options.pop(name) for name in CLIENT_OPTIONS & set(options)}
+    compress = _is_true(client_options.pop("compress", "true"))
+    verify = _is_true(client_options.pop("verify", "true"))
+    pool = AbortablePool(**get_pool_manager_options(verify=verify, maxsize=1, retries=0, **client_options))
     client = clickhouse_connect.get_client(
         interface=parts.scheme,
         host=parts.hostname,
-        port=parts.port or (8443 if parts.scheme == "https" else 8123),
+        port=parts.port or (HTTPS_PORT if parts.scheme == "https" else HTTP_PORT),
         username=unquote(parts.username) if parts.username else None,
         password=unquote(parts.password or ""),
         database=unquote(parts.path.strip("/")) or None,
         settings=options,
         compress=compress,
         verify=verify,
-        pool_mgr=sockets,
+        pool_mgr=pool,
         connect_timeout=CONNECT_SECONDS,
         send_receive_timeout=int(settings.write_seconds) + 1,
         query_retries=0,
@@ -167,8 +172,8 @@ def _server(settings: ClickHouseSettings, parts: Any, options: dict[str, str]) -
         client_name="lovelace_streams",
         show_clickhouse_errors="scrub",
     )
-    return Connection(client, sockets)
+    return Connection(client, pool)
 
 
-def _truth(text: str) -> bool:
+def _is_true(text: str) -> bool:
     return text.lower() not in ("0", "false", "no", "off")

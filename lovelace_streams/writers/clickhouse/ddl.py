@@ -1,4 +1,4 @@
-"""ClickHouse's `CREATE TABLE` from row classes: what `lovelace ddl` prints for a flow that writes there.
+"""ClickHouse's `CREATE TABLE` from row classes; `lovelace ddl` prints it for a flow that writes to ClickHouse.
 
 >>> class Message(Row, table="messages", primary_key=("channel_id", "id"), version="seen_at"):
 ...     channel_id: int
@@ -16,7 +16,7 @@ CREATE TABLE `messages` (
 ORDER BY (`channel_id`, `id`)
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 
-`SELECT … FROM messages FINAL` shows of each key the row with the highest version.
+`SELECT … FROM messages FINAL` shows the row with the highest version of each key.
 """
 
 from datetime import date, datetime
@@ -29,8 +29,8 @@ from lovelace_streams.rows.row import Row
 from lovelace_streams.rows.types import scalar
 from lovelace_streams.writers.clickhouse.catalog import quoted
 
-VERSION = "_version"
-TYPES: dict[Any, str] = {
+VERSION_COLUMN = "_version"
+COLUMN_TYPES: dict[Any, str] = {
     int: "Int64",
     str: "String",
     bool: "Bool",
@@ -44,9 +44,9 @@ TYPES: dict[Any, str] = {
 
 
 def create_table(*rows: type[Row]) -> str:
-    """The table of row classes that have the same columns: its rows are replaced whole. Raises `TypeError`.
+    """Return the table of row classes that have the same table name, key and columns; raises `TypeError` for others.
 
-    A column is nullable where a class lets it be None.
+    A column is nullable if one of the classes allows None.
     """
     first = rows[0].__table__
     for row in rows:
@@ -56,29 +56,31 @@ def create_table(*rows: type[Row]) -> str:
             raise TypeError(f"{row.__name__} has another table, key or set of columns than {rows[0].__name__}")
     nullable = {column.name for row in rows for column in row.__table__.columns if column.nullable}
     lines = [_column(column, nullable=column.name in nullable) for column in first.columns]
-    lines.append(f"{quoted(VERSION)} UInt128")
+    lines.append(f"{quoted(VERSION_COLUMN)} UInt128")
     name = ".".join(map(quoted, first.name.split(".")))
     key = ", ".join(map(quoted, first.key))
     return (
         f"CREATE TABLE {name} (\n  " + ",\n  ".join(lines) + "\n"
-        f") ENGINE = ReplacingMergeTree({quoted(VERSION)})\n"
+        f") ENGINE = ReplacingMergeTree({quoted(VERSION_COLUMN)})\n"
         f"ORDER BY ({key})\n"
         "SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;"
     )
 
 
-def column_type(kind: Any, *, nullable: bool = False) -> str:
-    """The column type for a declared one; whatever is nested otherwise than in a list is JSON in a String.
+def column_type(declared: Any, *, nullable: bool = False) -> str:
+    """Return the column type for a declared type; nested values other than lists are JSON in a String.
+
+    Raises `TypeError` for a nullable list.
 
     >>> column_type(int), column_type(list[str]), column_type(dict[str, int], nullable=True)
     ('Int64', 'Array(String)', 'Nullable(String)')
     """
-    plain = scalar(kind)
+    plain = scalar(declared)
     if get_origin(plain) is list:
         if nullable:
             raise TypeError("an Array can't be NULL in ClickHouse: give the list a default ([]) instead of None")
-        return f"Array({TYPES[get_args(plain)[0]]})"
-    return f"Nullable({TYPES[plain]})" if nullable else TYPES[plain]
+        return f"Array({COLUMN_TYPES[get_args(plain)[0]]})"
+    return f"Nullable({COLUMN_TYPES[plain]})" if nullable else COLUMN_TYPES[plain]
 
 
 def _column(column: Column, *, nullable: bool) -> str:

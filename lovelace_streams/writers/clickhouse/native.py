@@ -1,8 +1,8 @@
-"""A block as ClickHouse's Native format has it: what an insert sends, made without a connection.
+"""A block in ClickHouse's Native format: the bytes that an insert sends, made without a connection.
 
-Numbers, times and lists of them are packed here, the other types by the client's own code. Its `insert` does the same
-of lists of values, but only while the connection is held; it packs nullable columns and lists value by value, and where
-pandas is installed (as it is with chDB) imports it within the first insert: 0.7 s.
+Numbers, times and lists of them are packed here, the other types by the client's own code. The client's `insert` also
+packs lists of values, but only while it holds the connection. It packs nullable columns and lists value by value, and
+its first call imports pandas if that is installed, as it is with chDB: 0.7 s (docs/decisions/0008-clickhouse.md).
 """
 
 import struct
@@ -13,131 +13,138 @@ from itertools import accumulate, chain
 from typing import Any
 
 from lovelace_streams.records import Reason
-from lovelace_streams.writers.clickhouse.types import CODES, TYPE_MISMATCH, Unfit, parse
+from lovelace_streams.writers.clickhouse.faults import TYPE_MISMATCH, ColumnValueError
+from lovelace_streams.writers.clickhouse.types import ARRAY_TYPECODES, parse_type
 
-Pack = Callable[[Sequence[Any]], bytes]
-"""Values as the client would be given them → the column's bytes; raises for what it can't spell."""
+ColumnPacker = Callable[[Sequence[Any]], bytes]
+"""Values for ClickHouse's client → the column's bytes; raises what Python or the client raises for a wrong value."""
+
+_CONTINUES = 1 << 7
+"""LEB128's bit for "another byte follows"."""
 
 
-def block(columns: Mapping[str, str], count: int, packed: Iterable[bytes]) -> bytes:
-    """One block of so many rows; `packed` are the bytes of each column.
+def native_block(columns: Mapping[str, str], rows: int, packed: Iterable[bytes]) -> bytes:
+    """Join a block: `columns` are names and types, `rows` their count, `packed` the bytes of each column.
 
-    >>> block({"k": "Int8"}, 2, [pack("Int8")([1, -1])])
+    >>> native_block({"k": "Int8"}, 2, [column_packer("Int8")([1, -1])])
     b'\\x01\\x02\\x01k\\x04Int8\\x01\\xff'
     """
-    parts = [_leb128(len(columns)), _leb128(count)]
-    for (name, shown), body in zip(columns.items(), packed, strict=True):
-        parts += (_text(name), _text(shown), body)
+    parts = [_leb128(len(columns)), _leb128(rows)]
+    for (name, type_name), column in zip(columns.items(), packed, strict=True):
+        parts += (_string(name), _string(type_name), column)
     return b"".join(parts)
 
 
-def pack(shown: str) -> Pack:
-    """How a column of this type is packed.
+def column_packer(type_name: str) -> ColumnPacker:
+    """Return the packer of a column of this type, as `system.columns` names it.
 
-    >>> pack("Nullable(Int8)")([1, None]), pack("Array(UInt8)")([[7], []])
-    (b'\\x00\\x01\\x01\\x00', b'\\x01\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x01\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x07')
+    >>> column_packer("Nullable(Int8)")([1, None])
+    b'\\x00\\x01\\x01\\x00'
+    >>> column_packer("Array(UInt8)")([[7], []])
+    b'\\x01\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x01\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x07'
     """
-    real = parse(shown)
-    if "LowCardinality" in shown:
-        return _by_client(shown)
-    if real.name == "Array":
-        return _lists(pack(real.arguments))
-    if real.name not in CODES:
-        return _by_client(shown)
-    return _nullable(CODES[real.name]) if real.nullable else _numbers(CODES[real.name])
+    column = parse_type(type_name)
+    if "LowCardinality" in type_name:
+        return _client_packer(type_name)
+    if column.name == "Array":
+        return _list_packer(column_packer(column.arguments))
+    if column.name not in ARRAY_TYPECODES:
+        return _client_packer(type_name)
+    typecode = ARRAY_TYPECODES[column.name]
+    return _nullable_number_packer(typecode) if column.nullable else _number_packer(typecode)
 
 
-def packed(name: str, way: Pack, values: Sequence[Any]) -> bytes:
-    """A column's bytes; raises `Unfit` where a value can't be spelled: none is known to pass the checks before."""
+def pack_column(name: str, packer: ColumnPacker, values: Sequence[Any]) -> bytes:
+    """Pack a column's values; raises `ColumnValueError` if one can't be packed.
+
+    No such value is known to pass the checks that come before.
+    """
     from clickhouse_connect.driver.exceptions import DataError
 
     try:
-        return way(values)
+        return packer(values)
     except (TypeError, ValueError, AttributeError, ArithmeticError, struct.error, DataError):
-        raise Unfit(Reason.BAD_VALUE, TYPE_MISMATCH, name) from None
+        raise ColumnValueError(Reason.BAD_VALUE, TYPE_MISMATCH, name) from None
 
 
-def halves(low: Sequence[int], high: Sequence[int]) -> bytes:
-    """Integers of 128 bits, given as two of 64: a third of what it costs to spell the whole ones.
+def pack_uint128(low: Sequence[int], high: Sequence[int]) -> bytes:
+    """Pack integers of 128 bits, given as two of 64: a third of the cost of packing whole ones.
 
-    >>> halves([1], [2]) == (2 << 64 | 1).to_bytes(16, "little")
+    >>> pack_uint128([1], [2]) == (2 << 64 | 1).to_bytes(16, "little")
     True
     """
-    whole = array("Q", bytes(16 * len(low)))
-    whole[::2], whole[1::2] = array("Q", low), array("Q", high)
-    return _little(whole)
+    halves = array("Q", bytes(16 * len(low)))
+    halves[::2], halves[1::2] = array("Q", low), array("Q", high)
+    return _little_endian(halves)
 
 
-def _little(values: "array[Any]") -> bytes:
+def _little_endian(values: "array[Any]") -> bytes:
     if sys.byteorder == "big":
         values = values[:]
         values.byteswap()
     return values.tobytes()
 
 
-def _array(code: str, values: Sequence[Any]) -> "array[Any]":
-    """The values themselves, where the check has put them into such an array already."""
-    return values if values.__class__ is array and values.typecode == code else array(code, values)
+def _as_array(typecode: str, values: Sequence[Any]) -> "array[Any]":
+    """Return the values as an array: the very object, if the column's check has made one already."""
+    return values if values.__class__ is array and values.typecode == typecode else array(typecode, values)
 
 
-def _numbers(code: str) -> Pack:
-    return lambda values: _little(_array(code, values))
+def _number_packer(typecode: str) -> ColumnPacker:
+    return lambda values: _little_endian(_as_array(typecode, values))
 
 
-def _nullable(code: str) -> Pack:
-    """Which are null, then all of them, with zeros for nulls."""
-    size = array(code).itemsize
+def _nullable_number_packer(typecode: str) -> ColumnPacker:
+    """Make a packer of a byte for each value (1: null), then all values, zeros for nulls."""
+    size = array(typecode).itemsize
 
-    def take(values: Sequence[Any]) -> bytes:
+    def pack(values: Sequence[Any]) -> bytes:
         nulls = 0 if values.__class__ is array else values.count(None)
         if not nulls:
-            return bytes(len(values)) + _little(_array(code, values))
+            return bytes(len(values)) + _little_endian(_as_array(typecode, values))
         if nulls == len(values):
             return b"\1" * nulls + bytes(size * nulls)
-        present = array(code, [0 if value is None else value for value in values])
-        return bytes([value is None for value in values]) + _little(present)
+        numbers = array(typecode, [0 if value is None else value for value in values])
+        return bytes([value is None for value in values]) + _little_endian(numbers)
 
-    return take
+    return pack
 
 
-def _lists(element: Pack) -> Pack:
-    """Where each list ends, then the elements of all."""
+def _list_packer(pack_elements: ColumnPacker) -> ColumnPacker:
+    """Make a packer of where each list ends, then the elements of all lists."""
 
-    def take(values: Sequence[Sequence[Any]]) -> bytes:
+    def pack(values: Sequence[Sequence[Any]]) -> bytes:
         ends = array("Q", accumulate(map(len, values)))
-        return _little(ends) + element(list(chain.from_iterable(values)))
+        return _little_endian(ends) + pack_elements(list(chain.from_iterable(values)))
 
-    return take
+    return pack
 
 
-def _by_client(shown: str) -> Pack:
+def _client_packer(type_name: str) -> ColumnPacker:
     from clickhouse_connect.datatypes.registry import get_from_name
     from clickhouse_connect.driver.insert import InsertContext
 
-    kind = get_from_name(shown)
+    client_type = get_from_name(type_name)
 
-    def take(values: Sequence[Any]) -> bytes:
-        body = bytearray()
+    def pack(values: Sequence[Any]) -> bytes:
+        packed = bytearray()
         if values:
-            kind.write_column(values, body, InsertContext("", [], []))
-        return bytes(body)
+            client_type.write_column(values, packed, InsertContext("", [], []))
+        return bytes(packed)
 
-    return take
+    return pack
 
 
-def _text(value: str) -> bytes:
+def _string(value: str) -> bytes:
     encoded = value.encode()
     return _leb128(len(encoded)) + encoded
 
 
 def _leb128(value: int) -> bytes:
-    """Seven bits a byte, the least first."""
+    """Encode an integer, seven bits a byte, the least significant first."""
     encoded = bytearray()
-    while value >= _MORE:
-        encoded.append(value % _MORE | _MORE)
-        value //= _MORE
+    while value >= _CONTINUES:
+        encoded.append(value % _CONTINUES | _CONTINUES)
+        value //= _CONTINUES
     encoded.append(value)
     return bytes(encoded)
-
-
-_MORE = 1 << 7

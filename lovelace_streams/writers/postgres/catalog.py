@@ -1,12 +1,12 @@
-"""The real table, read from the catalogue: can it hold the rows, and how may a block of them be written?
+"""Read the real table from the catalogue: can it hold the rows, and how may a block of them be written?
 
-The *order* of a table says how much of a block may share a statement and still end as if it were written one by one
+A table's row order says how much of a block may share a statement and still end as if its rows were written one by one
 (docs/decisions/0004-writers.md):
 
-    FREE     rows of different keys do not see each other         any order, as many as there are
-    ORDERED  a rule looks at rows written before                  the order read, consecutive rows
-    STRANGE  a rule looks at what a statement leaves behind, or   a statement a row
-             it cannot be told what it looks at
+    ANY         no rule looks at another row of the table         any order, any number of rows a statement
+    AS_READ     a rule looks at rows that were written before     the order read, consecutive rows a statement
+    ONE_BY_ONE  a rule looks at what a statement leaves behind,   one row a statement
+                or the catalogue does not tell what it looks at
 """
 
 import re
@@ -27,12 +27,12 @@ from lovelace_streams.writers import Refusal
 from lovelace_streams.writers.postgres.types import TypeInfo, exact_key, holds
 
 
-class Order(Enum):
-    """How much of a block may share a statement."""
+class RowOrder(Enum):
+    """How the rows of a block may share statements."""
 
-    FREE = "free"
-    ORDERED = "ordered"
-    STRANGE = "strange"
+    ANY = "any"
+    AS_READ = "as_read"
+    ONE_BY_ONE = "one_by_one"
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -46,7 +46,7 @@ class Check(msgspec.Struct, frozen=True):
 
 
 class Reference(msgspec.Struct, frozen=True):
-    """A foreign key to another table."""
+    """A validated foreign key to another table, whose violations a query can find."""
 
     name: str
     columns: tuple[str, ...]
@@ -55,24 +55,24 @@ class Reference(msgspec.Struct, frozen=True):
     others: tuple[str, ...]
 
 
-class Link(msgspec.Struct, frozen=True):
-    """A foreign key to another table, or one of its partitions, whatever it is like."""
+class ForeignKey(msgspec.Struct, frozen=True):
+    """Any foreign key to another table, or to one of its partitions."""
 
     target: int
     columns: tuple[str, ...]
     others: tuple[str, ...]
 
 
-class Shape(msgspec.Struct, frozen=True):
-    """What the writer has to know of the real table."""
+class TableSchema(msgspec.Struct, frozen=True):
+    """Everything that the writer has to know of the real table."""
 
     types: dict[str, TypeInfo]
     """Of the columns that rows have, in the order of the first row class."""
-    order: Order
-    suppresses: bool
+    row_order: RowOrder
+    may_suppress: bool
     """A BEFORE trigger may return nothing."""
     deferrable: bool = False
-    """Some rule or trigger may be put off to COMMIT."""
+    """Some rule or trigger may be deferred to COMMIT."""
     parents: tuple[tuple[str, ...], ...] = ()
     """Columns that refer to the table's own key, in the key's order."""
     names: frozenset[str] = frozenset()
@@ -80,29 +80,29 @@ class Shape(msgspec.Struct, frozen=True):
     not_null: tuple[str, ...] = ()
     checks: tuple[Check, ...] = ()
     references: tuple[Reference, ...] = ()
-    mentioned: frozenset[str] | None = None
-    """Columns that a CHECK of a row as proposed looks at; None where more may look at it (triggers, policies)."""
-    plain: bool = False
+    judged_columns: frozenset[str] | None = None
+    """Columns of a proposed row that a rule looks at. None if more may look at it: triggers, policies."""
+    rules_see_row_only: bool = False
     """Whether CHECK and NOT NULL of a whole row depend on nothing but the row as given."""
-    copies: bool = False
+    can_copy: bool = False
     """Whether COPY into the table ends as INSERT does."""
-    looks: bool = False
-    """Whether writing a row may look at other tables or change them: triggers, policies, rules, a CHECK's functions."""
+    sees_other_tables: bool = False
+    """Whether writing a row may look at other tables or change them, by triggers, policies, rules or functions."""
     relations: tuple[int, ...] = ()
     """The table and its partitions."""
-    links: tuple[Link, ...] = ()
+    foreign_keys: tuple[ForeignKey, ...] = ()
 
-    def keeps(self, absent: frozenset[str]) -> bool:
+    def may_omit(self, absent: frozenset[str]) -> bool:
         """Whether one INSERT … ON CONFLICT may leave these columns out.
 
-        It proposes their defaults even where the row exists; that is harmless only if nothing judges a proposed row by
+        It proposes their defaults even if the row exists. That is harmless only if no rule judges a proposed row by
         them (docs/decisions/0004-writers.md).
         """
-        return self.mentioned is not None and not absent & self.mentioned
+        return self.judged_columns is not None and not absent & self.judged_columns
 
     @property
     def rules(self) -> list[Refusal]:
-        """What breaking each rule is called, in the order in which Postgres tests them."""
+        """The refusal for breaking each rule, in the order in which Postgres tests the rules."""
         return [
             *(Refusal(Reason.NOT_NULL, "23502", column) for column in self.not_null),
             *(Refusal(Reason.CHECK, "23514", check.name) for check in self.checks),
@@ -114,7 +114,7 @@ _PART = re.compile(r'(?:"((?:[^"]|"")+)"(?=\.|$)|([^.]+))(?:\.|$)')
 
 
 def name_parts(name: str) -> tuple[str, ...]:
-    """Schema and name as they are written, capitals and all; a part with dots in it stands in double quotes.
+    """Split a name into schema and table, as they are written, capitals included; quotes hold a part with dots.
 
     >>> name_parts('Sales."Order"'), name_parts('"v1.orders"')
     (('Sales', 'Order'), ('v1.orders',))
@@ -123,12 +123,12 @@ def name_parts(name: str) -> tuple[str, ...]:
 
 
 def identifier(table: Table) -> sql.Identifier:
-    """The quoted name, with its schema where one is given."""
+    """Return the quoted name, with its schema if one is given."""
     return sql.Identifier(*name_parts(table.name))
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """Something in which a real table and its rows differ so that they can't be written."""
+    """A difference between a real table and its rows because of which they can't be written."""
 
     message: str
     missing: str = ""
@@ -137,103 +137,75 @@ class Problem(msgspec.Struct, frozen=True):
 
 
 def problems_of(connection: psycopg.Connection[Any], table: Table, rows: Sequence[type[Row]]) -> Iterator[Problem]:
-    """All in which the real table differs. Raises `psycopg.Error`."""
+    """Yield all differences of the real table. Raises `psycopg.Error`."""
     return _Inspection(connection, table, rows, "").problems()
 
 
-def inspect(connection: psycopg.Connection[Any], table: Table, rows: Sequence[type[Row]], way_out: str) -> Shape:
+def inspect(connection: psycopg.Connection[Any], table: Table, rows: Sequence[type[Row]], advice: str) -> TableSchema:
     """Compare the rows with the real table.
 
-    Raises `DeploymentFault`, one line that names both sides and ends with `way_out`.
+    Raises `DeploymentFault`, one line that names both sides and ends with `advice`.
     """
-    return _Inspection(connection, table, rows, way_out).run()
+    return _Inspection(connection, table, rows, advice).schema()
 
 
-ROUNDED = frozenset({"varchar", "numeric"})
-"""Types whose modifier a set's verdict can take into account; char(n) is padded, which a CHECK may see."""
-
+CHECKED_MODIFIERS = frozenset({"varchar", "numeric"})
+"""Types whose modifier a query for violations can take into account. A CHECK may see the padding of char(n)."""
 
 KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table", "S": "a sequence", "i": "an index"}
-"""`pg_class.relkind` of what is not written."""
+"""`pg_class.relkind` of relations that the writer can't write."""
 
 
 class _Inspection:
+    """One table's rows in the catalogue, and what follows from them: a property for each question."""
+
     relation: Any
     oid: int
     columns: dict[str, Any]
     relations: list[int]
     uniques: Sequence[Any]
+    triggers: Sequence[Any]
+    constraints: Sequence[Any]
+    types: dict[str, TypeInfo]
 
     def __init__(
-        self, connection: psycopg.Connection[Any], table: Table, rows: Sequence[type[Row]], way_out: str
+        self, connection: psycopg.Connection[Any], table: Table, rows: Sequence[type[Row]], advice: str
     ) -> None:
         self.connection = connection
         self.table = table
         self.rows = rows
-        self.way_out = way_out
+        self.advice = advice
+        self.fields = {column.name: column for column in table.columns}
 
-    def run(self) -> Shape:
+    def schema(self) -> TableSchema:
+        """Read all of the catalogue that matters. Raises `DeploymentFault` if the rows can't be written."""
         for problem in self.problems():
             raise self._fault(problem)
-        oid, rules, security = self.oid, self.relation.relhasrules, self.relation.relrowsecurity
-        columns, relations, uniques = self.columns, self.relations, self.uniques
-        types = {name: _type_info(columns[name]) for name in self._declared()}
-        triggers = self._ask(TRIGGERS, [relations])
-        constraints = self._ask(CONSTRAINTS, [relations])
-        order, parents = self._order(types, uniques, constraints, triggers)
-        return Shape(
-            types=types,
-            order=Order.STRANGE if rules else order,
-            suppresses=any(trigger.before for trigger in triggers),
-            deferrable=bool(self._ask(DEFERRABLE, [relations])),
-            parents=parents,
-            names=frozenset(columns),
-            not_null=tuple(name for name, column in columns.items() if column.not_null and name in types),
-            checks=tuple(
-                Check(rule.name, rule.expression, tuple(rule.columns), rule.whole_row)
-                for rule in constraints
-                if rule.kind == "c" and rule.enforced
-            ),
-            references=tuple(
-                Reference(rule.name, tuple(rule.columns), rule.other, tuple(rule.others))
-                for rule in constraints
-                if rule.kind == "f" and rule.askable
-            ),
-            mentioned=None
-            if triggers
-            or security
-            or any(real.domain or real.generated for real in columns.values())
-            or any(rule.kind == "c" and rule.whole_row for rule in constraints)
-            else frozenset(column for rule in constraints if rule.kind == "c" for column in rule.columns)
-            | {name for name, real in columns.items() if real.not_null and not real.filled},
-            copies=not rules and not security and order is Order.FREE,
-            looks=bool(triggers)
-            or security
-            or rules
-            or any(rule.kind == "c" and rule.looks_around for rule in constraints),
-            relations=tuple(relations),
-            links=tuple(
-                Link(rule.target, tuple(rule.columns), tuple(rule.others)) for rule in constraints if rule.kind == "f"
-            ),
-            plain=not triggers
-            and not security
-            and relations == [oid]
-            and not any(columns[name].domain or not columns[name].collates for name in types)
-            and all(not real.modified or real.name in ROUNDED for real in types.values())
-            and not any(rule.kind == "c" and rule.functions for rule in constraints),
+        self.types = {name: _type_info(self.columns[name]) for name in self._declared()}
+        self.triggers = self._fetch(TRIGGERS, [self.relations])
+        self.constraints = self._fetch(CONSTRAINTS, [self.relations])
+        row_order = self.row_order
+        return TableSchema(
+            types=self.types,
+            row_order=row_order,
+            may_suppress=any(trigger.before for trigger in self.triggers),
+            deferrable=bool(self._fetch(DEFERRABLE, [self.relations])),
+            parents=() if row_order is RowOrder.ONE_BY_ONE else self.parents,
+            names=frozenset(self.columns),
+            not_null=self.not_null,
+            checks=self.enforced_checks,
+            references=self.references,
+            judged_columns=self.judged_columns,
+            can_copy=row_order is RowOrder.ANY and not self.has_policies,
+            sees_other_tables=self.sees_other_tables,
+            relations=tuple(self.relations),
+            foreign_keys=self.foreign_keys,
+            rules_see_row_only=self.rules_see_row_only,
         )
 
-    def _ask(self, query: sql.SQL, parameters: list[Any]) -> list[Any]:
-        cursor = self.connection.cursor(row_factory=namedtuple_row)
-        return cursor.execute(query, parameters, prepare=False).fetchall()
-
-    def _fault(self, problem: Problem) -> DeploymentFault:
-        way_out = f"`lovelace ddl FLOW --apply` adds it, or {self.way_out}" if problem.missing else self.way_out
-        return DeploymentFault(f"{self.rows[0].__name__} ↔ table {self.table.name}: {problem.message}; {way_out}")
-
     def problems(self) -> Iterator[Problem]:
-        """Why the rows can't be written, the first one first."""
-        found = self._ask(RELATION, [identifier(self.table).as_string(self.connection)])
+        """Yield the reasons why the rows can't be written."""
+        found = self._fetch(RELATION, [identifier(self.table).as_string(self.connection)])
         if not found:
             yield Problem("there is no such table", "table")
             return
@@ -242,37 +214,47 @@ class _Inspection:
         if self.relation.relkind not in ("r", "p"):
             yield Problem(f"it is not a table but {KINDS.get(self.relation.relkind, 'something else')}")
             return
-        self.columns = {column.name: column for column in self._ask(COLUMNS, [self.oid, self.oid])}
-        self.relations = [row.relid for row in self._ask(RELATIONS, [self.oid, self.oid])]
-        self.uniques = self._ask(UNIQUES, [self.relations])
-        yield from self._columns(self.columns)
-        yield from self._arbiter(self.oid, self.uniques)
+        self.columns = {column.name: column for column in self._fetch(COLUMNS, [self.oid, self.oid])}
+        self.relations = [row.relid for row in self._fetch(RELATIONS, [self.oid, self.oid])]
+        self.uniques = self._fetch(UNIQUES, [self.relations])
+        yield from self._problems_of_columns()
+        yield from self._problems_of_key()
+
+    def _fetch(self, query: sql.SQL, parameters: list[Any]) -> list[Any]:
+        cursor = self.connection.cursor(row_factory=namedtuple_row)
+        return cursor.execute(query, parameters, prepare=False).fetchall()
+
+    def _fault(self, problem: Problem) -> DeploymentFault:
+        advice = f"`lovelace ddl FLOW --apply` adds it, or {self.advice}" if problem.missing else self.advice
+        return DeploymentFault(f"{self.rows[0].__name__} ↔ table {self.table.name}: {problem.message}; {advice}")
+
+    # -- can the table hold the rows? --------------------------------------------------------------------------------
 
     def _declared(self) -> dict[str, list[Column]]:
-        """Field → how each row class declares it."""
+        """Return for each field the declarations of all row classes."""
         declared: dict[str, list[Column]] = {}
         for row in self.rows:
             for column in row.__table__.columns:
                 declared.setdefault(column.name, []).append(column)
         return declared
 
-    def _columns(self, columns: dict[str, Any]) -> Iterator[Problem]:
+    def _problems_of_columns(self) -> Iterator[Problem]:
         declared = self._declared()
         for name, fields in declared.items():
-            real = columns.get(name)
+            real = self.columns.get(name)
             if real is None:
                 yield Problem(f"the table has no column {name}", "column", name)
             elif real.generated or real.always:
                 yield Problem(f"column {name} is generated and can't be written")
             else:
                 for field in fields:
-                    yield from self._holds(field, real)
-        for name, real in columns.items():
+                    yield from self._problems_of_field(field, real)
+        for name, real in self.columns.items():
             if name not in declared and real.not_null and not real.filled:
                 yield Problem(f"column {name} is NOT NULL without a default, and the row has no such field")
 
     @staticmethod
-    def _holds(field: Column, real: Any) -> Iterator[Problem]:
+    def _problems_of_field(field: Column, real: Any) -> Iterator[Problem]:
         if not holds(field.type, _type_info(real)):
             kind = getattr(field.type, "__name__", str(field.type))
             yield Problem(f"column {field.name} is {real.shown} and can't hold {kind}")
@@ -282,40 +264,153 @@ class _Inspection:
                 f"{field.name} may be absent (T | None), but the column is NOT NULL without a default: a new row fails"
             )
 
-    def _arbiter(self, oid: int, uniques: Sequence[Any]) -> Iterator[Problem]:
+    def _problems_of_key(self) -> Iterator[Problem]:
         key = set(self.table.key)
-        backing = [u for u in uniques if u.relation == oid and u.whole and set(u.columns) == key]
+        backing = [u for u in self.uniques if u.relation == self.oid and u.whole and set(u.columns) == key]
         columns = ", ".join(self.table.key)
         if not backing:
             yield Problem(f"no primary key or unique index on ({columns}), so a replay would write rows twice")
         elif not any(unique.immediate for unique in backing):
             yield Problem(f"the key on ({columns}) is deferrable, which ON CONFLICT can't use")
 
-    def _order(
-        self, types: dict[str, TypeInfo], uniques: Sequence[Any], constraints: Sequence[Any], triggers: Sequence[Any]
-    ) -> tuple[Order, tuple[tuple[str, ...], ...]]:
-        """How a block may be written, and which columns refer to the table's own key."""
-        fields = {column.name: column for column in self.table.columns}
-        to_self = [dict(zip(rule.others, rule.columns, strict=True)) for rule in constraints if rule.kind == "s"]
-        strange = (
-            # keys that differ here may be equal there: citext, char(n), numeric(p, s)
-            not all(exact_key(fields[name].type, types[name]) for name in self.table.key)
-            or any(trigger.strange for trigger in triggers)
-            or any(not unique.immediate for unique in uniques)
-            or any(rule.kind == "c" and rule.looks_around for rule in constraints)
-            # another table's NO ACTION looks at what the statement leaves behind, unless the key alone is referred to
-            or any(rule.kind == "r" and not set(rule.others) <= set(self.table.key) for rule in constraints)
-            or not all(self._to_key(pairs, fields) for pairs in to_self)
-        )
-        if strange:
-            return Order.STRANGE, ()
-        parents = tuple(tuple(pairs[name] for name in self.table.key) for pairs in to_self)
-        return Order.ORDERED if triggers or parents or len(uniques) > 1 else Order.FREE, parents
+    # -- what is there? ----------------------------------------------------------------------------------------------
 
-    def _to_key(self, pairs: dict[str, str], fields: dict[str, Column]) -> bool:
+    @property
+    def has_rewrite_rules(self) -> bool:
+        """Whether a `CREATE RULE` rewrites what is written."""
+        return bool(self.relation.relhasrules)
+
+    @property
+    def has_policies(self) -> bool:
+        """Whether row security judges rows."""
+        return bool(self.relation.relrowsecurity)
+
+    @property
+    def check_constraints(self) -> list[Any]:
+        return [rule for rule in self.constraints if rule.kind == "c"]
+
+    @property
+    def keys_to_self(self) -> list[dict[str, str]]:
+        """Foreign keys to the table itself: column referred to → column that refers."""
+        return [dict(zip(rule.others, rule.columns, strict=True)) for rule in self.constraints if rule.kind == "s"]
+
+    @property
+    def keys_to_others(self) -> list[Any]:
+        return [rule for rule in self.constraints if rule.kind == "f"]
+
+    @property
+    def keys_from_others(self) -> list[Any]:
+        return [rule for rule in self.constraints if rule.kind == "r"]
+
+    @property
+    def not_null(self) -> tuple[str, ...]:
+        return tuple(name for name, real in self.columns.items() if real.not_null and name in self.types)
+
+    @property
+    def enforced_checks(self) -> tuple[Check, ...]:
+        return tuple(
+            Check(rule.name, rule.expression, tuple(rule.columns), rule.whole_row)
+            for rule in self.check_constraints
+            if rule.enforced
+        )
+
+    @property
+    def references(self) -> tuple[Reference, ...]:
+        return tuple(
+            Reference(rule.name, tuple(rule.columns), rule.other, tuple(rule.others))
+            for rule in self.keys_to_others
+            if rule.checkable
+        )
+
+    @property
+    def foreign_keys(self) -> tuple[ForeignKey, ...]:
+        return tuple(ForeignKey(rule.target, tuple(rule.columns), tuple(rule.others)) for rule in self.keys_to_others)
+
+    @property
+    def parents(self) -> tuple[tuple[str, ...], ...]:
+        """Columns that refer to the table's own key, in the key's order."""
+        return tuple(tuple(pairs[name] for name in self.table.key) for pairs in self.keys_to_self)
+
+    # -- how may a block be written? ---------------------------------------------------------------------------------
+
+    @property
+    def row_order(self) -> RowOrder:
+        """How the rows of a block may share statements."""
+        if self.has_rewrite_rules or self.a_rule_sees_whole_statements:
+            return RowOrder.ONE_BY_ONE
+        return RowOrder.AS_READ if self.a_rule_sees_earlier_rows else RowOrder.ANY
+
+    @property
+    def a_rule_sees_earlier_rows(self) -> bool:
+        """Whether a rule looks at rows of the table that were written before."""
+        return bool(self.triggers or self.keys_to_self) or len(self.uniques) > 1
+
+    @property
+    def a_rule_sees_whole_statements(self) -> bool:
+        """Whether a rule looks at what a statement leaves behind, or at something that the catalogue does not tell."""
+        return (
+            not self.key_is_exact
+            or any(trigger.sees_whole_statements for trigger in self.triggers)
+            or any(not unique.immediate for unique in self.uniques)
+            or any(rule.sees_other_rows for rule in self.check_constraints)
+            or self.others_refer_past_the_key
+            or not all(self._refers_to_key(pairs) for pairs in self.keys_to_self)
+        )
+
+    @property
+    def key_is_exact(self) -> bool:
+        """Whether keys that differ here differ in the table too: not so of citext, char(n), numeric(p, s)."""
+        return all(exact_key(self.fields[name].type, self.types[name]) for name in self.table.key)
+
+    @property
+    def others_refer_past_the_key(self) -> bool:
+        """Whether another table refers to more than the key.
+
+        Its NO ACTION looks at what the statement leaves behind.
+        """
+        return any(not set(rule.others) <= set(self.table.key) for rule in self.keys_from_others)
+
+    def _refers_to_key(self, pairs: dict[str, str]) -> bool:
         """Whether a foreign key to the table itself refers to its key by columns of the same Python types."""
+        fields = self.fields
         return set(pairs) == set(self.table.key) and all(
             column in fields and fields[column].type == fields[name].type for name, column in pairs.items()
+        )
+
+    @property
+    def sees_other_tables(self) -> bool:
+        """Whether writing a row may look at other tables or change them."""
+        return (
+            bool(self.triggers)
+            or self.has_policies
+            or self.has_rewrite_rules
+            or any(rule.sees_other_rows for rule in self.check_constraints)
+        )
+
+    @property
+    def judged_columns(self) -> frozenset[str] | None:
+        """Columns of a proposed row that a rule looks at. None if more may look at it."""
+        more_may_look = (
+            self.triggers
+            or self.has_policies
+            or any(real.domain or real.generated for real in self.columns.values())
+            or any(rule.whole_row for rule in self.check_constraints)
+        )
+        if more_may_look:
+            return None
+        checked = {column for rule in self.check_constraints for column in rule.columns}
+        return frozenset(checked | {name for name, real in self.columns.items() if real.not_null and not real.filled})
+
+    @property
+    def rules_see_row_only(self) -> bool:
+        """Whether CHECK and NOT NULL of a whole row depend on nothing but the row as given."""
+        return not (
+            self.triggers
+            or self.has_policies
+            or self.relations != [self.oid]
+            or any(self.columns[name].domain or not self.columns[name].collates for name in self.types)
+            or any(real.modified and real.name not in CHECKED_MODIFIERS for real in self.types.values())
+            or any(rule.calls_functions for rule in self.check_constraints)
         )
 
 
@@ -323,11 +418,11 @@ def _type_info(real: Any) -> TypeInfo:
     return TypeInfo(
         name=real.base,
         category=real.category,
-        spelled=real.spelled,
+        cast_name=real.spelled,
         modified=real.modifier >= 0,
         modifier=real.modifier,
         exact=real.deterministic and not real.domain,
-        shown=real.shown,
+        display_name=real.shown,
     )
 
 
@@ -340,7 +435,7 @@ from pg_class c where c.oid = to_regclass(%s)
 RELATIONS = sql.SQL("""
 select %s::oid as relid union select relid from pg_partition_tree(%s::oid::regclass) order by relid
 """)
-"""The table, and its partitions: those have rules of their own."""
+"""The table and its partitions, which have rules of their own."""
 
 COLUMNS = sql.SQL("""
 with recursive base as (
@@ -377,7 +472,8 @@ order by i.indisprimary desc
 
 TRIGGERS = sql.SQL("""
 select t.tgtype & 2 > 0 as before,
-       t.tgtype & 3 <> 3 or p.provolatile <> 'v' as strange  -- a volatile BEFORE ROW trigger sees earlier rows only
+       -- a volatile BEFORE ROW trigger sees earlier rows only
+       t.tgtype & 3 <> 3 or p.provolatile <> 'v' as sees_whole_statements
 from pg_trigger t join pg_proc p on p.oid = t.tgfoid
 where t.tgrelid = any(%s) and not t.tgisinternal and t.tgenabled <> 'D' and t.tgtype & 20 > 0
 """)
@@ -394,10 +490,10 @@ select r.conname as name,
        pg_get_expr(r.conbin, r.conrelid) as expression,
        coalesce((to_jsonb(r) ->> 'conenforced')::bool, true) as enforced,
        exists (select 1 from pg_depend d where d.classid = 'pg_constraint'::regclass and d.objid = r.oid
-               and d.refclassid in ('pg_proc'::regclass, 'pg_operator'::regclass)) as functions,
+               and d.refclassid in ('pg_proc'::regclass, 'pg_operator'::regclass)) as calls_functions,
        exists (select 1 from pg_depend d join pg_proc p on p.oid = d.refobjid
                where d.classid = 'pg_constraint'::regclass and d.objid = r.oid
-               and d.refclassid = 'pg_proc'::regclass and p.provolatile <> 'i') as looks_around,
+               and d.refclassid = 'pg_proc'::regclass and p.provolatile <> 'i') as sees_other_rows,
        coalesce(0 = any(r.conkey), false) as whole_row,
        array(select a.attname::text from unnest(r.conkey) with ordinality k(n, o)
              join pg_attribute a on a.attrelid = r.conrelid and a.attnum = k.n order by k.o) as columns,
@@ -405,7 +501,7 @@ select r.conname as name,
              join pg_attribute a on a.attrelid = r.confrelid and a.attnum = k.n order by k.o) as others,
        r.confrelid::regclass::text as other, r.confrelid::int8 as target,
        r.confmatchtype = 's' and r.convalidated and not coalesce((to_jsonb(r) ->> 'conperiod')::bool, false)
-         and not (select o.relrowsecurity from pg_class o where o.oid = r.confrelid) as askable
+         and not (select o.relrowsecurity from pg_class o where o.oid = r.confrelid) as checkable
 from pg_constraint r, mine
 where r.contype in ('c', 'f') and (r.conrelid = any(oids) or r.confrelid = any(oids))
 order by r.conname

@@ -1,8 +1,8 @@
-"""Straight into the table by COPY: a bet that a block's rows are new, which merging can't be as fast as.
+"""COPY a block straight into the table, in the expectation that its keys are new: merging can't be as fast.
 
-COPY knows no ON CONFLICT: one key that exists already refuses the block as a whole, and so does one row that breaks a
-rule. A refusal is never a verdict (law 5): nothing was written, and the block goes the usual way. What it wins is shown
-by `python -m benchmarks members`: *database, copy* beside *database, merge*.
+COPY knows no ON CONFLICT: one key that exists refuses the whole block, and so does one row that breaks a rule. Such a
+refusal is never a verdict (law 5): nothing was written, and the writer goes on with its next way. `python -m benchmarks
+members` shows the gain: *database, copy* beside *database, merge*.
 """
 
 from collections.abc import Sequence
@@ -13,50 +13,52 @@ from psycopg import errors, generators
 from psycopg.pq import ExecStatus
 
 REFUSED = frozenset({ExecStatus.FATAL_ERROR, ExecStatus.BAD_RESPONSE})
-LONGEST = 64
-"""Blocks that a lost bet is not repeated for, at most: a full picture of rows that exist costs one in so many."""
+PAUSE_BLOCKS_MAX = 64
+"""Blocks without a COPY after one that failed, at most: where all keys exist, one block in 65 costs a COPY in vain."""
 
 
-class Bet:
-    """Whether a block's rows will be new, judged by what the last blocks were.
+class CopyHeuristic:
+    """Predicts whether a block's keys are new from what the last blocks were.
 
-    >>> bet = Bet()
-    >>> bet.on(), bet.lost(), bet.on(), bet.on(), bet.lost(), [bet.on() for _ in range(3)]
-    (True, None, False, True, None, [False, False, True])
+    >>> heuristic = CopyHeuristic()
+    >>> heuristic.should_try(), heuristic.failed(), heuristic.should_try(), heuristic.should_try()
+    (True, None, False, True)
+    >>> heuristic.failed(), [heuristic.should_try() for _ in range(3)]
+    (None, [False, False, True])
     """
 
     def __init__(self) -> None:
-        self._pause = 0
-        self._next = 1
+        self._pause_blocks = 0
+        self._next_pause_blocks = 1
 
     @property
-    def likely(self) -> bool:
-        """What `on` will answer next."""
-        return self._pause == 0
+    def is_likely(self) -> bool:
+        """The next answer of `should_try`."""
+        return self._pause_blocks == 0
 
-    def on(self) -> bool:
-        """Whether to try it with this block."""
-        if self._pause:
-            self._pause -= 1
+    def should_try(self) -> bool:
+        """Whether to try COPY with this block; count it as one block of the pause if not."""
+        if self._pause_blocks:
+            self._pause_blocks -= 1
             return False
         return True
 
-    def won(self) -> None:
-        """All rows were new."""
-        self._next = 1
+    def succeeded(self) -> None:
+        """Note that all keys were new."""
+        self._next_pause_blocks = 1
 
-    def lost(self) -> None:
-        """A key existed: the next blocks are merged, twice as many each time."""
-        self._pause = self._next
-        self._next = min(LONGEST, 2 * self._next)
+    def failed(self) -> None:
+        """Note that a key existed: pause twice as long as the last time."""
+        self._pause_blocks = self._next_pause_blocks
+        self._next_pause_blocks = min(PAUSE_BLOCKS_MAX, 2 * self._next_pause_blocks)
 
 
 def copy_in(
     connection: psycopg.Connection[Any], begin: Sequence[bytes], statement: bytes, lines: bytes, end: bytes
 ) -> None:
-    """A transaction of its own that copies these lines, in two network round trips. Raises `psycopg.Error`.
+    """Copy these lines in a transaction of their own, in two network round trips. Raises `psycopg.Error`.
 
-    psycopg's own `copy` takes a trip for each of these statements; at a hundred rows that is most of the time.
+    psycopg's own `copy` takes a round trip for each of these statements, which is most of the time at a hundred rows.
     """
     pgconn = connection.pgconn
     with connection.lock:

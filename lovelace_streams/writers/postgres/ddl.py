@@ -1,4 +1,4 @@
-"""`CREATE TABLE` from row classes: what `lovelace ddl` prints, and what the check of a real table is measured by.
+"""Compose `CREATE TABLE` from row classes: `lovelace ddl` prints it, and real tables are compared with it.
 
 >>> class Member(Row, table="members", primary_key="id"):
 ...     id: int
@@ -39,9 +39,10 @@ TYPES: dict[Any, str] = {
 
 
 def create_table(*rows: type[Row], existing_too: bool = False) -> str:
-    """The table of one or more row classes: columns of the first in its order, then what the others add.
+    """Return the table of one or more row classes: the columns of the first in its order, then those of the others.
 
-    A column is NOT NULL where no class lets it be None and the first class has it: a row that lacks it may come first.
+    A column is NOT NULL if no class lets it be None and the first class has it. Otherwise a row without it may come
+    first.
     """
     first = rows[0].__table__
     lines = [_column(columns, required=required) for columns, required in _declared(rows).values()]
@@ -51,7 +52,7 @@ def create_table(*rows: type[Row], existing_too: bool = False) -> str:
 
 
 def add_column(name: str, *rows: type[Row]) -> str:
-    """A column as it can be added to a table with rows: nullable, or with the field's default.
+    """Return a column in the form that a table with rows accepts: nullable, or with the field's default.
 
     >>> class Member(Row, table="members", primary_key="id"):
     ...     id: int
@@ -69,7 +70,7 @@ def add_column(name: str, *rows: type[Row]) -> str:
 
 
 def _declared(rows: Sequence[type[Row]]) -> dict[str, tuple[list[Column], bool]]:
-    """Column → how each class declares it, and whether a row of every class has it."""
+    """Return for each column the declarations of all classes, and whether a row of every class has it."""
     first = rows[0].__table__
     declared: dict[str, list[Column]] = {}
     for row in rows:
@@ -83,7 +84,7 @@ def _declared(rows: Sequence[type[Row]]) -> dict[str, tuple[list[Column], bool]]
 
 
 def sql_type(kind: Any) -> str:
-    """The column type for a declared one; lists of plain values are arrays, whatever else is nested is JSONB.
+    """Return the column type for a declared one: lists of plain values are arrays, anything else nested is JSONB.
 
     >>> sql_type(int), sql_type(list[str]), sql_type(dict[str, int])
     ('bigint', 'text[]', 'jsonb')
@@ -106,7 +107,7 @@ def _column(columns: Sequence[Column], *, required: bool) -> str:
 
 
 def _values(kind: Any) -> list[Any]:
-    """What an Enum or Literal admits."""
+    """Return the values that an Enum or Literal admits."""
     if get_origin(kind) is Literal:
         return list(get_args(kind))
     if isinstance(kind, type) and issubclass(kind, Enum):

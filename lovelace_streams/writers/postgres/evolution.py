@@ -1,7 +1,7 @@
-"""How far a real table is from its rows, and what can be added to it without touching what is stored.
+"""Compare a real table with its rows, and add what can be added without a change of stored rows.
 
-Additive is: a table that is missing, a column that is missing (nullable, or with the field's default), a label of an
-enum. Whatever else differs is named and left to whoever owns the table: another type, another key.
+That is a missing table, a missing column (nullable, or with the field's default) and a missing label of an enum. Any
+other difference, such as another type or another key, is named and left to the table's owner.
 """
 
 from collections.abc import Sequence
@@ -17,41 +17,41 @@ from lovelace_streams.writers import Evolution
 from lovelace_streams.writers.postgres.catalog import COLUMNS, RELATION, identifier, name_parts, problems_of
 from lovelace_streams.writers.postgres.ddl import add_column, create_table
 
-LOCK = 0x10_7E_1A_CE
-"""The advisory lock under which tables are changed: who comes second finds nothing left to do."""
-PATIENCE_MS = 10_000
-"""Longer than that nobody waits for a table's lock: everybody who writes it would wait behind."""
+ADVISORY_LOCK = 0x10_7E_1A_CE
+"""The advisory lock under which tables are changed: the process that comes second finds nothing left to do."""
+LOCK_TIMEOUT_MS = 10_000
+"""The wait for a table's lock, at most: all who write the table wait behind it."""
 
 
 def evolution_of(connection: psycopg.Connection[Any], tables: Sequence[Sequence[type[Row]]]) -> Evolution:
     """Compare row classes, a list a table, with the real tables. Raises `psycopg.Error`."""
-    whole = Evolution([], [])
+    evolution = Evolution([], [])
     for rows in tables:
         table = rows[0].__table__
         found = list(problems_of(connection, table, rows))
         if any(problem.missing == "table" for problem in found):
-            whole.statements += [*_schema(connection, table.name), create_table(*rows, existing_too=True)]
+            evolution.statements += [*_schema(connection, table.name), create_table(*rows, existing_too=True)]
             continue
-        whole.statements += [
+        evolution.statements += [
             f"ALTER TABLE {identifier(table).as_string()} ADD COLUMN IF NOT EXISTS {add_column(problem.column, *rows)};"
             for problem in found
             if problem.missing == "column"
         ]
-        whole.obstacles += [f"{table.name}: {problem.message}" for problem in found if not problem.missing]
-        whole.statements += _labels(connection, rows)
-    return whole
+        evolution.obstacles += [f"{table.name}: {problem.message}" for problem in found if not problem.missing]
+        evolution.statements += _labels(connection, rows)
+    return evolution
 
 
 def evolve(
     connection: psycopg.Connection[Any], tables: Sequence[Sequence[type[Row]]], *, create: bool = True
 ) -> Evolution:
-    """Add what can be added, all of it in one transaction; nothing at all where something else differs.
+    """Add what can be added, in one transaction; add nothing if something else differs.
 
-    May run at the same time in several processes. Raises `psycopg.Error`.
+    Several processes may run it at the same time. Raises `psycopg.Error`.
     """
     with connection.transaction():
-        connection.execute(sql.SQL("set local lock_timeout = {}").format(PATIENCE_MS))
-        connection.execute("select pg_advisory_xact_lock(%s)", [LOCK])
+        connection.execute(sql.SQL("set local lock_timeout = {}").format(LOCK_TIMEOUT_MS))
+        connection.execute("select pg_advisory_xact_lock(%s)", [ADVISORY_LOCK])
         found = evolution_of(connection, tables)
         if found.addable or (create and not found.obstacles):
             for statement in found.statements:
@@ -60,7 +60,7 @@ def evolve(
 
 
 def _schema(connection: psycopg.Connection[Any], name: str) -> list[str]:
-    """The schema of a table that is missing, where that is missing too."""
+    """Return the statement for a missing table's schema, if that is missing too."""
     parts = name_parts(name)
     if len(parts) == 1 or connection.execute("select from pg_namespace where nspname = %s", [parts[0]]).fetchone():
         return []
@@ -68,7 +68,7 @@ def _schema(connection: psycopg.Connection[Any], name: str) -> list[str]:
 
 
 def _labels(connection: psycopg.Connection[Any], rows: Sequence[type[Row]]) -> list[str]:
-    """Values of an Enum or Literal that the column's enum has no label for."""
+    """Return the statements for values of an Enum or Literal without a label in the column's enum."""
     table = rows[0].__table__
     [relation] = connection.execute(RELATION, [identifier(table).as_string(connection)]).fetchall()
     columns = connection.cursor(row_factory=namedtuple_row).execute(COLUMNS, [relation[0], relation[0]])
@@ -78,11 +78,11 @@ def _labels(connection: psycopg.Connection[Any], rows: Sequence[type[Row]]) -> l
         values = _values(get_args(column.type)[0] if get_origin(column.type) is list else column.type)
         if column.name not in real or not values:
             continue
-        spelled = real[column.name].spelled.removesuffix("[]")
-        asked = "select enumlabel from pg_enum where enumtypid = to_regtype(%s)"
-        labels = {label for (label,) in connection.execute(asked, [spelled]).fetchall()}
+        enum = real[column.name].spelled.removesuffix("[]")
+        query = "select enumlabel from pg_enum where enumtypid = to_regtype(%s)"
+        labels = {label for (label,) in connection.execute(query, [enum]).fetchall()}
         statements += [
-            f"ALTER TYPE {spelled} ADD VALUE IF NOT EXISTS {sql.Literal(value).as_string()};"
+            f"ALTER TYPE {enum} ADD VALUE IF NOT EXISTS {sql.Literal(value).as_string()};"
             for value in values
             if labels and value not in labels
         ]

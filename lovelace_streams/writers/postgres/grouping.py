@@ -1,14 +1,28 @@
-"""Which statements a block becomes, so that its items end as if each had been written alone, one after the other.
+"""Group the rows of a block into statements, so that its items end as if each had been written alone, in order.
 
-The rows of one table are cut as its rules allow (`Order`, docs/decisions/0004-writers.md). Where a writer has several
-tables, an item's rows go table by table, and the tables stand to each other in one of three ways
-(docs/decisions/0011-several-tables.md):
+What the writer does follows from two facts of the catalogue: the row order of each table
+(docs/decisions/0004-writers.md) and the relation of the tables to each other (docs/decisions/0011-several-tables.md).
 
-    APART    nothing in one looks at another                    each table's rows by themselves
-    LINKED   foreign keys from one to the key of another        in phases: a new one before a row that an earlier item
-                                                                refers to
-    STRANGE  triggers, policies, rules, or keys that can't be   a statement a row, item by item
-             compared here
+    order of the rows   ANY                        AS_READ                       ONE_BY_ONE
+    ------------------  -------------------------  ----------------------------  -------------------
+    one table           a statement a round: the   a statement a run of          a statement a row
+                        n-th row of each key is    consecutive rows, cut before
+                        in round n, by key         a key that the run has or
+                                                   refers to
+    INDEPENDENT tables  as above, for the rows of each table
+    REFERENCING tables  in phases; within a phase as above, table by table       (such tables are OPAQUE)
+    OPAQUE tables       a statement a row, item by item
+
+INDEPENDENT: no table looks at another. REFERENCING: foreign keys refer to the key of another table. OPAQUE: triggers,
+policies or rules may look at another table, or a foreign key can't be compared here.
+
+    block ──▶ UniformRows ──────────────────────────▶ COPY, or one StatementRows
+      │       of one class, the same columns absent,
+      │       in one table with the order ANY
+      └─────▶ phase 1, phase 2, … ─▶ TableRows ─────▶ StatementRows, StatementRows, …
+              cut before a new key    the rows that   the rows that share
+              that an earlier row     go to one       a statement (or a pair)
+              refers to               table
 """
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -27,117 +41,118 @@ from lovelace_streams.rows.declaration import Column
 from lovelace_streams.rows.row import Row
 from lovelace_streams.rows.types import scalar
 from lovelace_streams.writers import Entry
-from lovelace_streams.writers.postgres.catalog import Link, Order, Shape
-from lovelace_streams.writers.postgres.sql import Plan, Unfit, identity_of, plain_identity
-from lovelace_streams.writers.postgres.types import Spelled, exact_key, lines
+from lovelace_streams.writers.postgres.catalog import ForeignKey, RowOrder, TableSchema
+from lovelace_streams.writers.postgres.sql import EncodeError, Plan, identity_of, key_compares_as_is
+from lovelace_streams.writers.postgres.types import EncodedColumn, exact_key, lines
 
-Fresh = Callable[[Plan, Sequence[Entry]], list[bool]]
-"""Whether the keys of these rows are new to their table."""
+KeysAreNew = Callable[[Plan, Sequence[Entry]], list[bool]]
+"""Tells of each row whether its key is new to the table."""
 
-NOTHING: frozenset[str] = frozenset()
-ONE_SPELLING: frozenset[Any] = frozenset({int, str, UUID, date, datetime})
-"""Types whose values are equal here exactly where they are equal in the database; of a float NaN is not."""
+NONE_ABSENT: frozenset[str] = frozenset()
+EXACT_KEY_TYPES: frozenset[Any] = frozenset({int, str, UUID, date, datetime})
+"""Types whose values are equal here exactly where they are equal in the database; a float's NaN is not."""
 
 
-class Segment:
-    """Rows of a block that share a statement (or a pair), by their places in it."""
+class StatementRows:
+    """Rows of a block that share a statement (or a pair), by their indexes in the block."""
 
-    __slots__ = ("keys", "places", "plan", "table")
+    __slots__ = ("indexes", "keys", "plan", "table")
 
-    def __init__(self, table: "OneTable", plan: Plan, places: list[int], keys: list[Any]) -> None:
+    def __init__(self, table: "TargetTable", plan: Plan, indexes: list[int], keys: list[Any]) -> None:
         self.table = table
         self.plan = plan
-        self.places = places
+        self.indexes = indexes
         self.keys = keys
 
 
-class Alike:
-    """Rows that one statement can write: of one class, lacking the same columns, of a table where order is free.
+class UniformRows:
+    """Rows that one statement can write: of one class, with the same columns absent, in a table with the order ANY.
 
-    What is worked out of them needs no connection, so it may be done while another block is being written; it serves
-    the COPY and, should that be refused, the merge.
+    Encoding them needs no connection, so `encode` does it while another block is being written. COPY and the statement
+    that merges use the same texts.
     """
 
     def __init__(
         self,
-        table: "OneTable",
+        table: "TargetTable",
         plan: Plan,
         columns: Mapping[str, Sequence[Any]],
         keys: Sequence[Any] | None = None,
     ) -> None:
         self.table = table
-        self.shape = table.shape
+        self.schema = table.schema
         self.plan = plan
         self.keys = table.keys_of(columns) if keys is None else keys
         self._columns = columns
-        self._spelled: dict[str, Spelled] | None = None
+        self._encoded: dict[str, EncodedColumn] | None = None
         self._lines: list[str] | None = None
-        self._order: Sequence[int] | None = None
-        self._chosen: tuple[Alike, Sequence[bool]] | None = None
-        """Where these are some of others: of which, and which."""
+        self._key_order: Sequence[int] | None = None
+        self._subset_of: tuple[UniformRows, Sequence[bool]] | None = None
+        """The rows that these are a subset of, and which of them are chosen."""
 
     def __len__(self) -> int:
         return len(self.keys)
 
     @property
     def is_current(self) -> bool:
-        """Whether the table is still the one that was looked at: a writer that opens again looks again."""
-        return self.shape is self.table.shape
+        """Whether the table's schema is still the one that the rows were encoded for: `open` reads it again."""
+        return self.schema is self.table.schema
 
     @property
-    def spelled(self) -> dict[str, Spelled]:
-        """Every column as texts. Raises `Unfit`."""
-        if self._spelled is None:
-            if self._chosen is not None:
-                others, chosen = self._chosen
-                self._spelled = {name: column.only(chosen) for name, column in others.spelled.items()}
+    def encoded(self) -> dict[str, EncodedColumn]:
+        """Every column as texts. Raises `EncodeError`."""
+        if self._encoded is None:
+            if self._subset_of is not None:
+                rows, chosen = self._subset_of
+                self._encoded = {name: column.subset(chosen) for name, column in rows.encoded.items()}
             else:
-                self._spelled = self.plan.spell(self._columns)
-        return self._spelled
+                self._encoded = self.plan.encode_columns(self._columns)
+        return self._encoded
 
     @property
     def lines(self) -> list[str]:
-        """The lines of a COPY, in the order of their keys. Raises `Unfit`."""
+        """The lines of a COPY, in the order of their keys. Raises `EncodeError`."""
         if self._lines is None:
-            self._lines = lines([column.ordered(self.order) for column in self.spelled.values()])
+            self._lines = lines([column.reordered(self.key_order) for column in self.encoded.values()])
         return self._lines
 
-    def text(self) -> bytes:
-        """What a COPY reads. Raises `Unfit`."""
+    def copy_data(self) -> bytes:
+        """Return the input of a COPY. Raises `EncodeError`."""
         return ("\n".join(self.lines) + "\n").encode()
 
     @property
-    def order(self) -> Sequence[int]:
-        """The rows by their keys: two writers that meet the same keys in one order do not deadlock."""
-        if self._order is None:
-            self._order = sorted(range(len(self.keys)), key=self.keys.__getitem__)
-        return self._order
+    def key_order(self) -> Sequence[int]:
+        """The rows by their keys: two writers that lock the same keys in one order do not deadlock."""
+        if self._key_order is None:
+            self._key_order = sorted(range(len(self.keys)), key=self.keys.__getitem__)
+        return self._key_order
 
     def literals(self, names: Sequence[str], order: Sequence[int] | None = None) -> list[str]:
-        """An array literal a column, the rows in this order. Raises `Unfit`."""
-        columns = {name: self.spelled[name] for name in names}
+        """Return an array literal a column, with the rows in this order. Raises `EncodeError`."""
+        columns = {name: self.encoded[name] for name in names}
         if order is not None:
-            columns = {name: column.ordered(order) for name, column in columns.items()}
+            columns = {name: column.reordered(order) for name, column in columns.items()}
         return [column.literal() for column in columns.values()]
 
-    def only(self, chosen: Sequence[bool]) -> "Alike":
-        """Some of the rows; nothing is worked out anew that the others know."""
-        some = Alike(self.table, self.plan, self._columns, list(compress(self.keys, chosen)))
-        some._chosen = self, chosen
+    def subset(self, chosen: Sequence[bool]) -> "UniformRows":
+        """Return the chosen rows, with everything that was already worked out of them."""
+        some = UniformRows(self.table, self.plan, self._columns, list(compress(self.keys, chosen)))
+        some._subset_of = self, chosen
         if self._lines is not None:
-            some._lines = list(compress(self._lines, map(chosen.__getitem__, self.order)))
+            some._lines = list(compress(self._lines, map(chosen.__getitem__, self.key_order)))
         return some
 
-    def segment(self) -> tuple[Segment, list[str]] | None:
-        """One statement for all, in the order of their keys; None where a key comes twice."""
+    def statement(self) -> tuple[StatementRows, list[str]] | None:
+        """Return one statement for all rows in the order of their keys, and its parameters; None if a key repeats."""
         if len(set(self.keys)) < len(self.keys):
             return None
-        keys = [self.keys[place] for place in self.order]
-        return Segment(self.table, self.plan, list(self.order), keys), self.literals(self.plan.names, self.order)
+        keys = [self.keys[index] for index in self.key_order]
+        rows = StatementRows(self.table, self.plan, list(self.key_order), keys)
+        return rows, self.literals(self.plan.names, self.key_order)
 
 
-class OneTable:
-    """One table of a writer: its row classes, its real shape once it was opened, and plans for its rows."""
+class TargetTable:
+    """One table of a writer: its row classes, the real table's schema once it was read, and plans for its rows."""
 
     def __init__(self, rows: Sequence[type[Row]]) -> None:
         self.rows = tuple(rows)
@@ -147,40 +162,40 @@ class OneTable:
             if (other.name, other.key, other.version) != (self.table.name, self.table.key, self.table.version):
                 raise TypeError(f"{row.__name__} and {rows[0].__name__} differ in table, primary key or version")
         self.identity: Callable[[Row], Any] = attrgetter(*self.table.key)
-        self._plain = True
+        self._key_compares_as_is = True
         self._key_types = {c.name: scalar(c.type) for c in self.table.columns if c.name in self.table.key}
         self._optional = {row: _optional(row) for row in rows}
         self._getters = {row: _getters(row) for row in rows}
-        self._shape: Shape | None = None
+        self._schema: TableSchema | None = None
         self._plans: dict[tuple[type[Row], frozenset[str], bool], Plan] = {}
 
     @property
-    def shape(self) -> Shape:
-        """What the real table is like. Raises `DestinationFault` before it was found."""
-        if self._shape is None:
+    def schema(self) -> TableSchema:
+        """The real table's schema. Raises `DestinationFault` before it was read."""
+        if self._schema is None:
             raise DestinationFault("08003", f"table {self.table.name} was not opened")
-        return self._shape
+        return self._schema
 
-    def found(self, shape: Shape) -> None:
-        """Take what the real table is like now."""
-        self._shape = shape
+    def set_schema(self, schema: TableSchema) -> None:
+        """Take the schema that was read now, and forget what followed from the last one."""
+        self._schema = schema
         self._plans.clear()
-        self.identity = identity_of(self.table, shape.types)
-        self._plain = plain_identity(self.table, shape.types)
+        self.identity = identity_of(self.table, schema.types)
+        self._key_compares_as_is = key_compares_as_is(self.table, schema.types)
 
     def keys_of(self, columns: Mapping[str, Sequence[Any]]) -> Sequence[Any]:
-        """The keys of rows by their columns, as `identity` gives them."""
+        """Return the keys of rows from their columns, equal to those of `identity`."""
         if len(self.table.key) == 1:
             return columns[self.table.key[0]]
         return list(zip(*[columns[name] for name in self.table.key], strict=True))
 
-    def alike(self, entries: Sequence[Entry]) -> Alike | None:
-        """These rows as one, where one statement may write them."""
-        if self.shape.order is not Order.FREE or not self._plain:
+    def uniform_rows(self, entries: Sequence[Entry]) -> UniformRows | None:
+        """Return these rows as uniform ones; None if one statement may not write them."""
+        if self.schema.row_order is not RowOrder.ANY or not self._key_compares_as_is:
             return None
         rows = [entry.row for entry in entries]
         kinds = set(map(type, rows))
-        if len(kinds) > 1 or any([entry.only_new or entry.same_item for entry in entries]):  # noqa: C419 - twice as quick
+        if len(kinds) > 1 or any([entry.only_new or entry.same_item for entry in entries]):  # noqa: C419 - twice as fast
             return None
         [kind] = kinds
         columns: dict[str, list[Any]] = {}
@@ -194,22 +209,23 @@ class OneTable:
             else:
                 columns[name] = column
         plan = self.plan(kind, frozenset(absent))
-        return Alike(self, plan, columns) if plan.single else None
+        return UniformRows(self, plan, columns) if plan.is_one_statement else None
 
     @property
-    def apart(self) -> bool:
-        """Whether rows of different keys may be written beside each other, in transactions of their own.
+    def key_independent(self) -> bool:
+        """Whether rows of different keys may be written at the same time, in transactions of their own.
 
-        A policy or a domain may call a function that looks at rows which another transaction has not committed yet.
+        Policies and domains prevent it: they may call a function that looks at rows which another transaction has not
+        committed yet.
         """
-        shape = self.shape
-        seen = shape.looks or not all(real.exact for real in shape.types.values())
-        comparable = ONE_SPELLING.issuperset(self._key_types.values())
-        return shape.order is Order.FREE and self._plain and comparable and not seen
+        schema = self.schema
+        sees_other_rows = schema.sees_other_tables or not all(real.exact for real in schema.types.values())
+        comparable = EXACT_KEY_TYPES.issuperset(self._key_types.values())
+        return schema.row_order is RowOrder.ANY and self._key_compares_as_is and comparable and not sees_other_rows
 
-    def keys_apart(self, entries: Sequence[Entry]) -> list[Hashable] | None:
-        """The keys of rows of a table that is `apart`; None where one is of another type than declared."""
-        if any([entry.same_item for entry in entries]):  # noqa: C419 - twice as quick
+    def partition_keys(self, entries: Sequence[Entry]) -> list[Hashable] | None:
+        """Return the keys of rows of a `key_independent` table; None if one is not of its declared type."""
+        if any([entry.same_item for entry in entries]):  # noqa: C419 - twice as fast
             return None
         rows = [entry.row for entry in entries]
         for name, kind in self._key_types.items():
@@ -217,23 +233,23 @@ class OneTable:
                 return None
         return list(map(self.identity, rows))
 
-    def plan(self, kind: type[Row], absent: frozenset[str] = NOTHING, *, only_new: bool = False) -> Plan:
-        """How rows of a class that lack these columns are written."""
+    def plan(self, kind: type[Row], absent: frozenset[str] = NONE_ABSENT, *, only_new: bool = False) -> Plan:
+        """Return the plan for rows of a class without these columns."""
         plan = self._plans.get((kind, absent, only_new))
         if plan is None:
             columns = [column for column in kind.__table__.columns if column.name not in absent]
-            plan = self._plans[kind, absent, only_new] = Plan(self.table, self.shape, columns, only_new=only_new)
+            plan = self._plans[kind, absent, only_new] = Plan(self.table, self.schema, columns, only_new=only_new)
         return plan
 
     def plans_of(self, entries: Sequence[Entry]) -> list[Plan]:
-        """The plan of each row."""
+        """Return the plan of each row."""
         plans = []
         usual = self.plan(self.rows[0])
         for entry in entries:
             row = entry.row
             kind = type(row)
             names, get = self._optional[kind]
-            absent = NOTHING
+            absent = NONE_ABSENT
             if names and UNSET in get(row):
                 absent = frozenset(name for name, value in zip(names, get(row), strict=False) if value is UNSET)
             if absent or entry.only_new or kind is not self.rows[0]:
@@ -243,267 +259,284 @@ class OneTable:
         return plans
 
 
-class Staged:
-    """The rows of a block that go to one table, with all that decides which of them may share a statement."""
+class TableRows:
+    """The rows of a block that go to one table, with everything that decides which of them may share a statement."""
 
-    def __init__(self, table: OneTable, places: Sequence[int], entries: Sequence[Entry], fresh: Fresh) -> None:
+    def __init__(
+        self, table: TargetTable, indexes: Sequence[int], entries: Sequence[Entry], keys_are_new: KeysAreNew
+    ) -> None:
         self.table = table
-        self.places = places
+        self.indexes = indexes
         self.entries = entries
         self.plans = table.plans_of(entries)
         self.keys = [table.identity(entry.row) for entry in entries]
-        self.order = table.shape.order
-        self.joins: list[bool] = []
+        self.row_order = table.schema.row_order
+        self.may_share_statement: list[bool] = []
         self.parents: list[list[Any]] = []
-        if self.order is Order.ORDERED and len(entries) > 1:
-            self.joins = self._joins(fresh)
+        if self.row_order is RowOrder.AS_READ and len(entries) > 1:
+            self.may_share_statement = self._may_share_statement(keys_are_new)
             self.parents = self._parents()
 
-    def segments(self, chosen: Sequence[int]) -> list[Segment]:
-        """In which statements these rows go (numbers within this table's), so that they end as if each had its own."""
-        if self.order is Order.STRANGE or len(chosen) == 1:
-            return [self._segment(self.plans[n], [n]) for n in chosen]
-        if self.order is Order.FREE:
+    def statement_rows(self, chosen: Sequence[int]) -> list[StatementRows]:
+        """Group the chosen rows (numbers within this table's) into statements, to end as if each had its own."""
+        if self.row_order is RowOrder.ONE_BY_ONE or len(chosen) == 1:
+            return [self._statement(self.plans[n], [n]) for n in chosen]
+        if self.row_order is RowOrder.ANY:
             return self._rounds(chosen)
         return self._runs(chosen)
 
-    def runs(self) -> list[int]:
-        """How many consecutive rows may share a statement, in the order given; all are of one plan."""
-        if self.order is Order.STRANGE or len(self.entries) == 1:
+    def run_lengths(self) -> list[int]:
+        """Return how many consecutive rows may share a statement, run by run, in the order given; all have one plan."""
+        if self.row_order is RowOrder.ONE_BY_ONE or len(self.entries) == 1:
             return [1] * len(self.entries)
-        if self.order is Order.FREE:
-            self.joins, self.parents = [True] * len(self.entries), [[]] * len(self.entries)
-        return [len(segment.places) for segment in self._runs(range(len(self.entries)))]
+        if self.row_order is RowOrder.ANY:
+            self.may_share_statement, self.parents = [True] * len(self.entries), [[]] * len(self.entries)
+        return [len(rows.indexes) for rows in self._runs(range(len(self.entries)))]
 
-    def _segment(self, plan: Plan, chosen: Sequence[int]) -> Segment:
-        return Segment(self.table, plan, [self.places[n] for n in chosen], [self.keys[n] for n in chosen])
+    def _statement(self, plan: Plan, chosen: Sequence[int]) -> StatementRows:
+        return StatementRows(self.table, plan, [self.indexes[n] for n in chosen], [self.keys[n] for n in chosen])
 
-    def _rounds(self, chosen: Sequence[int]) -> list[Segment]:
-        """The n-th row of a key goes into the n-th round; within a round the order is that of the keys (deadlocks)."""
+    def _rounds(self, chosen: Sequence[int]) -> list[StatementRows]:
+        """Put the n-th row of each key into round n; sort a round by its keys, against deadlocks."""
         keys, plans = self.keys, self.plans
         if len({keys[n] for n in chosen}) == len(chosen) and len({plans[n] for n in chosen}) == 1:
-            return [self._segment(plans[chosen[0]], sorted(chosen, key=keys.__getitem__))]
+            return [self._statement(plans[chosen[0]], sorted(chosen, key=keys.__getitem__))]
         rounds: dict[tuple[int, Plan], list[int]] = {}
-        nth: dict[Any, int] = {}
+        last_round: dict[Any, int] = {}
         for n in chosen:
-            number = nth[keys[n]] = nth.get(keys[n], -1) + 1
+            number = last_round[keys[n]] = last_round.get(keys[n], -1) + 1
             rounds.setdefault((number, plans[n]), []).append(n)
         return [
-            self._segment(plan, sorted(alike, key=keys.__getitem__))
-            for (_, plan), alike in sorted(rounds.items(), key=lambda item: item[0][0])
+            self._statement(plan, sorted(rows, key=keys.__getitem__))
+            for (_, plan), rows in sorted(rounds.items(), key=lambda item: item[0][0])
         ]
 
-    def _runs(self, chosen: Sequence[int]) -> list[Segment]:
-        """Consecutive rows of distinct keys that one statement writes; cut before one that an earlier row refers to."""
+    def _runs(self, chosen: Sequence[int]) -> list[StatementRows]:
+        """Group consecutive rows of distinct keys and one plan; cut before a row that an earlier one refers to."""
         runs: list[list[int]] = []
-        taken: set[Any] = set()
+        keys: set[Any] = set()
         referred: set[Any] = set()
         for n in chosen:
             key, last = self.keys[n], runs[-1][-1] if runs else n
-            alike = runs and self.plans[last] is self.plans[n] and self.joins[n] and self.joins[last]
-            if not alike or key in taken or key in referred:
+            continues = (
+                runs
+                and self.plans[last] is self.plans[n]
+                and self.may_share_statement[n]
+                and self.may_share_statement[last]
+            )
+            if not continues or key in keys or key in referred:
                 runs.append([])
-                taken, referred = set(), set()
+                keys, referred = set(), set()
             runs[-1].append(n)
-            taken.add(key)
+            keys.add(key)
             referred.update(self.parents[n])
-        return [self._segment(self.plans[run[0]], run) for run in runs]
+        return [self._statement(self.plans[run[0]], run) for run in runs]
 
-    def _joins(self, fresh: Fresh) -> list[bool]:
-        """Whether each row may share a statement: one writes it, or its key is new to table and block."""
-        joins = [plan.single for plan in self.plans]
-        if all(joins):
-            return joins
-        new = fresh(self.plans[0], self.entries)
-        first = {key: n for n, key in reversed(list(enumerate(self.keys)))}  # or the block itself makes it
-        return [single or (new[n] and first[self.keys[n]] == n) for n, single in enumerate(joins)]
+    def _may_share_statement(self, keys_are_new: KeysAreNew) -> list[bool]:
+        """Tell of each row whether it may share a statement: one writes it, or its key is new to table and block."""
+        is_one_statement = [plan.is_one_statement for plan in self.plans]
+        if all(is_one_statement):
+            return is_one_statement
+        new = keys_are_new(self.plans[0], self.entries)
+        first = {key: n for n, key in reversed(list(enumerate(self.keys)))}  # later rows of a key meet the first one
+        return [one or (new[n] and first[self.keys[n]] == n) for n, one in enumerate(is_one_statement)]
 
     def _parents(self) -> list[list[Any]]:
-        """The keys that each row refers to, of a table with a foreign key to itself; UNSET refers to nobody."""
-        columns = self.table.shape.parents
+        """Return the keys that each row refers to by the table's foreign keys to itself; UNSET equals no key."""
+        columns = self.table.schema.parents
         if not columns:
             return [[]] * len(self.entries)
-        return [[_refers(entry.row, each) for each in columns] for entry in self.entries]
+        return [[_referred_key(entry.row, each) for each in columns] for entry in self.entries]
 
 
-class Together(Enum):
-    """How the tables of a writer stand to each other."""
+class TableRelation(Enum):
+    """How the tables of a writer look at each other."""
 
-    APART = "apart"
-    LINKED = "linked"
-    STRANGE = "strange"
+    INDEPENDENT = "independent"
+    REFERENCING = "referencing"
+    OPAQUE = "opaque"
 
 
 class Tables:
-    """All tables of a writer, the referred-to before those that refer to them."""
+    """All tables of a writer."""
 
     def __init__(self, rows: Sequence[type[Row]]) -> None:
         classes: dict[str, list[type[Row]]] = {}
         for row in rows:
             classes.setdefault(row.__table__.name, []).append(row)
-        self.declared = [OneTable(each) for each in classes.values()]
-        self.ranked = self.declared
-        self.together = Together.APART
-        self._of = {row: table for table in self.declared for row in table.rows}
-        self._links: dict[OneTable, list[tuple[OneTable, tuple[str, ...]]]] = {}
+        self.declared = [TargetTable(each) for each in classes.values()]
+        self.parents_first = self.declared
+        """Tables that others refer to, before those that refer to them."""
+        self.relation = TableRelation.INDEPENDENT
+        self._by_class = {row: table for table in self.declared for row in table.rows}
+        self._references: dict[TargetTable, list[tuple[TargetTable, tuple[str, ...]]]] = {}
 
-    def of(self, entry: Entry) -> OneTable:
-        """The table that a row goes to."""
-        return self._of[type(entry.row)]
+    def table_of(self, entry: Entry) -> TargetTable:
+        """Return the table that a row goes to."""
+        return self._by_class[type(entry.row)]
 
-    def touched(self, entries: Sequence[Entry]) -> set[OneTable]:
-        """The tables that these rows go to."""
-        return {self.of(entry) for entry in entries} if len(self.declared) > 1 else set(self.declared)
+    def tables_of(self, entries: Sequence[Entry]) -> set[TargetTable]:
+        """Return the tables that these rows go to."""
+        return {self.table_of(entry) for entry in entries} if len(self.declared) > 1 else set(self.declared)
 
-    def alike(self, entries: Sequence[Entry]) -> Alike | None:
-        """These rows as one, where one statement may write them; None where there is more to think of."""
-        return self.declared[0].alike(entries) if len(self.declared) == 1 and entries else None
+    def uniform_rows(self, entries: Sequence[Entry]) -> UniformRows | None:
+        """Return these rows as uniform ones; None if one statement may not write them, or if there are none."""
+        return self.declared[0].uniform_rows(entries) if len(self.declared) == 1 and entries else None
 
     @property
-    def apart(self) -> bool:
-        """Whether rows of different keys may be written beside each other; see `OneTable.apart`."""
-        return len(self.declared) == 1 and self.declared[0].apart
+    def key_independent(self) -> bool:
+        """Whether rows of different keys may be written at the same time; see `TargetTable.key_independent`."""
+        return len(self.declared) == 1 and self.declared[0].key_independent
 
     def identities(self, entries: Sequence[Entry]) -> Sequence[Hashable]:
-        """The table and key of each row."""
+        """Return the table and key of each row."""
         if len(self.declared) == 1:
             identity = self.declared[0].identity
             return [identity(entry.row) for entry in entries]
-        return [(id(table), table.identity(entry.row)) for entry in entries for table in (self.of(entry),)]
+        return [(id(table), table.identity(entry.row)) for entry in entries for table in (self.table_of(entry),)]
 
-    def found(self, shapes: Sequence[Shape]) -> None:
-        """Take what the real tables are like now, in the order declared."""
-        for table, shape in zip(self.declared, shapes, strict=True):
-            table.found(shape)
-        self.together, self.ranked, self._links = Together.APART, self.declared, {}
+    def set_schemas(self, schemas: Sequence[TableSchema]) -> None:
+        """Take the schemas that were read now, in the order declared, and see how the tables look at each other."""
+        for table, schema in zip(self.declared, schemas, strict=True):
+            table.set_schema(schema)
+        self.relation, self.parents_first, self._references = TableRelation.INDEPENDENT, self.declared, {}
         if len(self.declared) == 1:
             return
-        links = [
-            (table, other, link)
+        keys = [
+            (table, other, key)
             for table in self.declared
-            for link in table.shape.links
+            for key in table.schema.foreign_keys
             for other in self.declared
-            if other is not table and link.target in other.shape.relations
+            if other is not table and key.target in other.schema.relations
         ]
-        self.ranked, acyclic = _ranked(self.declared, [(table, other) for table, other, _ in links])
-        comparable = all(_comparable(table, other, link) for table, other, link in links)
-        if any(table.shape.looks for table in self.declared) or not (acyclic and comparable):
-            self.together = Together.STRANGE
-        elif links:
-            self.together = Together.LINKED
-            strange = any(table.shape.order is Order.STRANGE for pair in links for table in pair[:2])
-            self.together = Together.STRANGE if strange else self.together
-            for table, other, link in links:
-                columns = dict(zip(link.others, link.columns, strict=True))
-                self._links.setdefault(table, []).append((other, tuple(columns[name] for name in other.table.key)))
+        self.parents_first, acyclic = _parents_first(self.declared, [(table, other) for table, other, _ in keys])
+        self.relation = self._relation(keys, acyclic=acyclic)
+        if self.relation is TableRelation.REFERENCING:
+            for table, other, key in keys:
+                columns = dict(zip(key.others, key.columns, strict=True))
+                self._references.setdefault(table, []).append((other, tuple(columns[n] for n in other.table.key)))
 
-    def segments(self, items: Sequence[Sequence[Entry]], fresh: Fresh) -> list[Segment]:
-        """In which statements the rows of these items go. Raises `Unfit` where keys can't be compared."""
+    def _relation(self, keys: Sequence[tuple[TargetTable, TargetTable, ForeignKey]], *, acyclic: bool) -> TableRelation:
+        comparable = all(_is_comparable(table, other, key) for table, other, key in keys)
+        if any(table.schema.sees_other_tables for table in self.declared) or not (acyclic and comparable):
+            return TableRelation.OPAQUE
+        if not keys:
+            return TableRelation.INDEPENDENT
+        ordered = any(table.schema.row_order is RowOrder.ONE_BY_ONE for pair in keys for table in pair[:2])
+        return TableRelation.OPAQUE if ordered else TableRelation.REFERENCING
+
+    def statement_rows(self, items: Sequence[Sequence[Entry]], keys_are_new: KeysAreNew) -> list[StatementRows]:
+        """Group the rows of these items into statements. Raises `EncodeError` if keys can't be compared."""
         entries = [entry for item in items for entry in item]
         try:
             if len(self.declared) == 1:
-                return Staged(self.declared[0], range(len(entries)), entries, fresh).segments(range(len(entries)))
-            return self._segments(items, entries, fresh)
-        except TypeError:  # a key of the wrong kind can't be compared with the others
-            raise Unfit(self.declared[0].table.key[0]) from None
+                everything = range(len(entries))
+                return TableRows(self.declared[0], everything, entries, keys_are_new).statement_rows(everything)
+            return self._of_several_tables(items, entries, keys_are_new)
+        except TypeError:  # a key of the wrong type can't be compared with the others
+            raise EncodeError(self.declared[0].table.key[0]) from None
 
-    def _segments(self, items: Sequence[Sequence[Entry]], entries: list[Entry], fresh: Fresh) -> list[Segment]:
-        order = list(self._in_order(items))
-        staged: dict[OneTable, Staged] = {}
+    def _of_several_tables(
+        self, items: Sequence[Sequence[Entry]], entries: list[Entry], keys_are_new: KeysAreNew
+    ) -> list[StatementRows]:
+        order = list(self._item_by_item(items))
+        by_table: dict[TargetTable, TableRows] = {}
         number: dict[int, int] = {}
-        for table in self.ranked:
-            places = [place for place in order if self.of(entries[place]) is table]
-            number |= {place: n for n, place in enumerate(places)}
-            staged[table] = Staged(table, places, [entries[place] for place in places], fresh)
-        segments = []
+        for table in self.parents_first:
+            indexes = [index for index in order if self.table_of(entries[index]) is table]
+            number |= {index: n for n, index in enumerate(indexes)}
+            by_table[table] = TableRows(table, indexes, [entries[index] for index in indexes], keys_are_new)
+        statements = []
         for phase in self._phases(entries, order):
-            for table in self.ranked:
-                chosen = [number[place] for place in phase if self.of(entries[place]) is table]
+            for table in self.parents_first:
+                chosen = [number[index] for index in phase if self.table_of(entries[index]) is table]
                 if chosen:
-                    segments += staged[table].segments(chosen)
-        return segments
+                    statements += by_table[table].statement_rows(chosen)
+        return statements
 
-    def _in_order(self, items: Sequence[Sequence[Entry]]) -> Iterator[int]:
-        """Places of the rows in the order in which they would be written one item after the other."""
+    def _item_by_item(self, items: Sequence[Sequence[Entry]]) -> Iterator[int]:
+        """Yield the indexes of the rows in the order that writing one item after the other has."""
         begin = 0
         for item in items:
-            for table in self.ranked:
-                for at, entry in enumerate(item, begin):
-                    if self.of(entry) is table:
-                        yield at
+            for table in self.parents_first:
+                for index, entry in enumerate(item, begin):
+                    if self.table_of(entry) is table:
+                        yield index
             begin += len(item)
 
     def _phases(self, entries: Sequence[Entry], order: list[int]) -> list[list[int]]:
-        """Runs of rows within which the order between tables does not matter."""
-        if self.together is Together.APART:
+        """Cut the rows into runs within which the order between tables does not matter."""
+        if self.relation is TableRelation.INDEPENDENT:
             return [order]
-        if self.together is Together.STRANGE:
-            return [[place] for place in order]
+        if self.relation is TableRelation.OPAQUE:
+            return [[index] for index in order]
         phases: list[list[int]] = []
-        taken: set[Any] = set()
+        keys: set[Any] = set()
         referred: set[Any] = set()
-        everything: set[OneTable] = set()
-        for place in order:
-            table, row = self.of(entries[place]), entries[place].row
+        referred_whole: set[TargetTable] = set()
+        for index in order:
+            table, row = self.table_of(entries[index]), entries[index].row
             key = (table, table.identity(row))
-            if not phases or (key not in taken and (key in referred or table in everything)):
+            if not phases or (key not in keys and (key in referred or table in referred_whole)):
                 phases.append([])
-                taken, referred, everything = set(), set(), set()
-            phases[-1].append(place)
-            taken.add(key)
-            for other, columns in self._links.get(table, ()):
-                values = _refers(row, columns)
+                keys, referred, referred_whole = set(), set(), set()
+            phases[-1].append(index)
+            keys.add(key)
+            for other, columns in self._references.get(table, ()):
+                values = _referred_key(row, columns)
                 if values is UNSET or (isinstance(values, tuple) and UNSET in values):
-                    everything.add(other)  # what is stored, or a default: it may refer to any key
+                    referred_whole.add(other)  # the stored value or a default: it may refer to any key
                 referred.add((other, values))
         return phases
 
 
-def _refers(row: Row, columns: Sequence[str]) -> Any:
+def _referred_key(row: Row, columns: Sequence[str]) -> Any:
     values = tuple(getattr(row, column, UNSET) for column in columns)
     return values if len(values) > 1 else values[0]
 
 
-def _ranked(tables: list[OneTable], links: list[tuple[OneTable, OneTable]]) -> tuple[list[OneTable], bool]:
-    """Referred-to tables first, else as declared; whether that is possible."""
-    left, ranked = list(tables), []
+def _parents_first(
+    tables: list[TargetTable], references: list[tuple[TargetTable, TargetTable]]
+) -> tuple[list[TargetTable], bool]:
+    """Sort tables that others refer to before those that refer to them, else as declared; tell whether that works."""
+    left, ordered = list(tables), []
     while left:
-        waiting = {table for table, other in links if other in left}
+        waiting = {table for table, other in references if other in left}
         ready = next((table for table in left if table not in waiting), None)
         if ready is None:
             return list(tables), False
         left.remove(ready)
-        ranked.append(ready)
-    return ranked, True
+        ordered.append(ready)
+    return ordered, True
 
 
-def _comparable(table: OneTable, other: OneTable, link: Link) -> bool:
+def _is_comparable(table: TargetTable, other: TargetTable, key: ForeignKey) -> bool:
     """Whether a foreign key refers to the other's whole key, by values that are equal here where they are there."""
     own = {column.name: column.type for row in table.rows for column in row.__table__.columns}
     theirs = {column.name: column.type for column in other.table.columns}
-    types = table.shape.types
+    types = table.schema.types
     return (
-        set(link.others) == set(other.table.key)
-        and plain_identity(other.table, other.shape.types)
+        set(key.others) == set(other.table.key)
+        and key_compares_as_is(other.table, other.schema.types)
         and all(
             column in own
             and own[column] == theirs[name]
             and exact_key(own[column], types[column])
             and not types[column].modified
-            and exact_key(theirs[name], other.shape.types[name])
-            for column, name in zip(link.columns, link.others, strict=True)
+            and exact_key(theirs[name], other.schema.types[name])
+            for column, name in zip(key.columns, key.others, strict=True)
         )
     )
 
 
 def _optional(row: type[Row]) -> tuple[tuple[str, ...], Callable[[Row], Any]]:
-    """Fields that may be absent, and how to get them all as a tuple."""
+    """Return the fields that may be absent, and how to get them all as a tuple."""
     names = tuple(column.name for column in row.__table__.columns if _may_be_absent(column))
     return names, attrgetter(*(names * 2 if len(names) == 1 else names or ("__class__", "__class__")))
 
 
 def _getters(row: type[Row]) -> list[tuple[str, Callable[[Row], Any], bool]]:
-    """Of each column its name, how to get it, and whether it may be absent."""
+    """Return for each column its name, how to get it, and whether it may be absent."""
     return [(column.name, attrgetter(column.name), _may_be_absent(column)) for column in row.__table__.columns]
 
 

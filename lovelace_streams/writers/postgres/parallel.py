@@ -1,84 +1,114 @@
-"""Several connections of one writer (`POSTGRES_POOL`): rows of a key always take the same one, so they stay in order.
+"""Write a block over several connections at the same time (`POSTGRES_POOL`); a key always takes the same connection.
 
-A block is dealt out by key. Each connection, a *lane*, writes its rows in transactions of at most `block_rows`, and the
-lanes do so beside each other: while one waits for its commit to reach the disk, the others work. Only for tables where
-nothing depends on the order of rows of different keys, or on what is not committed yet (`OneTable.apart`); everything
-else goes by one connection.
+The rows of a block are partitioned by key, so rows of one key stay in order. Each writer writes its partition in
+transactions of at most `block_rows`: while one waits for its commit to reach the disk, the others work. This is only
+for tables where nothing depends on the order of rows of different keys, or on rows that are not committed yet
+(`TargetTable.key_independent`). All other tables take one connection.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from lovelace_streams.writers import Entry, RowResult, superseded
+from lovelace_streams.writers.postgres.grouping import TargetTable
 
-DEALT = 100
-"""Fewer rows are not worth dealing out, nor a transaction: handing them over costs as much as writing them."""
-CALL = 2000
-"""Rows that a call carries where transactions are smaller. Should all be one lane's, they have one deadline."""
+ROWS_MIN = 100
+"""Fewer rows are not worth a partition, nor a transaction: to hand them over costs as much as to write them."""
+CALL_ROWS = 2000
+"""Rows of one call where transactions are smaller. They have one deadline, even if all go to one connection."""
 
 
-class Part(NamedTuple):
-    """Rows of one transaction, and their places in the block."""
+class ConnectionWriter(Protocol):
+    """Writes over one connection."""
 
-    places: list[int]
+    def encode_alone(self, block: Sequence[Entry]) -> Sequence[Entry]: ...
+
+    def write_alone(self, block: Sequence[Entry]) -> list[RowResult]: ...
+
+
+class TransactionRows(NamedTuple):
+    """The rows of one transaction, and their indexes in the block."""
+
+    indexes: list[int]
     block: Sequence[Entry]
 
 
-class Dealt(list[Entry]):
-    """A block with its keys, the lanes that it was dealt out for, and what each of them writes."""
+class PartitionedBlock(list[Entry]):
+    """A block with its keys, the writers that it is partitioned for, and the transactions of each writer."""
 
-    __slots__ = ("keys", "lanes", "parts")
+    __slots__ = ("keys", "partitions", "writers")
 
     def __init__(
-        self, entries: Sequence[Entry], keys: Sequence[Hashable], lanes: "Lanes", parts: list[list[Part]]
+        self,
+        entries: Sequence[Entry],
+        keys: Sequence[Hashable],
+        writers: "ParallelWriters",
+        partitions: list[list[TransactionRows]],
     ) -> None:
         super().__init__(entries)
         self.keys = keys
-        self.lanes = lanes
-        self.parts = parts
+        self.writers = writers
+        self.partitions = partitions
 
 
-def places_of(keys: Iterable[Hashable], lanes: int, rows: int) -> list[list[list[int]]]:
-    """Of each lane its transactions: the places of their rows, of at most so many, in the order given.
+def partition_indexes(keys: Iterable[Hashable], writers: int, rows_max: int) -> list[list[list[int]]]:
+    """Return for each writer its transactions: the indexes of their rows, in the order given.
 
-    >>> sorted([len(part) for part in lane] for lane in places_of([8] * 5, lanes=2, rows=2))
+    >>> sorted([len(rows) for rows in writer] for writer in partition_indexes([8] * 5, writers=2, rows_max=2))
     [[], [2, 2, 1]]
     """
-    dealt: list[list[int]] = [[] for _ in range(lanes)]
-    for place, key in enumerate(keys):
-        dealt[hash((key,)) % lanes].append(place)  # an int is its own hash, and ids often go in steps
-    return [[lane[at : at + rows] for at in range(0, len(lane), rows)] for lane in dealt]
+    partitions: list[list[int]] = [[] for _ in range(writers)]
+    for index, key in enumerate(keys):
+        partitions[hash((key,)) % writers].append(index)  # an int is its own hash, and ids often grow in steps
+    return [[indexes[at : at + rows_max] for at in range(0, len(indexes), rows_max)] for indexes in partitions]
 
 
-class Lanes:
-    """Threads beside the caller's own, a lane each."""
+class ParallelWriters:
+    """Writers of one connection each, which are open: the first in the caller's thread, the others in their own."""
 
-    def __init__(self, writes: Sequence[Callable[[Sequence[Entry]], list[RowResult]]]) -> None:
-        self._own, *self._others = writes
-        self._threads = ThreadPoolExecutor(len(self._others), thread_name_prefix="lane")
+    def __init__(self, writers: Sequence[ConnectionWriter], block_rows: int) -> None:
+        self._writers = writers
+        self._rows_max = max(block_rows, ROWS_MIN)
+        self._threads = ThreadPoolExecutor(len(writers) - 1, thread_name_prefix="parallel-writer")
 
-    def write(self, dealt: Dealt) -> list[RowResult]:
-        """What became of the rows, when all lanes are through. Raises what one of them raised."""
-        own, *others = dealt.parts
-        flights: list[Future[list[list[RowResult]]]] = [
-            self._threads.submit(_write, write, parts) for write, parts in zip(self._others, others, strict=True)
-        ]
+    def partition(self, block: Sequence[Entry], table: TargetTable) -> PartitionedBlock | None:
+        """Partition and encode a block; None if its rows are too few, or a key is not of its declared type."""
+        if len(block) < ROWS_MIN or (keys := table.partition_keys(block)) is None:
+            return None
+        partitions = partition_indexes(keys, len(self._writers), self._rows_max)
+        return PartitionedBlock(
+            block,
+            keys,
+            self,
+            [
+                [
+                    TransactionRows(indexes, writer.encode_alone([block[index] for index in indexes]))
+                    for indexes in transactions
+                ]
+                for writer, transactions in zip(self._writers, partitions, strict=True)
+            ],
+        )
+
+    def write(self, block: PartitionedBlock) -> list[RowResult]:
+        """Return the results of all rows when all writers are done. Raises what one of them raised."""
+        own, *others = zip(self._writers, block.partitions, strict=True)
+        futures: list[Future[list[list[RowResult]]]] = [self._threads.submit(_write, *other) for other in others]
         try:
-            results = [_write(self._own, own)]
+            results = [_write(*own)]
         finally:
-            wait(flights)  # or a lane would still be writing when its rows are tried again
-        results += [flight.result() for flight in flights]
-        ends: dict[int, RowResult] = {}
-        for parts, lane in zip(dealt.parts, results, strict=True):
-            for part, found in zip(parts, lane, strict=True):
-                ends.update(zip(part.places, found, strict=True))
-        return superseded([ends[place] for place in range(len(dealt))], dealt.keys)
+            wait(futures)  # or a thread would still be writing when its rows are tried again
+        results += [future.result() for future in futures]
+        by_index: dict[int, RowResult] = {}
+        for transactions, written in zip(block.partitions, results, strict=True):
+            for rows, found in zip(transactions, written, strict=True):
+                by_index.update(zip(rows.indexes, found, strict=True))
+        return superseded([by_index[index] for index in range(len(block))], block.keys)
 
     def close(self) -> None:
         """Let the threads end."""
         self._threads.shutdown(wait=False)
 
 
-def _write(write: Callable[[Sequence[Entry]], list[RowResult]], parts: Sequence[Part]) -> list[list[RowResult]]:
-    return [write(part.block) for part in parts]
+def _write(writer: ConnectionWriter, transactions: Sequence[TransactionRows]) -> list[list[RowResult]]:
+    return [writer.write_alone(rows.block) for rows in transactions]

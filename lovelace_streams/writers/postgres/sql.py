@@ -1,7 +1,9 @@
-"""The statements of a Postgres writer: a block's columns come as array literals, `unnest` makes rows of them again.
+"""Compose the statements of a Postgres writer: columns of a block arrive as array literals, `unnest` makes rows of
+them.
 
-Composed with `psycopg.sql` alone. `Plan` holds what depends on which columns a row has (an absent field's column is
-left out, so that it keeps what is stored) and on whether it may overwrite.
+All statements are composed by `psycopg.sql`. A `Plan` holds the statements for rows with one set of columns. They
+depend on the columns that are absent, since a statement leaves those out to keep what is stored, and on whether a row
+may overwrite (`only_new`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,222 +16,231 @@ from psycopg import sql
 
 from lovelace_streams.rows.declaration import Column, Table
 from lovelace_streams.rows.row import Row
-from lovelace_streams.writers.postgres.catalog import Shape, identifier
+from lovelace_streams.writers.postgres.catalog import TableSchema, identifier
 from lovelace_streams.writers.postgres.subtransactions import script
-from lovelace_streams.writers.postgres.types import Spelled, Speller, TypeInfo, certain, fits_bigint, speller
+from lovelace_streams.writers.postgres.types import (
+    ColumnEncoder,
+    EncodedColumn,
+    TypeInfo,
+    always_accepted,
+    column_encoder,
+    fits_bigint,
+)
 
 
 def trusted(text: str) -> sql.SQL:
-    """What the catalogue itself spelled: a type, an expression."""
+    """Return SQL that the catalogue itself wrote: a type, an expression."""
     return sql.SQL(text.replace("%", "%%"))
 
 
 class Plan:
-    """How rows that have just these columns are written."""
+    """The statements and encoders for rows that have exactly these columns."""
 
-    def __init__(self, table: Table, shape: Shape, columns: Sequence[Column], *, only_new: bool) -> None:
+    def __init__(self, table: Table, schema: TableSchema, columns: Sequence[Column], *, only_new: bool) -> None:
         self.columns = tuple(columns)
         self.only_new = only_new
-        absent = frozenset(shape.types) - {column.name for column in self.columns}
+        absent = frozenset(schema.types) - {column.name for column in self.columns}
         self.whole = not absent
-        self.single = self.whole or shape.keeps(absent)
-        """One statement writes it; else a pair does: UPDATE what is there, INSERT what is not."""
-        self._spellers: dict[str, tuple[Callable[[Row], Any], Speller]] = {
-            column.name: (attrgetter(column.name), speller(column.type, shape.types[column.name]))
+        self.is_one_statement = self.whole or schema.may_omit(absent)
+        """One statement writes the rows; else a pair does: UPDATE the keys that exist, INSERT those that do not."""
+        self._encoders: dict[str, tuple[Callable[[Row], Any], ColumnEncoder]] = {
+            column.name: (attrgetter(column.name), column_encoder(column.type, schema.types[column.name]))
             for column in self.columns
         }
-        self.never_null = tuple(c.name for c in self.columns if not c.nullable and c.name in shape.not_null)
-        certain_columns = {c.name for c in self.columns if certain(c.type, shape.types[c.name])}
-        names = self._names = _Names(
+        self.never_null = tuple(c.name for c in self.columns if not c.nullable and c.name in schema.not_null)
+        accepted = {c.name for c in self.columns if always_accepted(c.type, schema.types[c.name])}
+        builder = self._builder = _StatementBuilder(
             table,
-            shape,
+            schema,
             [column.name for column in self.columns],
-            # by these no rule is broken that could hide another: they need not be asked about
-            harmless=certain_columns & {*self.never_null, *(set(shape.types) - set(shape.not_null))},
+            # these columns break no rule that could hide another one, so a query for violations may leave them out
+            never_refused=accepted & {*self.never_null, *(set(schema.types) - set(schema.not_null))},
             only_new=only_new,
         )
-        self._sweep: bytes | None = None
-        # rendered once: composing costs a millisecond, as much as the block's own way
-        returning = bool(table.version) or only_new or shape.suppresses or not self.single
-        self.statements = names.writes(single=self.single, returning=returning)
-        self.copy = names.copy().as_bytes()
-        self.asked = names.asked
-        self._unasked = [name for name in names.columns if name not in self.asked]
-        self.verdict = names.verdict().as_bytes()
-        self.verdict_on_references = names.verdict(references=True).as_bytes()
-        self.names = names.columns
-        self.newer_columns = names.newer_columns()
-        newer = names.newer()
-        self.newer = newer.as_bytes() if newer is not None else None
+        self._subtransaction_script: bytes | None = None
+        # rendered once: composing takes a millisecond, as long as writing a block
+        returning = bool(table.version) or only_new or schema.may_suppress or not self.is_one_statement
+        self.statements = builder.writes(one_statement=self.is_one_statement, returning=returning)
+        self.copy = builder.copy().as_bytes()
+        self.checked_columns = builder.checked_columns
+        self._unchecked_columns = [name for name in builder.columns if name not in self.checked_columns]
+        self.violations = builder.violations().as_bytes()
+        self.reference_violations = builder.violations(references=True).as_bytes()
+        self.names = builder.columns
+        self.newer_stored_columns = builder.newer_stored_columns()
+        newer_stored = builder.newer_stored()
+        self.newer_stored = newer_stored.as_bytes() if newer_stored is not None else None
         self.key_columns = tuple(table.key)
-        self.fresh = names.fresh().as_bytes()
-        self._array_types = ["text" if shape.types[n].array else shape.types[n].spelled for n in self.names]
-        self.askable = self.single and not absent & set(shape.not_null)
-        """Whether the catalogue's rules for a row depend on nothing that the row does not say."""
+        self.new_keys = builder.new_keys().as_bytes()
+        self._array_types = ["text" if schema.types[n].array else schema.types[n].cast_name for n in self.names]
+        self.is_checkable = self.is_one_statement and not absent & set(schema.not_null)
+        """Whether the catalogue's rules for a row depend on nothing but what the row says."""
 
-    def sweep(self, record: Sequence[str], again: Sequence[str]) -> bytes:
-        """The script that writes such rows one by one (`postgres_sweep`), for the codes that it is asked with first."""
-        if self._sweep is None:
-            alone = copy(self._names)
-            alone.alone = True
-            newer = alone.newer()
-            self._sweep = script(
-                statements=self._names.writes(single=self.single, returning=False),
-                alone=alone.writes(single=self.single, returning=False),
-                newer=newer.as_bytes() if newer is not None else None,
-                newer_places=[self.names.index(name) for name in self.newer_columns] if newer is not None else [],
+    def subtransaction_script(self, tolerated: Sequence[str], retried: Sequence[str]) -> bytes:
+        """Return the script that tries such rows in subtransactions, composed for the codes of the first call."""
+        if self._subtransaction_script is None:
+            one_row = copy(self._builder)
+            one_row.single_row = True
+            newer = one_row.newer_stored()
+            self._subtransaction_script = script(
+                statements=self._builder.writes(one_statement=self.is_one_statement, returning=False),
+                one_row_statements=one_row.writes(one_statement=self.is_one_statement, returning=False),
+                newer_stored=newer.as_bytes() if newer is not None else None,
+                newer_stored_indexes=[self.names.index(name) for name in self.newer_stored_columns]
+                if newer is not None
+                else [],
                 types=self._array_types,
-                record=record,
-                again=again,
+                tolerated=tolerated,
+                retried=retried,
             )
-        return self._sweep
+        return self._subtransaction_script
 
-    def judgeable(self, row: Row) -> bool:
-        """Whether a row that breaks a rule can't be refused for something else first, which was not asked about."""
+    def violation_is_certain(self, row: Row) -> bool:
+        """Whether a row that breaks a rule can't be refused earlier for a column that the query left out."""
         try:
-            self.encode([row], self._unasked)
-        except Unfit:
+            self.encode([row], self._unchecked_columns)
+        except EncodeError:
             return False
-        return self.sure(row)
+        return self.violation_of_encodable_is_certain(row)
 
-    def sure(self, row: Row) -> bool:
-        """The same of a row that can be sent."""
-        return all(fits_bigint(getattr(row, name)) for name in self._unasked) and not any(
+    def violation_of_encodable_is_certain(self, row: Row) -> bool:
+        """Whether `violation_is_certain` holds of a row whose values can all be sent."""
+        return all(fits_bigint(getattr(row, name)) for name in self._unchecked_columns) and not any(
             getattr(row, name) is None for name in self.never_null
         )
 
     def encode(self, rows: Sequence[Row], names: Sequence[str] | None = None) -> list[str]:
-        """One array literal a column, all of them or those named. Raises `Unfit` with the column's name."""
-        return [self._spell(name, rows).literal() for name in (self.names if names is None else names)]
+        """Return one array literal a column, of all columns or those named. Raises `EncodeError`."""
+        return [self._encode_rows(name, rows).literal() for name in (self.names if names is None else names)]
 
-    def spell(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, Spelled]:
-        """Every column's values as texts. Raises `Unfit` with the column's name."""
-        return {name: self._spelled(name, columns[name]) for name in self.names}
+    def encode_columns(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, EncodedColumn]:
+        """Encode the values of every column. Raises `EncodeError`."""
+        return {name: self._encode_values(name, columns[name]) for name in self.names}
 
-    def _spell(self, name: str, rows: Sequence[Row]) -> Spelled:
-        return self._spelled(name, list(map(self._spellers[name][0], rows)))
+    def _encode_rows(self, name: str, rows: Sequence[Row]) -> EncodedColumn:
+        return self._encode_values(name, list(map(self._encoders[name][0], rows)))
 
-    def _spelled(self, name: str, values: Sequence[Any]) -> Spelled:
+    def _encode_values(self, name: str, values: Sequence[Any]) -> EncodedColumn:
         try:
-            return self._spellers[name][1](values)
-        except Exception as error:  # whatever a value of the wrong kind raises
-            raise Unfit(name) from error
+            return self._encoders[name][1](values)
+        except Exception as error:  # a value of the wrong type may raise anything
+            raise EncodeError(name) from error
 
 
-class Unfit(Exception):  # noqa: N818 - says of a value what it is
-    """A value that its column's declared type does not admit; carries the column's name, never the value."""
+class EncodeError(Exception):
+    """A value that its column's declared type does not admit. It carries the column's name, never the value."""
 
 
 def identity_of(table: Table, types: Mapping[str, TypeInfo]) -> Callable[[Row], Any]:
-    """The key of a row, so that two are equal exactly where the table's are (if the table's key is exact)."""
-    if plain_identity(table, types):
+    """Return the function from a row to its key: two are equal exactly where the table's are, if its key is exact."""
+    if key_compares_as_is(table, types):
         return attrgetter(*table.key)
-    parts = [(attrgetter(name), _spelling(types[name])) for name in table.key]
+    parts = [(attrgetter(name), _comparable_value(types[name])) for name in table.key]
     if len(parts) == 1:
-        get, spell = parts[0]
-        return lambda row: spell(get(row))
-    return lambda row: tuple(spell(get(row)) for get, spell in parts)
+        get, comparable = parts[0]
+        return lambda row: comparable(get(row))
+    return lambda row: tuple(comparable(get(row)) for get, comparable in parts)
 
 
-def plain_identity(table: Table, types: Mapping[str, TypeInfo]) -> bool:
-    """Whether the values of a key are compared as they are."""
+def key_compares_as_is(table: Table, types: Mapping[str, TypeInfo]) -> bool:
+    """Whether the values of a key are compared without being converted."""
     fields = {column.name: column.type for column in table.columns}
-    return not any(_spelled_otherwise(fields[name], types[name]) for name in table.key)
+    return not any(_is_converted(fields[name], types[name]) for name in table.key)
 
 
-def _spelled_otherwise(kind: Any, real: TypeInfo) -> bool:
+def _is_converted(kind: Any, real: TypeInfo) -> bool:
     return (isinstance(kind, type) and issubclass(kind, Enum)) or (real.name == "varchar" and real.modified)
 
 
-def _spelling(real: TypeInfo) -> Callable[[Any], Any]:
-    """An Enum by its value; a varchar(n) without the blanks beyond n, which an assignment drops."""
+def _comparable_value(real: TypeInfo) -> Callable[[Any], Any]:
+    """Return the conversion: an Enum to its value; a varchar(n) without the blanks beyond n, which assignment drops."""
     limit = real.modifier - 4 if real.name == "varchar" and real.modified else None
 
-    def spell(value: Any) -> Any:
+    def comparable(value: Any) -> Any:
         plain = value.value if isinstance(value, Enum) else value
         if limit is not None and isinstance(plain, str) and len(plain) > limit:
             return plain[:limit] + plain[limit:].rstrip(" ")
         return plain
 
-    return spell
+    return comparable
 
 
-class _Names:
-    """Composes the statements of one plan; `t` is the table, `s` what is staged, `n` its order."""
+class _StatementBuilder:
+    """Composes the statements of one plan: `t` is the table, `s` the staged rows, `n` their order."""
 
     def __init__(
-        self, table: Table, shape: Shape, columns: Sequence[str], *, harmless: set[str], only_new: bool
+        self, table: Table, schema: TableSchema, columns: Sequence[str], *, never_refused: set[str], only_new: bool
     ) -> None:
         self.table = table
-        self.shape = shape
+        self.schema = schema
         self.columns = columns
-        self.harmless = harmless
+        self.never_refused = never_refused
         self.only_new = only_new
-        self.alone = False
-        """Whether one row is staged, each parameter its value, rather than rows, each a column."""
-        self.t = self._free("t")
-        self.s = self._free("s")
-        self.n = self._free("n")
+        self.single_row = False
+        """Whether one row is staged and each parameter is a value; else each parameter is a column of rows."""
+        self.t = self._unused("t")
+        self.s = self._unused("s")
+        self.n = self._unused("n")
 
-    def _free(self, name: str) -> sql.Identifier:
-        """A name that no column has: an expression of the catalogue must not find ours."""
-        while name in self.shape.names:
+    def _unused(self, name: str) -> sql.Identifier:
+        """Return a name that no column has: an expression of the catalogue must not find ours."""
+        while name in self.schema.names:
             name += "_"
         return sql.Identifier(name)
 
-    def of_table(self, column: str) -> sql.Composed:
+    def stored(self, column: str) -> sql.Composed:
         return sql.SQL("{}.{}").format(self.t, sql.Identifier(column))
 
     def staged(self, column: str) -> sql.Composed:
-        """The staged column in its own type; arrays travel as text, because `unnest` would flatten them."""
+        """Name the staged column in its own type; arrays travel as text, because `unnest` would flatten them."""
         name = sql.SQL("{}.{}").format(self.s, sql.Identifier(column))
-        real = self.shape.types[column]
-        return sql.SQL("{}::{}").format(name, trusted(real.spelled)) if real.array else name
+        real = self.schema.types[column]
+        return sql.SQL("{}::{}").format(name, trusted(real.cast_name)) if real.array else name
 
     def source(self, columns: Sequence[str] | None = None) -> sql.Composed:
-        """`unnest(%s::bigint[], …) with ordinality as s(id, …, n)`."""
+        """Compose `unnest(%s::bigint[], …) with ordinality as s(id, …, n)`."""
         columns = self.columns if columns is None else columns
-        if self.alone:  # half as dear as rows of which there is one
-            types = [self.shape.types[column] for column in columns]
-            values = [sql.SQL("%s::{}").format(trusted("text" if real.array else real.spelled)) for real in types]
+        if self.single_row:  # takes the server half as long as `unnest` of one row
+            types = [self.schema.types[column] for column in columns]
+            values = [sql.SQL("%s::{}").format(trusted("text" if real.array else real.cast_name)) for real in types]
             return sql.SQL("(select {}, 1) as {} ({}, {})").format(
-                sql.SQL(", ").join(values), self.s, self.list(columns), self.n
+                sql.SQL(", ").join(values), self.s, self.names(columns), self.n
             )
         arrays = [
-            sql.SQL("%s::{}").format(trusted("text[]" if real.array else f"{real.spelled}[]"))
-            for real in (self.shape.types[column] for column in columns)
+            sql.SQL("%s::{}").format(trusted("text[]" if real.array else f"{real.cast_name}[]"))
+            for real in (self.schema.types[column] for column in columns)
         ]
         return sql.SQL("unnest({}) with ordinality as {} ({}, {})").format(
-            sql.SQL(", ").join(arrays), self.s, self.list(columns), self.n
+            sql.SQL(", ").join(arrays), self.s, self.names(columns), self.n
         )
 
-    def list(self, columns: Sequence[str]) -> sql.Composed:
+    def names(self, columns: Sequence[str]) -> sql.Composed:
         return sql.SQL(", ").join(map(sql.Identifier, columns))
 
     def same_key(self) -> sql.Composed:
         return sql.SQL(" and ").join(
-            sql.SQL("{} = {}").format(self.of_table(column), self.staged(column)) for column in self.table.key
+            sql.SQL("{} = {}").format(self.stored(column), self.staged(column)) for column in self.table.key
         )
 
     def not_older(self, incoming: sql.Composable) -> sql.Composed:
-        """The version guard: an equal version overwrites, unless it is a replay's; a stored null is older than all."""
-        stored = self.of_table(self.table.version or "")
+        """Compose the version guard: an equal version overwrites, unless it is a replay's; any overwrites a null."""
+        stored = self.stored(self.table.version or "")
         guard = sql.SQL("({} is null or {} < {})" if self.only_new else "({} is null or {} <= {})")
         return guard.format(stored, stored, incoming)
 
-    def changed(self) -> Sequence[str]:
-        """What an update sets; a row that is all key still counts as written, so the key is set to itself."""
+    def updated_columns(self) -> Sequence[str]:
+        """Return what an update sets: a row that is all key still counts as written, so its key is set to itself."""
         return [column for column in self.columns if column not in self.table.key] or self.table.key
 
-    def writes(self, *, single: bool, returning: bool) -> Sequence[bytes]:
-        """The statement, or pair, that writes what is staged; `returning` tells of one which rows those are."""
+    def writes(self, *, one_statement: bool, returning: bool) -> Sequence[bytes]:
+        """Compose the statement, or pair, that writes the staged rows; `returning` tells which ones it wrote."""
         if self.only_new and self.table.version is None:
             statements = [self.insert(overwrite=False, returning=returning)]
-        elif single:
+        elif one_statement:
             statements = [self.insert(overwrite=True, returning=returning)]
         else:
-            # an INSERT alone would miss absent NOT NULL columns before it saw a conflict; who came first in between is
-            # overwritten by the second as the version says
+            # an INSERT alone would miss absent NOT NULL columns before it saw a conflict; the INSERT of the pair also
+            # overwrites, as the version says, a row that another writer inserted after the UPDATE
             statements = [
                 self.update(returning=returning),
                 self.insert(overwrite=True, returning=returning, missing=True),
@@ -241,7 +252,7 @@ class _Names:
             sql.SQL("insert into {} as {} ({}) select {} from {}").format(
                 identifier(self.table),
                 self.t,
-                self.list(self.columns),
+                self.names(self.columns),
                 sql.SQL(", ").join(map(self.staged, self.columns)),
                 self.source(),
             )
@@ -252,17 +263,17 @@ class _Names:
                     identifier(self.table), self.t, self.same_key()
                 )
             )
-        parts.append(sql.SQL(" order by {}.{} on conflict ({})").format(self.s, self.n, self.list(self.table.key)))
+        parts.append(sql.SQL(" order by {}.{} on conflict ({})").format(self.s, self.n, self.names(self.table.key)))
         parts.append(self._overwrite() if overwrite else sql.SQL(" do nothing"))
         if returning:
-            keys = sql.SQL(", ").join(map(self.of_table, self.table.key))
+            keys = sql.SQL(", ").join(map(self.stored, self.table.key))
             parts.append(sql.SQL(" returning {}").format(keys))
         return sql.Composed(parts)
 
     def _overwrite(self) -> sql.Composed:
         excluded = [
             sql.SQL("{} = excluded.{}").format(sql.Identifier(column), sql.Identifier(column))
-            for column in self.changed()
+            for column in self.updated_columns()
         ]
         action = sql.SQL(" do update set {}").format(sql.SQL(", ").join(excluded))
         if self.table.version is None:
@@ -271,8 +282,10 @@ class _Names:
         return sql.SQL("{} where {}").format(action, self.not_older(incoming))
 
     def update(self, *, returning: bool) -> sql.Composed:
-        """The first of a partial row's pair."""
-        values = [sql.SQL("{} = {}").format(sql.Identifier(column), self.staged(column)) for column in self.changed()]
+        """Compose the first statement of a partial row's pair."""
+        values = [
+            sql.SQL("{} = {}").format(sql.Identifier(column), self.staged(column)) for column in self.updated_columns()
+        ]
         condition = self.same_key()
         if self.table.version is not None:
             condition = sql.SQL("{} and {}").format(condition, self.not_older(self.staged(self.table.version)))
@@ -281,11 +294,11 @@ class _Names:
         )
         return sql.SQL("{} returning {}.{}").format(update, self.s, self.n) if returning else update
 
-    def newer(self) -> sql.Composed | None:
-        """Which staged rows are held off by what is stored, rather than by a trigger."""
+    def newer_stored(self) -> sql.Composed | None:
+        """Compose the query for staged rows that a newer stored row holds off, rather than a trigger."""
         if not self.only_new and self.table.version is None:
             return None
-        columns = self.newer_columns()
+        columns = self.newer_stored_columns()
         conditions = [self.same_key()]
         if self.table.version is not None:
             conditions.append(sql.SQL("not {}").format(self.not_older(self.staged(self.table.version))))
@@ -298,84 +311,102 @@ class _Names:
             sql.SQL(" and ").join(conditions),
         )
 
-    def fresh(self) -> sql.Composed:
-        """Which staged keys the table does not have."""
+    def newer_stored_columns(self) -> Sequence[str]:
+        version = self.table.version
+        return self.table.key if version is None or version in self.table.key else (*self.table.key, version)
+
+    def new_keys(self) -> sql.Composed:
+        """Compose the query for staged keys that the table does not have."""
         return sql.SQL("select {}.{} from {} where not exists (select 1 from {} as {} where {})").format(
             self.s, self.n, self.source(self.table.key), identifier(self.table), self.t, self.same_key()
         )
 
-    def newer_columns(self) -> Sequence[str]:
-        version = self.table.version
-        return self.table.key if version is None or version in self.table.key else (*self.table.key, version)
-
     @property
-    def asked(self) -> Sequence[str]:
-        """Columns that a rule looks at, and those that may be refused before any rule is: a value does not fit."""
-        if any(check.whole_row for check in self.shape.checks):
+    def checked_columns(self) -> Sequence[str]:
+        """Columns that a rule names, and those whose values may be refused before any rule is tested."""
+        if any(check.whole_row for check in self.schema.checks):
             return self.columns
-        looked_at = {column for check in self.shape.checks for column in check.columns} | dict(self._limits()).keys()
-        wanted = [column for column in self.columns if column in looked_at or column not in self.harmless]
+        named = {column for check in self.schema.checks for column in check.columns} | dict(self._limits()).keys()
+        wanted = [column for column in self.columns if column in named or column not in self.never_refused]
         return wanted or self.columns[:1]
 
-    def verdict(self, *, references: bool = False) -> sql.Composed:
-        """Which rule, by its place in `rules`, each staged row breaks first, in the order Postgres tests them."""
-        columns = self.columns if references else self.asked
-        # an expression that no rule needs is not evaluated: but a value that does not fit is refused before any rule
-        every = sql.SQL(", ").join(sql.SQL("{}.{}").format(self.s, sql.Identifier(column)) for column in columns)
-        cases = [sql.SQL("when num_nulls({}) < 0 then null").format(every)]
-        cases += [
-            sql.SQL("when char_length({}.{}) > {} then null").format(self.s, sql.Identifier(name), limit)
-            for name, limit in self._limits()
+    def violations(self, *, references: bool = False) -> sql.Composed:
+        """Compose the query for the rule, by its index in `rules`, that each staged row breaks first.
+
+        Rules are tested in the order in which Postgres tests them.
+        """
+        columns = self.columns if references else self.checked_columns
+        cases = [
+            sql.SQL("when {} then {}").format(test, result)
+            for test, result in (*self._refused_before_rules(columns), *self._rules(columns, references=references))
         ]
-        not_null = self.shape.not_null
-        tests = [
-            (place, sql.SQL("{}.{} is null").format(self.s, sql.Identifier(column)))
-            for place, column in enumerate(not_null)
-            if column in columns
-        ]
-        tests += [
-            (place, sql.SQL("({}) is false").format(trusted(check.expression)))
-            for place, check in enumerate(self.shape.checks, len(not_null))
-        ]
-        if references:
-            first = len(not_null) + len(self.shape.checks)
-            tests += [(place, self._orphan(*each)) for place, each in enumerate(self._references(), first)]
-        cases += [sql.SQL("when {} then {}").format(test, sql.Literal(place)) for place, test in tests]
         typed = sql.SQL(", ").join(
             sql.SQL("{}::{} as {}").format(self.staged(c), trusted(self._rounded(c)), sql.Identifier(c))
             for c in columns
         )
         inner = sql.SQL("select {}, {}.{} from {}").format(typed, self.s, self.n, self.source(columns))
-        case = sql.SQL("case {} end").format(sql.SQL(" ").join(cases)) if cases else sql.SQL("null::int")
         return sql.SQL(
-            "select * from (select {}.{}, {} as verdict from ({}) as {}) as v where verdict is not null"
-        ).format(self.s, self.n, case, inner, self.s)
+            "select * from (select {}.{}, case {} end as broken from ({}) as {}) as v where broken is not null"
+        ).format(self.s, self.n, sql.SQL(" ").join(cases), inner, self.s)
+
+    def _refused_before_rules(self, columns: Sequence[str]) -> list[tuple[sql.Composable, sql.Composable]]:
+        """Compose the tests of values that don't fit: Postgres refuses those before it tests any rule."""
+        # the server evaluates only expressions that are used: `num_nulls` uses every column, and is never negative
+        every = sql.SQL(", ").join(sql.SQL("{}.{}").format(self.s, sql.Identifier(column)) for column in columns)
+        none = sql.SQL("null")
+        return [
+            (sql.SQL("num_nulls({}) < 0").format(every), none),
+            *(
+                (sql.SQL("char_length({}.{}) > {}").format(self.s, sql.Identifier(name), limit), none)
+                for name, limit in self._limits()
+            ),
+        ]
+
+    def _rules(self, columns: Sequence[str], *, references: bool) -> list[tuple[sql.Composable, sql.Composable]]:
+        """Compose the tests of the rules, each with the rule's index."""
+        not_null, checks = self.schema.not_null, self.schema.checks
+        tests: list[tuple[int, sql.Composable]] = [
+            (index, sql.SQL("{}.{} is null").format(self.s, sql.Identifier(column)))
+            for index, column in enumerate(not_null)
+            if column in columns
+        ]
+        tests += [
+            (index, sql.SQL("({}) is false").format(trusted(check.expression)))
+            for index, check in enumerate(checks, len(not_null))
+        ]
+        if references:
+            first = len(not_null) + len(checks)
+            tests += [(index, self._orphan(*each)) for index, each in enumerate(self._references(), first)]
+        return [(test, sql.Literal(index)) for index, test in tests]
 
     def copy(self) -> sql.Composed:
-        """Straight into the table."""
-        return sql.SQL("copy {} ({}) from stdin").format(identifier(self.table), self.list(self.columns))
+        """Compose the COPY into the table itself."""
+        return sql.SQL("copy {} ({}) from stdin").format(identifier(self.table), self.names(self.columns))
 
     def _rounded(self, column: str) -> str:
-        """The type to judge a value by: as the column rounds it, but never cut to its length."""
-        real = self.shape.types[column]
-        return real.spelled if column in dict(self._limits()) else real.shown
+        """Return the type to check a value by: rounded as the column rounds it, but never cut to its length."""
+        real = self.schema.types[column]
+        return real.cast_name if column in dict(self._limits()) else real.display_name
 
     def _limits(self) -> Sequence[tuple[str, sql.Literal]]:
         return [
-            (name, sql.Literal(self.shape.types[name].modifier - 4))
+            (name, sql.Literal(self.schema.types[name].modifier - 4))
             for name in self.columns
-            if self.shape.types[name].modified and self.shape.types[name].name in ("varchar", "bpchar")
+            if self.schema.types[name].modified and self.schema.types[name].name in ("varchar", "bpchar")
         ]
 
     def _references(self) -> Sequence[tuple[sql.SQL, Sequence[tuple[str, str]]]]:
         return [
             (trusted(reference.table), list(zip(reference.columns, reference.others, strict=True)))
-            for reference in self.shape.references
+            for reference in self.schema.references
         ]
 
     def _orphan(self, table: sql.SQL, pairs: Sequence[tuple[str, str]]) -> sql.Composed:
-        """No match, nothing null, and it would be written at all: what is older than the stored row is not tested."""
-        other = self._free("other")
+        """Compose the test: no column is null, no row matches, and the row would be written.
+
+        Postgres does not test a foreign key of a row that is older than the stored one.
+        """
+        other = self._unused("other")
         present = [sql.SQL("{}.{} is not null").format(self.s, sql.Identifier(own)) for own, _ in pairs]
         match = [
             sql.SQL("{}.{} = {}.{}").format(other, sql.Identifier(theirs), self.s, sql.Identifier(own))

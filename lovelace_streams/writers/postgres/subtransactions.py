@@ -1,192 +1,136 @@
-"""Rows tried within the server, in order, in subtransactions of their own: a refused one hurts no other.
+"""Try rows within the server, in order, in subtransactions of their own: a refused row costs no other row anything.
 
-What no catalogue tells (triggers, policies, other unique keys) can only be found by trying. Trying from here costs a
-round trip and a commit a try; a loop in PL/pgSQL costs a tenth of that. Rows that one statement may write are tried
-together, so many at a time as lately passed: twice as many after a run that was written, a quarter of it where it was
-refused, one at last, whose refusal is the verdict. So the neighbours of a bad row cost little more than other rows, and
-where most are bad each is tried alone.
+The catalogue does not tell what triggers, policies and other unique keys refuse: only a try does. A try from here costs
+a round trip and a commit; a loop in PL/pgSQL (`subtransactions.sql`) costs a tenth of that. The loop tries rows
+together if one statement may write them. It doubles their number after a run that was written, and takes a quarter of
+it after a run that was refused, down to one row, whose refusal is the verdict. So the neighbours of a refused row cost
+little more than other rows, and where most rows are refused each is tried alone.
 
-At most `PIECES` are written in one transaction: past 64 subtransactions other sessions are slowed down (Postgres keeps
-so many of a transaction's in shared memory, `PGPROC_MAX_CACHED_SUBXIDS`, src/include/storage/proc.h; it forgets those
-that were rolled back). Past that, or after `SECONDS`, the loop ends, and the next one goes on; a first run that
-was refused and took so long is followed by its first row alone.
+One transaction writes at most `RUNS_MAX` runs. Past 64 subtransactions it would slow other sessions down: Postgres
+keeps that many of a transaction's in shared memory (`PGPROC_MAX_CACHED_SUBXIDS`, src/include/storage/proc.h), and
+forgets those that were rolled back. The loop ends there, or after `SECONDS_MAX`, and the next call goes on. If the
+first run was refused and took that long, only its first row is tried after it.
 
-`DO` takes no parameters and gives no rows: both travel in settings that end with the transaction.
+`DO` takes no parameters and returns no rows: both travel in settings that end with the transaction.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from importlib.resources import files
 from itertools import accumulate, chain, repeat
 
 import msgspec
 from psycopg import sql
 
-ROWS = 512
-"""What is sent at a time: making a script's plans takes the server as long as fifty rows."""
-PIECES = 64
-LONGEST = 32
-"""Rows of one try, at most: half of them are written in vain where one is refused."""
-FIRST = 8
-"""Rows of a call's first try: where each takes long, all that follows has to fit the server's timeout."""
-SECONDS = 1.0
-OUT = "lovelace.outcomes"
-ENDS = "lovelace.ends"
+CALL_ROWS = 512
+"""Rows of one call, at most: the server takes as long to plan a script's statements as to write fifty rows."""
+RUNS_MAX = 64
+ROWS_MAX = 32
+"""Rows of one try, at most: if one is refused, half of them on average are written in vain."""
+FIRST_ROWS = 8
+"""Rows of a call's first try. Slow rows must leave time for the following tries before the server's timeout."""
+SECONDS_MAX = 1.0
+_LOOP = sql.SQL((files(__package__) / "subtransactions.sql").read_text(encoding="utf-8"))
+OUTCOMES = "lovelace.outcomes"
+RUN_ENDS = "lovelace.run_ends"
 
 
 class Outcome(msgspec.Struct, array_like=True):
-    """What became of a row: rows written, whether a stored one held it off, else the error's code and rule."""
+    """The outcome of a row: rows written, whether a newer stored row held it off, and the error's code and rule."""
 
     written: int
-    newer: bool
+    newer_stored: bool
     code: str
     rule: str
 
 
-OUTCOMES = msgspec.json.Decoder(list[Outcome])
+OUTCOMES_DECODER = msgspec.json.Decoder(list[Outcome])
 
 
-def column(place: int) -> str:
-    """The setting that carries a column."""
-    return f"lovelace.column_{place}"
+def set_parameters(columns: int) -> bytes:
+    """Return the query whose parameters are the columns, as array literals, and the end of each row's run.
 
-
-def carry(columns: int) -> bytes:
-    """The query whose parameters are the columns, as array literals, and for each row the last that may be with it.
-
-    Planned once: by its own estimate the server would plan every row's statement anew, which costs more than the row.
+    It also has the server plan each statement once: by its own estimate it would plan every row's statement again,
+    which costs more than the row.
     """
-    names = [*map(column, range(columns)), ENDS]
+    names = [*map(_setting, range(columns)), RUN_ENDS]
     settings = [f"set_config('{name}', %s, true)" for name in names]
     return f"select set_config('plan_cache_mode', 'force_generic_plan', true), {', '.join(settings)}".encode()
 
 
-def ends(runs: Sequence[int]) -> str:
-    """For each row the last that may be written with it, from 1, by how many consecutive ones may.
+def run_ends(runs: Sequence[int]) -> str:
+    """Return for each row the number of the last row of its run, from the lengths of the runs.
 
-    >>> ends([2, 1])
+    >>> run_ends([2, 1])
     '{2,2,3}'
     """
     last = accumulate(runs)
     return "{" + ",".join(chain.from_iterable(repeat(str(end), run) for run, end in zip(runs, last, strict=True))) + "}"
 
 
-ANSWER = f"select current_setting('{OUT}')".encode()
+FETCH_OUTCOMES = f"select current_setting('{OUTCOMES}')".encode()
 
 
 def script(
     *,
     statements: Sequence[bytes],
-    alone: Sequence[bytes],
-    newer: bytes | None,
-    newer_places: Sequence[int],
+    one_row_statements: Sequence[bytes],
+    newer_stored: bytes | None,
+    newer_stored_indexes: Sequence[int],
     types: Sequence[str],
-    record: Sequence[str],
-    again: Sequence[str],
+    tolerated: Sequence[str],
+    retried: Sequence[str],
 ) -> bytes:
-    """The loop over the rows, with these statements for a run of them, and those for one `alone`.
+    """Return the loop over rows with columns of these types.
 
-    Where a name is a column's and a variable's, the column is meant; what statements refer to has names of our own.
-    Codes of classes that are not the record's (`record`, classes and codes) end the whole; those in `again` are
-    believed only after one more try, with everything earlier written. A run that was written in part (a stored row is
-    newer, a trigger suppressed one) is undone and goes row by row, which tells what held each off.
+    `statements` write several rows, `one_row_statements` one; `newer_stored` is the query that tells whether a newer
+    stored row held one off, and takes the columns at `newer_stored_indexes`. An error whose code or class is in
+    `tolerated` is the row's outcome; any other one ends the whole. A code in `retried` is believed after one more try,
+    with all earlier rows written.
     """
-    places = range(len(types))
-    body = f"""
-#variable_conflict use_column
-declare
-{_each(_COLUMN, types)}  ends int[] := current_setting('{ENDS}')::int[];
-  due timestamptz := clock_timestamp() + interval '{SECONDS} s';
-  lovelace_i int := 1;  -- the run that is tried, and where it lies in the short arrays
-  lovelace_j int;
-  lovelace_a int;
-  lovelace_z int;
-  lovelace_n int;
-  base int := -{LONGEST};
-  size int := {FIRST};
-  single int := 0;
-  tries int := 0;
-  pieces int := 0;
-  written int;
-  part bool;
-  code text;
-  rule text;
-  col text;
-  outcomes text := '';
-begin
-  while lovelace_i <= cardinality(ends) and pieces < {PIECES} and (clock_timestamp() < due or lovelace_i = 1) loop
-    if lovelace_i > base + {LONGEST} then
-      base := lovelace_i - 1;
-{_each(_NEAR, types)}    end if;
-    if clock_timestamp() >= due then size := 1; end if;
-    lovelace_j := least(lovelace_i + size - 1, ends[lovelace_i], base + {LONGEST});
-    if lovelace_i <= single then lovelace_j := lovelace_i; end if;
-    lovelace_a := lovelace_i - base;
-    lovelace_z := lovelace_j - base;
-    written := 0; code := ''; rule := ''; part := false;
-    begin
-      if lovelace_i = lovelace_j then
-{_counted(alone, _ONE, places)}      else
-{_counted(statements, _SEVERAL, places)}        if written <= lovelace_j - lovelace_i then
-          part := true;
-          raise 'some were not written';
-        end if;
-      end if;
-    exception when others then
-      get stacked diagnostics code = returned_sqlstate, rule = constraint_name, col = column_name;
-      if not (part or code = any ({_texts(record)}) or left(code, 2) = any ({_texts(record)})) then raise; end if;
-      rule := coalesce(nullif(rule, ''), col);
-    end;
-    if code <> '' and lovelace_i < lovelace_j then
-      if part then single := lovelace_j; else size := (lovelace_j - lovelace_i + 4) / 4; end if;
-      continue;
-    end if;
-    tries := tries + 1;
-    continue when tries = 1 and code = any ({_texts(again)});
-    tries := 0;
-    if written > 0 then
-      outcomes := outcomes || repeat(',[1,false,"",""]', lovelace_j - lovelace_i + 1);
-    else
-      outcomes := outcomes || ',' || json_build_array(
-        0, case when code = '' then {_held(newer, newer_places)} else false end, code, rule)::text;
-    end if;
-    if code = '' then pieces := pieces + 1; end if;
-    size := least({LONGEST}, 2 * size);
-    lovelace_i := lovelace_j + 1;
-  end loop;
-  perform set_config('{OUT}', '[' || substr(outcomes, 2) || ']', true);
-end
-"""
-    return b"do " + sql.Literal(body).as_bytes()
-
-
-# a slice copies the whole array before it cuts it, an element does not: hence the short arrays, and a form for one row
-_COLUMN = "  {all} {kind}[] := current_setting('{column}')::{kind}[];\n  {near} {kind}[];\n"
-_NEAR = f"      {{near}} := {{all}}[lovelace_i:lovelace_i + {LONGEST - 1}];\n"
-_SEVERAL = "{near}[lovelace_a:lovelace_z]"
-_ONE = "{near}[lovelace_a]"
-
-
-def _each(form: str, types: Sequence[str]) -> str:
-    return "".join(
-        form.format(all=f"all_{place}", near=f"lovelace_{place}", kind=kind, column=column(place))
-        for place, kind in enumerate(types)
+    columns = range(len(types))
+    one_row = [f"lovelace_{n}[lovelace_from]" for n in columns]
+    rows = [f"lovelace_{n}[lovelace_from:lovelace_to]" for n in columns]
+    body = _LOOP.format(
+        column_variables=_lines(
+            f"  all_{n} {kind}[] := current_setting('{_setting(n)}')::{kind}[];\n  lovelace_{n} {kind}[];"
+            for n, kind in enumerate(types)
+        ),
+        move_windows=_lines(
+            f"      lovelace_{n} := all_{n}[lovelace_first:lovelace_first + {ROWS_MAX - 1}];" for n in columns
+        ),
+        write_one_row=_lines(_counted(_bound(each, one_row)) for each in one_row_statements),
+        write_rows=_lines(_counted(_bound(each, rows)) for each in statements),
+        is_newer_stored=sql.SQL("false")
+        if newer_stored is None
+        else sql.SQL(f"exists ({_bound(newer_stored, [one_row[n] for n in newer_stored_indexes])})"),
+        tolerated=sql.Literal(list(tolerated)),
+        retried=sql.Literal(list(retried)),
+        run_ends=sql.Literal(RUN_ENDS),
+        outcomes=sql.Literal(OUTCOMES),
+        seconds_max=sql.Literal(SECONDS_MAX),
+        first_rows=sql.Literal(FIRST_ROWS),
+        rows_max=sql.Literal(ROWS_MAX),
+        runs_max=sql.Literal(RUNS_MAX),
     )
+    return b"do " + sql.Literal(body.as_string()).as_bytes()
 
 
-def _counted(statements: Sequence[bytes], form: str, places: Sequence[int]) -> str:
-    count = "get diagnostics lovelace_n = row_count; written := written + lovelace_n;"
-    return "".join(f"        {_of_rows(each, form, places)}; {count}\n" for each in statements)
+def _setting(column: int) -> str:
+    """Name the setting that carries a column."""
+    return f"lovelace.column_{column}"
 
 
-def _held(newer: bytes | None, places: Sequence[int]) -> str:
-    return "false" if newer is None else f"exists ({_of_rows(newer, _ONE, places)})"
+def _lines(lines: Iterable[str]) -> sql.SQL:
+    return sql.SQL("\n".join(lines))
 
 
-def _of_rows(statement: bytes, form: str, places: Sequence[int]) -> str:
-    """A statement over parameters as one over the run of rows, or the row, of the columns at these places."""
+def _bound(statement: bytes, values: Sequence[str]) -> str:
+    """Return a statement with these expressions for its parameters."""
     first, *rest = statement.decode().split("%s")
-    rows = "".join(form.format(near=f"lovelace_{place}") + text for place, text in zip(places, rest, strict=True))
-    return (first + rows).replace("%%", "%")
+    return (first + "".join(chain.from_iterable(zip(values, rest, strict=True)))).replace("%%", "%")
 
 
-def _texts(values: Sequence[str]) -> str:
-    return "'{" + ",".join(values) + "}'::text[]"
+def _counted(statement: str) -> str:
+    """Return a statement followed by what adds the rows that it wrote."""
+    count = "get diagnostics lovelace_count = row_count; written := written + lovelace_count;"
+    return f"        {statement}; {count}"

@@ -1,9 +1,9 @@
-"""Which Postgres type can hold which Python type, and how a column of values is spelled as text.
+"""Encode columns of Python values as Postgres texts, and tell which column type can hold which Python type.
 
-A block travels in one of two ways: as an array literal a column, the parameters of a statement that merges (no
-temporary table, no prepared statement, so any pooler will do), or as the lines of a COPY. Both are put together from
-the same texts, `Spelled`. Spelling a column is a few passes over it in C; a value that does not fit its declared type
-raises, and whoever called finds the row.
+A block reaches the server in one of two ways: as one array literal a column, the parameters of a statement that merges,
+or as the lines of a COPY. The first way needs no temporary table and no prepared statement, so it passes any connection
+pooler. Both ways are made of the same texts, `EncodedColumn`. Encoding a column takes a few passes over it in C. A
+value that does not fit its declared type raises, and the caller finds its row.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,77 +21,77 @@ import msgspec
 from lovelace_streams.rows.types import scalar
 
 Texts = list[str | None]
-"""The values of one column as its type reads them; None is NULL."""
+"""The values of one column as the input of its Postgres type; None is NULL."""
 
 
-class Spelled(msgspec.Struct, gc=False):
-    """A column of a block as texts."""
+class EncodedColumn(msgspec.Struct, gc=False):
+    """The texts of one column of a block."""
 
     texts: Texts
-    nulls: bool
-    bare: bool
-    """No text holds a character that means something in an array literal or in a line of COPY."""
+    has_nulls: bool
+    escape_free: bool
+    """No text holds a character that has a meaning in an array literal or in a line of COPY."""
 
     def literal(self) -> str:
-        """One array literal.
+        """Return one array literal.
 
-        >>> Spelled(['say "a"', None], nulls=True, bare=False).literal()
+        >>> EncodedColumn(['say "a"', None], has_nulls=True, escape_free=False).literal()
         '{"say \\\\"a\\\\"",NULL}'
         """
-        if self.bare:
-            return "{" + ",".join(self._or("NULL")) + "}"
-        if self.nulls:
+        if self.escape_free:
+            return "{" + ",".join(self._with_null("NULL")) + "}"
+        if self.has_nulls:
             return "{" + ",".join(["NULL" if text is None else _quoted(text) for text in self.texts]) + "}"
-        return _quoted("\0".join(self._or(""))).replace("\0", '","').join("{}") if self.texts else "{}"
+        return _quoted("\0".join(self._with_null(""))).replace("\0", '","').join("{}") if self.texts else "{}"
 
     def fields(self) -> Sequence[str]:
-        r"""Fields of lines of COPY.
+        r"""Return the fields of lines of COPY.
 
-        >>> Spelled(["a\\b", None], nulls=True, bare=False).fields()
+        >>> EncodedColumn(["a\\b", None], has_nulls=True, escape_free=False).fields()
         ['a\\\\b', '\\N']
         """
-        if not self.bare and any(map("".join(self._or("")).__contains__, "\\\t\n\r")):
+        if not self.escape_free and any(map("".join(self._with_null("")).__contains__, "\\\t\n\r")):
             return [r"\N" if text is None else text.translate(_ESCAPES) for text in self.texts]
-        return self._or(r"\N")
+        return self._with_null(r"\N")
 
-    def only(self, chosen: Sequence[bool]) -> "Spelled":
-        """Some of the rows."""
-        return Spelled(list(compress(self.texts, chosen)), self.nulls, self.bare)
+    def subset(self, chosen: Sequence[bool]) -> "EncodedColumn":
+        """Return the column of the chosen rows."""
+        return EncodedColumn(list(compress(self.texts, chosen)), self.has_nulls, self.escape_free)
 
-    def ordered(self, order: Sequence[int]) -> "Spelled":
-        """The rows in another order."""
-        return Spelled(list(map(self.texts.__getitem__, order)), self.nulls, self.bare)
+    def reordered(self, order: Sequence[int]) -> "EncodedColumn":
+        """Return the column with its rows in another order."""
+        return EncodedColumn(list(map(self.texts.__getitem__, order)), self.has_nulls, self.escape_free)
 
-    def _or(self, null: str) -> list[str]:
-        return [null if text is None else text for text in self.texts] if self.nulls else self.texts  # type: ignore[return-value]
+    def _with_null(self, null: str) -> list[str]:
+        return [null if text is None else text for text in self.texts] if self.has_nulls else self.texts  # type: ignore[return-value]
 
 
 _ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
 
 
-def lines(columns: Sequence[Spelled]) -> list[str]:
-    """What COPY reads: a line a row."""
+def lines(columns: Sequence[EncodedColumn]) -> list[str]:
+    """Return the input of a COPY, one line a row."""
     return list(map("\t".join, zip(*[column.fields() for column in columns], strict=True)))
 
 
-Speller = Callable[[Sequence[Any]], Spelled]
-"""Values of one column → their texts. Raises what does not fit: any Exception."""
+ColumnEncoder = Callable[[Sequence[Any]], EncodedColumn]
+"""Values of one column → their texts. Raises any Exception for a value that does not fit."""
 
 
 class TypeInfo(msgspec.Struct, frozen=True):
-    """A column's type: the type under its domains, without modifier, as the catalogue spells it."""
+    """A column's type: the type under its domains, without modifier, as the catalogue names it."""
 
     name: str
     """`pg_type.typname`: int8, text, _int8, jsonb, …"""
     category: str
-    spelled: str
-    """As it stands in a cast. Without the modifier: a cast to varchar(5) would cut, the assignment refuses."""
+    cast_name: str
+    """The name for a cast. It lacks the modifier: a cast to varchar(5) would cut, an assignment refuses."""
     modified: bool
     modifier: int
     exact: bool
     """No domain, and a collation by which only equal strings are equal."""
-    shown: str
-    """With its modifier, for messages and for casts that must round as the column does."""
+    display_name: str
+    """The name with its modifier, for messages and for casts that must round as the column does."""
 
     @property
     def json(self) -> bool:
@@ -116,7 +116,10 @@ TEXTS = frozenset({"S", "E", "I"})
 
 
 def holds(kind: Any, real: TypeInfo) -> bool:
-    """Whether a column can hold values of a declared type; out-of-range values are a record's fault, not seen here."""
+    """Whether a column can hold values of a declared type.
+
+    A value out of the column's range is a record's fault, found when it is written.
+    """
     plain = scalar(kind)
     if real.json:
         return plain is dict or get_origin(plain) is list
@@ -144,19 +147,19 @@ def exact_key(kind: Any, real: TypeInfo) -> bool:
     return by_name and real.exact and (not real.modified or real.name == "varchar")
 
 
-_CERTAIN: dict[Any, str] = {
+_ALWAYS_ACCEPTED: dict[Any, str] = {
     bool: "bool", int: "int8", float: "float8", datetime: "timestamptz", date: "date", UUID: "uuid", str: "text"
 }  # fmt: skip
 
 
-def certain(kind: Any, real: TypeInfo) -> bool:
-    """Whether the column's type reads whatever is spelled for it (but for integers past 64 bits)."""
+def always_accepted(kind: Any, real: TypeInfo) -> bool:
+    """Whether the column's type accepts every encoded value of a declared type, but for integers past 64 bits."""
     plain = scalar(kind)
     if isinstance(kind, type) and issubclass(kind, Enum):
         return False
     if get_origin(plain) is list:
-        return real.name == f"_{_CERTAIN.get(get_args(plain)[0])}"
-    return real.name == _CERTAIN.get(plain)
+        return real.name == f"_{_ALWAYS_ACCEPTED.get(get_args(plain)[0])}"
+    return real.name == _ALWAYS_ACCEPTED.get(plain)
 
 
 BIGINT = range(-(2**63), 2**63)
@@ -169,21 +172,22 @@ def fits_bigint(value: Any) -> bool:
     return not isinstance(value, int) or value in BIGINT
 
 
-def speller(kind: Any, real: TypeInfo) -> Speller:
-    """How values of a declared type are spelled for a column of the table. Raises what does not fit: any Exception."""
+def column_encoder(kind: Any, real: TypeInfo) -> ColumnEncoder:
+    """Return the encoder of a declared type's values for a column of the table."""
     if real.json:
-        return _each(_json, bare=False)
+        return _each(_json, escape_free=False)
     plain = scalar(kind)
     if get_origin(plain) is list:
-        return _lists(speller(get_args(kind)[0], real), ints=get_args(plain)[0] is int)
+        return _lists(column_encoder(get_args(kind)[0], real), ints=get_args(plain)[0] is int)
     unwrap = _value if isinstance(kind, type) and issubclass(kind, Enum) and not issubclass(kind, str) else None
     if plain is str:
-        return _strings if unwrap is None else _each(unwrap, bare=False)
-    spell = SPELLINGS[plain]
+        return _strings if unwrap is None else _each(unwrap, escape_free=False)
+    encode = VALUE_ENCODERS[plain]
     if unwrap is not None:
-        return _each(lambda value: spell(value.value), bare=True)
-    quick = QUICK.get(plain)
-    return _each(spell, bare=True) if quick is None else _all_alike(plain, quick, _each(spell, bare=True))
+        return _each(lambda value: encode(value.value), escape_free=True)
+    encode_all = ENCODE_ALL.get(plain)
+    each = _each(encode, escape_free=True)
+    return each if encode_all is None else _all_at_once(plain, encode_all, each)
 
 
 def _instant(value: datetime) -> str:
@@ -208,7 +212,7 @@ def _json(value: Any) -> str:
     return msgspec.json.encode(value).decode()
 
 
-SPELLINGS: dict[Any, Callable[[Any], str]] = {
+VALUE_ENCODERS: dict[Any, Callable[[Any], str]] = {
     bool: {True: "t", False: "f"}.__getitem__,
     int: int.__repr__,
     float: _number,
@@ -217,77 +221,78 @@ SPELLINGS: dict[Any, Callable[[Any], str]] = {
     date: date.isoformat,
     UUID: _identity,
 }
-"""None of these yields a character that means something in an array literal or a line of COPY."""
+"""No result holds a character that has a meaning in an array literal or in a line of COPY."""
 
 
 def _ints(values: Sequence[int]) -> list[str]:
-    return _written(values).decode().split(",")
+    return _json_elements(values).decode().split(",")
 
 
 def _instants(values: Sequence[datetime]) -> list[str] | None:
     if set(map(_zone, values)) != {UTC}:
-        return None  # an offset is written to the minute, as JSON has it
-    return _written(values)[1:-1].decode().split('","')
+        return None  # JSON writes an offset to the minute only
+    return _json_elements(values)[1:-1].decode().split('","')
 
 
-def _written(values: Sequence[Any]) -> bytes:
-    """All values by one call, comma between them."""
+def _json_elements(values: Sequence[Any]) -> bytes:
+    """Encode all values by one call, a comma between them."""
     return msgspec.json.encode(values)[1:-1]
 
 
 _zone = attrgetter("tzinfo")
 
-Quick = Callable[[Sequence[Any]], list[str] | None]
-QUICK: dict[Any, Quick] = {int: _ints, datetime: _instants}
-"""All values of a column by one call, where each is of just this type; None where that would spell them otherwise."""
+EncodeAll = Callable[[Sequence[Any]], list[str] | None]
+ENCODE_ALL: dict[Any, EncodeAll] = {int: _ints, datetime: _instants}
+"""Encode all values of a column by one call, if each has exactly this type. None where the texts would differ from
+those of `VALUE_ENCODERS`."""
 
 
-def _all_alike(kind: type, quick: Quick, slow: Speller) -> Speller:
-    def spell(values: Sequence[Any]) -> Spelled:
-        if set(map(type, values)) == {kind} and (texts := quick(values)) is not None:
-            return Spelled(texts, nulls=False, bare=True)  # type: ignore[arg-type]
-        return slow(values)
+def _all_at_once(kind: type, encode_all: EncodeAll, each: ColumnEncoder) -> ColumnEncoder:
+    def encode(values: Sequence[Any]) -> EncodedColumn:
+        if set(map(type, values)) == {kind} and (texts := encode_all(values)) is not None:
+            return EncodedColumn(texts, has_nulls=False, escape_free=True)  # type: ignore[arg-type]
+        return each(values)
 
-    return spell
+    return encode
 
 
-def _each(spell: Callable[[Any], str], *, bare: bool) -> Speller:
-    def each(values: Sequence[Any]) -> Spelled:
-        texts = [None if value is None else spell(value) for value in values]
-        return Spelled(texts, nulls=None in texts, bare=bare) if bare else _strings(texts)
+def _each(encode: Callable[[Any], str], *, escape_free: bool) -> ColumnEncoder:
+    def each(values: Sequence[Any]) -> EncodedColumn:
+        texts = [None if value is None else encode(value) for value in values]
+        return EncodedColumn(texts, has_nulls=None in texts, escape_free=True) if escape_free else _strings(texts)
 
     return each
 
 
-def _strings(values: Sequence[Any]) -> Spelled:
-    """Texts as they are; NUL is what no Postgres text can hold, and a lone surrogate can't be sent."""
+def _strings(values: Sequence[Any]) -> EncodedColumn:
+    """Take texts as they are. No Postgres text can hold NUL, and a lone surrogate can't be sent."""
     texts = list(values)
-    nulls = NoneType in set(map(type, values))
-    joined = "".join([text for text in texts if text is not None] if nulls else texts)
+    has_nulls = NoneType in set(map(type, values))
+    joined = "".join([text for text in texts if text is not None] if has_nulls else texts)
     if "\0" in joined:
         raise ValueError("NUL in a text")
     if not joined.isascii():
         joined.encode()
-    return Spelled(texts, nulls, bare=False)
+    return EncodedColumn(texts, has_nulls, escape_free=False)
 
 
-def _lists(inner: Speller, *, ints: bool) -> Speller:
-    """A list's text is itself an array literal."""
+def _lists(elements: ColumnEncoder, *, ints: bool) -> ColumnEncoder:
+    """Encode lists: the text of a list is itself an array literal."""
 
     def one(values: Any) -> str:
         if isinstance(values, str):
             raise TypeError("a string is not a list")
-        return inner(values).literal()
+        return elements(values).literal()
 
-    slow = _each(one, bare=False)
+    each = _each(one, escape_free=False)
 
-    def spell(values: Sequence[Any]) -> Spelled:
+    def encode(values: Sequence[Any]) -> EncodedColumn:
         if set(map(type, values)) == {list} and set(map(type, chain.from_iterable(values))) <= {int}:
-            texts = _written(values).replace(b"],[", b"]\t[").translate(_BRACES).decode().split("\t")
-            return Spelled(texts, nulls=False, bare=False)  # type: ignore[arg-type]
-        return slow(values)
+            texts = _json_elements(values).replace(b"],[", b"]\t[").translate(_BRACES).decode().split("\t")
+            return EncodedColumn(texts, has_nulls=False, escape_free=False)  # type: ignore[arg-type]
+        return each(values)
 
-    return spell if ints else slow
+    return encode if ints else each
 
 
 _BRACES = bytes.maketrans(b"[]", b"{}")

@@ -28,7 +28,7 @@ def test_back_and_never_past_what_nobody_settled(it: Move, moves: bool, records:
 
 def test_an_empty_partition_stays_and_says_so() -> None:
     for it in (move(None, 0, 0, 0), move(7, 10, 10, 10), move(10, 10, 10, 10)):
-        assert (it.moves, it.why) == (False, "there is nothing in it")
+        assert (it.moves, it.why) == (False, "the partition is empty")
 
 
 @pytest.mark.parametrize("text", ["latest", "-5", "2026-01-31", ""])

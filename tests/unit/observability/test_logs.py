@@ -1,4 +1,4 @@
-"""One form for all that a process logs."""
+"""All logs of a process have one form."""
 
 import json
 import subprocess
@@ -18,7 +18,7 @@ except OSError:
 """
 
 
-def test_what_libraries_log_has_the_form_of_ours() -> None:
+def test_logs_of_libraries_have_the_form_of_ours() -> None:
     ended = subprocess.run([sys.executable, "-c", SPEAKS], capture_output=True, text=True, check=True)
 
     ours, theirs, bug = map(json.loads, ended.stderr.splitlines())
@@ -41,7 +41,7 @@ log.info("here")
 """
 
 
-def test_standard_error_is_what_it_is_at_the_time() -> None:
+def test_logs_go_to_the_current_standard_error() -> None:
     ended = subprocess.run([sys.executable, "-c", REPLACED], capture_output=True, text=True, check=True)
 
     assert [json.loads(line)["event"] for line in ended.stderr.splitlines()] == ["here"]

@@ -1,4 +1,4 @@
-"""Spans as OpenTelemetry's own SDK records them: where they belong, how many links, and that off means off."""
+"""Spans as OpenTelemetry's own SDK records them: their parents and links, and none when tracing is off."""
 
 import builtins
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ def keep_none(_: Record) -> bool:
     return False
 
 
-def test_what_is_held_belongs_to_the_window_it_was_read_in(exported: InMemorySpanExporter) -> None:
+def test_a_letter_belongs_to_the_window_its_record_was_read_in(exported: InMemorySpanExporter) -> None:
     held, later = window(0), window(2)
     tracing.window("p", held)
     tracing.settled(lambda record: record.offset == 1)
@@ -101,7 +101,7 @@ def test_links_are_distinct_bounded_and_valid(exported: InMemorySpanExporter) ->
     assert links == [LINKS_MAX, 1, 0]
 
 
-def test_what_failed_says_its_kind_and_not_its_text(exported: InMemorySpanExporter) -> None:
+def test_a_failed_span_has_the_error_s_class_and_not_its_text(exported: InMemorySpanExporter) -> None:
     read = window(0)
     tracing.window("p", read)
     with pytest.raises(ValueError, match="secret"), tracing.step("write", read[0].record):
@@ -121,7 +121,7 @@ def test_what_failed_says_its_kind_and_not_its_text(exported: InMemorySpanExport
         {"otel_exporter_otlp_endpoint": "http://127.0.0.1:4318", "otel_traces_exporter": "none"},
     ],
 )
-def test_it_is_off_unless_a_collector_is_named(settings: dict[str, Any]) -> None:
+def test_tracing_is_off_unless_a_collector_is_named(settings: dict[str, Any]) -> None:
     tracing.begin(Settings(**settings, _env_file=None))
 
     read = window(0)

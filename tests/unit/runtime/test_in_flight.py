@@ -1,4 +1,4 @@
-"""Sets of offsets, ranges and accounts: law 1 for any order in which items come to their ends."""
+"""Ranges and accounts: law 1 for any order in which items come to their ends."""
 
 from collections import Counter
 from typing import Any
@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from lovelace_streams.records import Envelope, Origin, Outcome, Record, Settled, SkipReason
 from lovelace_streams.runtime.in_flight import InFlight
-from lovelace_streams.runtime.offsets import Offsets
 from lovelace_streams.runtime.ranges import (
     SPAN_MAX,
     OriginItem,
@@ -21,31 +20,7 @@ from lovelace_streams.runtime.ranges import (
     sums_of,
 )
 
-SPANS = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 8)), max_size=40)
 ENDS = [Outcome.WRITTEN, Outcome.SUPERSEDED, Outcome.SKIPPED, Outcome.DEAD_LETTERED]
-
-
-# -- Offsets -----------------------------------------------------------------------------------------------------------
-
-
-@given(SPANS)
-def test_offsets_are_a_set_of_integers(spans: list[tuple[int, int]]) -> None:
-    cover, model = Offsets(), set()
-    for first, length in spans:
-        cover.add(first, first + length)
-        model |= set(range(first, first + length + 1))
-
-        assert {n for first, last in cover for n in range(first, last + 1)} == model
-        assert len(cover) == len(model)
-
-    intervals = list(cover)
-    assert all(a[1] + 1 < b[0] for a, b in zip(intervals, intervals[1:], strict=False)), "disjoint, not touching"
-    for offset in range(75):
-        assert (offset in cover) == (offset in model)
-        end = offset
-        while end in model:
-            end += 1
-        assert cover.end_of(offset) == end
 
 
 # -- ranges ------------------------------------------------------------------------------------------------------------

@@ -184,7 +184,7 @@ def test_a_flow_that_makes_its_own_settings_is_run_in_memory_all_the_same(monkey
 
 
 def test_a_flow_that_is_none_is_refused() -> None:
-    with pytest.raises(DeploymentFault, match="no kafka_source"):
+    with pytest.raises(DeploymentFault, match="reads no topic: begin it with ls.kafka_source"):
         run(Dataflow("empty"), [])
     with pytest.raises(TypeError, match="no writer of others"):
         run(

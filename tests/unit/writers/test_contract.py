@@ -1,4 +1,4 @@
-"""The names of the writer contract: old ones go on working for a release, and say what they are called now."""
+"""The names of the writer contract: old names work for one more release, and warn with the new one."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,14 +19,14 @@ OLD = {
 
 
 @pytest.mark.parametrize("old", OLD)
-def test_an_old_name_is_the_new_one_and_says_so(old: str) -> None:
+def test_an_old_name_works_and_warns(old: str) -> None:
     with pytest.warns(DeprecationWarning, match=f"{old} is called {OLD[old]} now"):
         found = getattr(writers, old)
 
     assert found is getattr(writers, OLD[old])
 
 
-def test_a_name_that_never_was_is_none() -> None:
+def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'Ending'"):
         _ = writers.Ending
 
@@ -47,7 +47,7 @@ def test_an_entry_has_its_old_attributes() -> None:
         assert entry.joined is True
 
 
-def test_a_writer_that_rehearses_is_asked_for_it() -> None:
+def test_a_writer_with_the_old_name_rehearse_is_called() -> None:
     class Rehearsing:
         def rehearse(self, block: Sequence[Entry]) -> list[Any]:
             return [RowOutcome.WRITTEN] * len(block)

@@ -1,4 +1,4 @@
-"""Halving finds exactly what is refused, writes the rest in order, and costs what its docstring says."""
+"""Isolation finds exactly the refused items, writes the others in order, and costs what its docstring says."""
 
 import math
 
@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from lovelace_streams.errors import DestinationFault
 from lovelace_streams.records import Reason
 from lovelace_streams.writers import Refusal
-from lovelace_streams.writers.isolation import Refused, isolate
+from lovelace_streams.writers.isolation import Refused, isolate_refused
 
 NO = Refused(Refusal(Reason.CHECK, "23514"))
 
 
 class Table:
-    """Accepts a run if it holds nothing bad; remembers what it was asked and what it wrote."""
+    """Accepts a run without bad items; remembers which runs it was given and what it wrote."""
 
     def __init__(self, bad=(), outcome=NO):
         self.bad = set(bad)
@@ -35,7 +35,7 @@ class Table:
 def test_every_good_item_is_written_in_order_and_every_bad_one_is_named(case):
     count, bad = case
     table = Table(bad)
-    results = isolate(range(count), table.attempt)
+    results = isolate_refused(range(count), table.attempt)
 
     assert table.written == [item for item in range(count) if item not in bad]
     assert results == [NO if item in bad else item * 10 for item in range(count)]
@@ -58,8 +58,8 @@ def test_a_verdict_that_depends_on_earlier_items_is_that_of_writing_singly(shy, 
         return attempt
 
     together, singly = set(), set()
-    results = isolate(range(10), attempts(together))
-    one_by_one = [isolate([item], attempts(singly))[0] for item in range(10)]
+    results = isolate_refused(range(10), attempts(together))
+    one_by_one = [isolate_refused([item], attempts(singly))[0] for item in range(10)]
 
     assert results == one_by_one
     assert together == singly
@@ -68,7 +68,7 @@ def test_a_verdict_that_depends_on_earlier_items_is_that_of_writing_singly(shy, 
 @pytest.mark.parametrize("bad", [0, 1, 499, 500, 777, 999])
 def test_one_bad_item_in_a_thousand_costs_about_two_attempts_a_halving(bad):
     table = Table([bad])
-    isolate(range(1000), table.attempt)
+    isolate_refused(range(1000), table.attempt)
 
     assert len(table.asked) <= 2 * math.ceil(math.log2(1000)) + 1
 
@@ -76,11 +76,11 @@ def test_one_bad_item_in_a_thousand_costs_about_two_attempts_a_halving(bad):
 def test_nothing_is_attempted_for_no_items():
     table = Table()
 
-    assert isolate([], table.attempt) == []
+    assert isolate_refused([], table.attempt) == []
     assert table.asked == []
 
 
-def test_what_depends_on_others_is_believed_after_one_more_try():
+def test_a_verdict_that_depends_on_other_rows_is_believed_after_one_more_attempt():
     """A parent that another writer committed in between."""
     table = Table([3], Refused(Refusal(Reason.FOREIGN_KEY, "23503"), again=True))
 
@@ -90,11 +90,11 @@ def test_what_depends_on_others_is_believed_after_one_more_try():
             table.bad.clear()
         return outcome
 
-    assert isolate(range(6), attempt) == [0, 10, 20, 30, 40, 50]
+    assert isolate_refused(range(6), attempt) == [0, 10, 20, 30, 40, 50]
 
 
-def test_a_fault_in_mid_halving_gets_out_at_once():
-    """What is down is down: the halves after it are not tried."""
+def test_a_fault_while_halving_is_raised_at_once():
+    """The destination is down: the halves after it are not attempted."""
     table = Table([1])
 
     def attempt(run):
@@ -103,13 +103,13 @@ def test_a_fault_in_mid_halving_gets_out_at_once():
         return table.attempt(run)
 
     with pytest.raises(DestinationFault):
-        isolate(range(8), attempt)
+        isolate_refused(range(8), attempt)
     assert table.written == [0]
 
 
-def test_a_sieve_names_the_guilty_and_the_rest_is_written_whole():
+def test_items_named_as_violations_are_refused_and_the_others_are_written_whole():
     table = Table([2, 5, 7])
-    results = isolate(
+    results = isolate_refused(
         range(100), table.attempt, lambda run, _: {run.index(item): NO.refusal for item in table.bad if item in run}
     )
 
@@ -117,30 +117,30 @@ def test_a_sieve_names_the_guilty_and_the_rest_is_written_whole():
     assert len(table.asked) == 2
 
 
-def test_a_sieve_that_never_ends_is_bounded_and_halving_takes_over():
+def test_searches_for_violations_are_bounded_and_halving_takes_over():
     table = Table([7])
     named = []
 
-    def sieve(run, _):
+    def find_violations(run, _):
         named.append(run[0])
         return {0: NO.refusal} if run[0] != 7 and len(named) < 100 else {}
 
-    isolate(range(20), table.attempt, sieve, sieves=3)
+    isolate_refused(range(20), table.attempt, find_violations, searches_max=3)
     assert len(named) == 3
 
 
-def test_sweeping_goes_on_where_it_left_off_and_halving_takes_what_it_can_not():
-    """It came to twenty items, then to ten, then it can't any more."""
+def test_writing_singly_goes_on_where_it_stopped_and_halving_takes_over_when_it_can_not():
+    """It writes twenty items, then ten, then it can't."""
     table = Table({3, 25, 77})
-    swept = []
+    sizes = []
 
-    def sweep(run):
-        swept.append(len(run))
-        done = run[: 20 // len(swept)]
-        return [NO if item in table.bad else item * 10 for item in done] if len(swept) < 3 else None
+    def write_singly(run):
+        sizes.append(len(run))
+        done = run[: 20 // len(sizes)]
+        return [NO if item in table.bad else item * 10 for item in done] if len(sizes) < 3 else []
 
-    results = isolate(range(100), table.attempt, sweep=sweep, swept=64)
+    results = isolate_refused(range(100), table.attempt, write_singly=write_singly, single_items_max=64)
 
     assert results == [NO if item in table.bad else item * 10 for item in range(100)]
-    assert swept[:3] == [64, 25, 12]
+    assert sizes[:3] == [64, 25, 12]
     assert table.written == [item for item in range(30, 100) if item != 77]

@@ -1,9 +1,9 @@
-"""ClickHouse's codes, a line each: whose fault, and what the engine calls them (tests/servers asks it)."""
+"""ClickHouse's codes, a line each: whose fault each one is, and its name (tests/servers asks the engine)."""
 
 import pytest
 
 from lovelace_streams.delivery.retry import may_be_one_rows_fault
-from lovelace_streams.writers.clickhouse.writer import FAULTS, fault_of, reason_of
+from lovelace_streams.writers.clickhouse.faults import FAULTS, fault_of, reason_of
 
 CODES = [
     (6, "CANNOT_PARSE_TEXT", "record"),
@@ -91,7 +91,7 @@ CODES = [
 
 
 @pytest.mark.parametrize(("code", "name", "fault"), CODES)
-def test_a_code_is_somebody_s_fault(code: int, name: str, fault: str) -> None:
+def test_a_code_is_the_fault_of_its_owner(code: int, name: str, fault: str) -> None:
     assert fault_of(str(code)) == fault, name
     assert not may_be_one_rows_fault(str(code)) or fault == "destination"
     assert reason_of(str(code)) != "refused" or fault != "record" or name == "FUNCTION_THROW_IF_VALUE_IS_NON_ZERO"

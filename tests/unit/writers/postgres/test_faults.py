@@ -3,7 +3,7 @@
 import pytest
 
 from lovelace_streams.records import Reason
-from lovelace_streams.writers.postgres.writer import fault_of, reason_of
+from lovelace_streams.writers.postgres.faults import fault_of, reason_of
 
 
 @pytest.mark.parametrize(

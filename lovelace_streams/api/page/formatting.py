@@ -1,4 +1,4 @@
-"""What a page says of things: numbers, durations, bars, so that a live update says the same as the server."""
+"""Numbers, durations, times and bars as the page shows them, in templates and in its event stream alike."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -9,14 +9,14 @@ from typing import Any
 import msgspec
 
 from lovelace_streams.api.models import JobState, PartitionState, Status
-from lovelace_streams.api.page.pace import Pace
+from lovelace_streams.api.page.rates import JobRate
 
-SLIVER = 0.5
-"""Percent of a bar's width below which what is there could not be seen."""
+SEGMENT_PERCENT_MIN = 0.5
+"""A narrower part of a bar would not be visible."""
 MINUTE, HOUR, DAY = 60, 3600, 86400
 
 
-class Segment(msgspec.Struct, frozen=True):
+class BarSegment(msgspec.Struct, frozen=True):
     """A part of a bar, in percent of its width."""
 
     name: str
@@ -24,26 +24,26 @@ class Segment(msgspec.Struct, frozen=True):
     width: float
 
 
-class ShownJob(msgspec.Struct, frozen=True):
-    """A job in the words of the page; `texts` by the name of the place where each stands."""
+class JobView(msgspec.Struct, frozen=True):
+    """A job as the page shows it; `texts` by the `data-text` of the element that shows each."""
 
     job_id: str
     version: int
     status: str
     percent: int | None
     texts: dict[str, str]
-    bar: list[Segment]
+    bar: list[BarSegment]
 
 
-def show_job(state: JobState, pace: Pace) -> ShownJob:
-    """A job with its bar, its rate and the time it still takes."""
+def job_view(state: JobState, rate: JobRate) -> JobView:
+    """Format a job, with its rate and the time that is left."""
     total = state.total_items
-    pace = Pace() if state.status is Status.STALLED else pace
+    rate = JobRate() if state.status is Status.STALLED else rate
     percent = None if total is None else 100 if total == 0 else min(100, 100 * state.processed // total)
     if state.completed_at is not None:
         left = f"took {duration((state.completed_at - state.created_at).total_seconds())}"
-    elif pace.seconds_left is not None:
-        left = f"about {duration(pace.seconds_left)} left"
+    elif rate.seconds_left is not None:
+        left = f"about {duration(rate.seconds_left)} left"
     else:
         left = ""
     texts = {
@@ -53,31 +53,31 @@ def show_job(state: JobState, pace: Pace) -> ShownJob:
         "rest": "?" if total is None else number(max(0, total - state.processed)),
         "total": "?" if total is None else number(total),
         "percent": "" if percent is None else f"{percent} %",
-        "rate": "" if pace.rate is None else f"{number(round(pace.rate))}/s",
+        "rate": "" if rate.rate is None else f"{number(round(rate.rate))}/s",
         "left": left,
         "status": state.status.value,
     }
-    return ShownJob(state.job_id, state.version, state.status.value, percent, texts, bar(state))
+    return JobView(state.job_id, state.version, state.status.value, percent, texts, bar(state))
 
 
-def bar(state: JobState) -> list[Segment]:
-    """Succeeded, failed, skipped, side by side; what is there at all can be seen. What is left over is the rest."""
+def bar(state: JobState) -> list[BarSegment]:
+    """Place succeeded, failed and skipped items side by side, each visible if there is one; the rest stays empty."""
     counts = {"succeeded": state.succeeded, "failed": state.failed, "skipped": state.skipped}
     whole = max(state.total_items or 0, state.processed, 1)
-    widths = {name: max(SLIVER, 100 * count / whole) if count else 0.0 for name, count in counts.items()}
+    widths = {name: max(SEGMENT_PERCENT_MIN, 100 * count / whole) if count else 0.0 for name, count in counts.items()}
     excess = sum(widths.values()) - 100
     if excess > 0:
         widest = max(widths, key=lambda name: widths[name])
         widths[widest] -= excess
     segments, x = [], 0.0
     for name, width in widths.items():
-        segments.append(Segment(name, round(x, 2), round(width, 2)))
+        segments.append(BarSegment(name, round(x, 2), round(width, 2)))
         x += width
     return segments
 
 
 def number(value: float) -> str:
-    """With a separator every three digits.
+    """Format a number with a separator every three digits.
 
     >>> number(1234567)
     '1,234,567'
@@ -86,7 +86,7 @@ def number(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """To two parts at most, as one says it.
+    """Format a duration in its two largest units.
 
     >>> [duration(seconds) for seconds in (0.2, 59, 90, 3600, 7322, 200000)]
     ['0 s', '59 s', '1 min 30 s', '1 h', '2 h 2 min', '2 d 7 h']
@@ -106,41 +106,41 @@ def duration(seconds: float) -> str:
 
 
 def moment(at: datetime | None) -> str:
-    """A time in UTC, to the second; the browser says it in its own zone."""
+    """Format a time in UTC, to the second; the page's script shows it in the browser's zone."""
     return "" if at is None else at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def ago(at: datetime, now: datetime) -> str:
-    """How long since."""
+    """Format how long ago a time was."""
     return f"{duration(max(0.0, (now - at).total_seconds()))} ago"
 
 
-class ShownPipeline(msgspec.Struct, frozen=True):
-    """A pipeline's partitions, with what is to be known of all of them."""
+class PipelineView(msgspec.Struct, frozen=True):
+    """A pipeline's partitions, with their totals."""
 
     name: str
     partitions: list[PartitionState]
     lag: int
     pending: int
     oldest: float
-    """Seconds, of those heard of lately."""
+    """Seconds, over the partitions that are not stale."""
     stale: int
 
 
-def by_pipeline(partitions: Iterable[PartitionState]) -> list[ShownPipeline]:
-    """Partitions that come ordered by pipeline."""
+def pipeline_views(partitions: Iterable[PartitionState]) -> list[PipelineView]:
+    """Group partitions, which are ordered by pipeline."""
     pipelines = []
     for name, group in groupby(partitions, key=attrgetter("pipeline")):
-        those = list(group)
-        heard = [each for each in those if not each.stale]
+        members = list(group)
+        heard = [each for each in members if not each.stale]
         pipelines.append(
-            ShownPipeline(
+            PipelineView(
                 name,
-                those,
-                lag=sum(each.lag or 0 for each in those),
+                members,
+                lag=sum(each.lag or 0 for each in members),
                 pending=sum(each.pending for each in heard),
                 oldest=max((each.oldest_unsettled_ms for each in heard), default=0) / 1000,
-                stale=len(those) - len(heard),
+                stale=len(members) - len(heard),
             )
         )
     return pipelines

@@ -1,4 +1,4 @@
-"""What is decided about a request before its body is read: who asks, and how much they send."""
+"""Checks before a request's body is read: its token, and its size."""
 
 import hmac
 from collections.abc import Callable
@@ -10,17 +10,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lovelace_streams.api.page.session import Sessions
 
-SAFE = frozenset(["GET", "HEAD"])
-PAGE = "/ui/"
-FORM_MAX = 64 * 1024
-"""Bytes of a form, which may come from anybody."""
+SAFE_METHODS = frozenset(["GET", "HEAD"])
+PAGE_PATH = "/ui/"
+FORM_BYTES_MAX = 64 * 1024
+"""The page's forms are accepted from everybody, a login for example, so they are bounded more tightly."""
+UNAUTHORIZED = "the request has no valid token: send the header Authorization: Bearer <PROGRESS_API_TOKEN>"
 
 
-class Guard:
-    """401 without the token, 413 past `body_max` bytes (said or sent).
+class TokenAuth:
+    """Answers 401 without the token, and 413 past `body_max` bytes (announced or sent).
 
-    A session of the page may read what the token may; what changes something it may do by the page's own forms only,
-    which prove where they come from. The page judges by itself who looks at it.
+    A session of the page may `GET` what the token may. A session changes something only through the page's own forms,
+    which carry a token of that session; the page checks its visitors itself.
     """
 
     def __init__(
@@ -37,24 +38,24 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        body_max = FORM_MAX if scope["path"].startswith(PAGE) else self._body_max
-        if not self._may(scope, headers):
-            refusal = JSONResponse({"detail": "no token, or not this one"}, 401, {"WWW-Authenticate": "Bearer"})
+        body_max = FORM_BYTES_MAX if scope["path"].startswith(PAGE_PATH) else self._body_max
+        if not self._is_allowed(scope, headers):
+            refusal = JSONResponse({"detail": UNAUTHORIZED}, 401, {"WWW-Authenticate": "Bearer"})
             await refusal(scope, receive, send)
-        elif _length(headers) > body_max:
+        elif _content_length(headers) > body_max:
             await JSONResponse({"detail": _too_large(body_max)}, 413)(scope, receive, send)
         else:
             await self._app(scope, self._limited(receive, body_max), send)
 
-    def _may(self, scope: Scope, headers: Headers) -> bool:
-        if scope["path"].startswith(PAGE) or self._is_open(scope["path"]):
+    def _is_allowed(self, scope: Scope, headers: Headers) -> bool:
+        if scope["path"].startswith(PAGE_PATH) or self._is_open(scope["path"]):
             return True
         if hmac.compare_digest(headers.get("authorization", "").encode("latin-1"), self._token):
             return True
-        return scope["method"] in SAFE and self._sessions.of(headers.get("cookie", "")) is not None
+        return scope["method"] in SAFE_METHODS and self._sessions.of(headers.get("cookie", "")) is not None
 
     def _limited(self, receive: Receive, body_max: int) -> Receive:
-        """A chunked body says no length: count what comes."""
+        """Count the bytes that arrive, because a chunked body announces no length."""
         received = 0
 
         async def limited() -> Message:
@@ -69,9 +70,9 @@ class Guard:
 
 
 def _too_large(body_max: int) -> str:
-    return f"a body holds at most {body_max} bytes"
+    return f"the body is larger than {body_max} bytes: send it in several requests"
 
 
-def _length(headers: Headers) -> int:
-    said = headers.get("content-length", "")
-    return int(said) if said.isascii() and said.isdigit() else 0
+def _content_length(headers: Headers) -> int:
+    announced = headers.get("content-length", "")
+    return int(announced) if announced.isascii() and announced.isdigit() else 0

@@ -1,0 +1,104 @@
+"""The row of a new flow, derived from the topic's newest messages: names and types, never a value."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from lovelace_streams.admin.scaffold.shape import FlowField, FlowShape, name_problem
+from lovelace_streams.errors import DeploymentFault, RecordFault
+from lovelace_streams.kafka.topic_reader import messages
+from lovelace_streams.rows.values import INT_MAX, INT_MIN, json_type_name, parse
+from lovelace_streams.settings import KafkaSettings
+
+SAMPLE = 100
+"""Messages that are read from each partition."""
+
+
+def shape_of_messages(settings: KafkaSettings, topic: str) -> FlowShape | None:
+    """Derive the fields, and guess the key; None without a topic that holds JSON objects.
+
+    Raises `DestinationFault` if the broker does not answer.
+    """
+    objects = _objects(settings, topic)
+    values: dict[str, list[Any]] = {}
+    for each in objects:
+        for name, value in each.items():
+            values.setdefault(name, []).append(value)
+    fields = tuple(_field(name, seen, len(objects)) for name, seen in values.items())
+    if not fields:
+        return None
+    origin = f"{len(objects)} messages of the topic"
+    if key := _key(fields, values):
+        return FlowShape(origin, (key,), fields)
+    # No field is in every message. The class needs a key nevertheless, and its author knows which.
+    others = tuple(field for field in fields if field.name != "id")
+    origin = f"{origin}, none of which says what makes a row the same row"
+    return FlowShape(origin, ("id",), (FlowField("id", "int"), *others))
+
+
+def _objects(settings: KafkaSettings, topic: str) -> list[dict[str, Any]]:
+    try:
+        values = [message.value() for message in messages(settings, topic, newest=SAMPLE)]
+    except DeploymentFault:
+        return []
+    return [value for value in map(_parsed, values) if isinstance(value, dict)]
+
+
+def _parsed(value: bytes | None) -> Any:
+    try:
+        return parse(value or b"")
+    except RecordFault:
+        return None
+
+
+def _field(name: str, values: Sequence[Any], messages: int) -> FlowField:
+    if problem := name_problem(name):
+        return FlowField(name, problem=problem)
+    present = [value for value in values if value is not None]
+    annotation = _annotation(present) if present else "str"
+    if not annotation:
+        return FlowField(name, problem=f"{' or '.join(sorted(set(map(json_type_name, present))))}: say which")
+    return FlowField(name, annotation, optional=len(present) < messages)
+
+
+def _annotation(values: Sequence[Any]) -> str:
+    """Find the annotation that all of these fit; "" where none does."""
+    types = {type(value) for value in values}
+    if types == {list}:
+        return f"list[{_annotation_of_items([item for value in values for item in value]) or 'Any'}]"
+    if types == {str}:
+        return next((name for kind, name in ((datetime, "datetime"), (UUID, "UUID")) if _all(kind, values)), "str")
+    if types == {int} and all(INT_MIN <= value <= INT_MAX for value in values):
+        return "int"
+    if types <= {int, Decimal}:
+        return "Decimal"
+    return {bool: "bool", dict: "dict[str, Any]"}.get(types.pop(), "") if len(types) == 1 else ""
+
+
+def _annotation_of_items(items: Sequence[Any]) -> str:
+    """Find the annotation of a list's items; "" for none, and for lists and objects within lists."""
+    return _annotation(items) if items and not {list, dict} & set(map(type, items)) else ""
+
+
+def _all(kind: Any, values: Iterable[str]) -> bool:
+    try:
+        converted = [msgspec.convert(value, kind) for value in values]
+    except msgspec.ValidationError:
+        return False
+    return kind is not datetime or all(value.tzinfo is not None for value in converted)
+
+
+def _key(fields: Sequence[FlowField], values: dict[str, list[Any]]) -> str | None:
+    """Guess the key: a required number, text or UUID, by its name, else the first that differs in every message."""
+    able = [field.name for field in fields if _may_be_key(field)]
+    named = [name for name in ("id", "key", "uuid") if name in able] + [n for n in able if n.endswith("_id")]
+    distinct = [name for name in able if len(set(values[name])) == len(values[name])]
+    return next(iter([*named, *distinct, *able]), None)
+
+
+def _may_be_key(field: FlowField) -> bool:
+    return not field.problem and not field.optional and field.type in {"int", "str", "UUID"}

@@ -1,0 +1,103 @@
+"""Whose fault an error of Postgres is, and what a dead letter says of it: tables from SQLSTATE.
+
+Only codes decide, never texts. The one exception is `REFUSED_AT_START`: libpq gives no code before it is connected.
+"""
+
+import re
+from typing import Literal
+
+from lovelace_streams.records import Reason
+from lovelace_streams.writers import Refusal
+from lovelace_streams.writers.isolation import Refused
+
+Fault = Literal["record", "destination", "deployment", "unlisted"]
+
+FAULTS: dict[str, Fault] = {
+    "22": "record",  # data exception
+    "23": "record",  # integrity constraint
+    "38": "record",  # external routine
+    "39": "record",  # external routine invocation, trigger protocol
+    "44": "record",  # WITH CHECK OPTION
+    "54": "record",  # too long for an index, too many columns
+    "P0001": "record",  # RAISE EXCEPTION
+    "08": "destination",  # connection
+    "40": "destination",  # serialization failure, deadlock
+    "53": "destination",  # disk full, out of memory, too many connections
+    "55P03": "destination",  # lock not available
+    "57": "destination",  # cancelled, shutdown, starting up
+    "58": "destination",  # system, I/O
+    "25006": "destination",  # read-only: a standby, or a disk that filled up
+    "XX": "destination",  # internal, corrupted
+    "0A": "deployment",  # feature not supported
+    "28": "deployment",  # authorization
+    "3D": "deployment",  # no such database
+    "3F": "deployment",  # no such schema
+    "42": "deployment",  # no such table or column, no privilege
+}
+"""SQLSTATE, or its class, → whose fault (law 5). The longer entry wins."""
+
+REASONS = {
+    "23502": Reason.NOT_NULL,
+    "23514": Reason.CHECK,
+    "23505": Reason.UNIQUE,
+    "23P01": Reason.UNIQUE,
+    "23503": Reason.FOREIGN_KEY,
+    "22003": Reason.OUT_OF_RANGE,
+    "22008": Reason.OUT_OF_RANGE,
+}
+
+UNIQUE_VIOLATION = "23505"
+FOREIGN_KEY_VIOLATION = "23503"
+ENCODE_ERROR = "22000"
+"""data_exception: the code of a value that could not even be sent."""
+
+DEPENDS_ON_OTHER_ROWS = frozenset({FOREIGN_KEY_VIOLATION, UNIQUE_VIOLATION, "23P01"})
+"""Codes of rules that look at other rows: believed of a single row only after one more try."""
+QUERYABLE = frozenset({"23502", "23514", FOREIGN_KEY_VIOLATION})
+"""Codes of rules that the catalogue tells: one query finds all rows that break them."""
+TOLERATED_IN_SUBTRANSACTIONS = tuple(
+    code for code, fault in FAULTS.items() if fault in ("record", "deployment") and code != "0A"
+)
+"""Codes that may be one row's outcome while the rows around it are written. feature_not_supported (0A) is not among
+them: it concerns our own script."""
+NO_SUBTRANSACTIONS = frozenset({"42501", "42704", "0A000"})
+"""Codes of a server without PL/pgSQL, or one that does not allow us to use it."""
+
+REFUSED_AT_START = {
+    "28P01": re.compile("FATAL:  password authentication failed"),
+    "28000": re.compile('FATAL:  (role ".*" does not exist|no pg_hba.conf entry|role ".*" is not permitted to log in)'),
+    "3D000": re.compile('FATAL:  database ".*" does not exist'),
+    "42501": re.compile("FATAL:  permission denied for database"),
+}
+"""The one place where texts decide: libpq gives no SQLSTATE before it is connected. A server that speaks another
+language is taken for one that is away: the worker waits for it, and nothing is dead-lettered."""
+
+
+def fault_of(sqlstate: str) -> Fault:
+    """Tell whose fault a code is.
+
+    >>> fault_of("23505"), fault_of("25006"), fault_of("25001")
+    ('record', 'destination', 'unlisted')
+    """
+    return FAULTS.get(sqlstate) or FAULTS.get(sqlstate[:2], "unlisted")
+
+
+def reason_of(sqlstate: str) -> Reason:
+    """Return the reason that a dead letter gives for a code.
+
+    >>> reason_of("22P02"), reason_of("42501")
+    (<Reason.BAD_VALUE: 'bad_value'>, <Reason.REFUSED: 'refused'>)
+    """
+    return REASONS.get(sqlstate) or (Reason.BAD_VALUE if sqlstate.startswith("22") else Reason.REFUSED)
+
+
+def refused_by(sqlstate: str, rule: str) -> Refused:
+    """Return the outcome of an attempt that this code refused; the code is not the destination's fault."""
+    is_records = fault_of(sqlstate) == "record"
+    reason = reason_of(sqlstate) if is_records else Reason.REFUSED
+    return Refused(Refusal(reason, sqlstate, rule), again=sqlstate in DEPENDS_ON_OTHER_ROWS, suspect=not is_records)
+
+
+def not_encodable(column: str) -> Refusal:
+    """Return the refusal of a row with a value that could not be sent."""
+    return Refusal(Reason.BAD_VALUE, ENCODE_ERROR, column)
