@@ -35,7 +35,7 @@ from confluent_kafka import KafkaError, Message, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from dataflows import discord, discord_sample
-from lovelace_streams.cli.demo import Api, Worker
+from lovelace_streams.cli.demo.processes import Api, Worker
 from lovelace_streams.kafka.client import common_config
 from lovelace_streams.local import LocalStack
 from lovelace_streams.local.processes import ManagedServer

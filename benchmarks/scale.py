@@ -48,7 +48,7 @@ from benchmarks.common import (
     until,
     work,
 )
-from lovelace_streams.cli.demo import Worker
+from lovelace_streams.cli.demo.processes import Worker
 from lovelace_streams.submit import open_job
 
 FLOW = "benchmarks.scale_flow"

@@ -1,4 +1,4 @@
-"""What a flow's `SOURCE` is made of, where users' flows import it from; and opening a job."""
+"""What users' flows import for their `SOURCE`, and `open_job`."""
 
 from lovelace_streams.flows.spec import FlowSpec as Source
 from lovelace_streams.flows.spec import Outgoing, keyed_by

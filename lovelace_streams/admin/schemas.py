@@ -21,6 +21,7 @@ from lovelace_streams.formats.avro import AvroDecoder, JsonOrAvro, Registry, Sch
 from lovelace_streams.formats.avro.reading import reading
 from lovelace_streams.formats.avro.schema import Field, Node
 from lovelace_streams.rows.targets import Target
+from lovelace_streams.settings import Settings
 
 FOLDER = Path("schemas/avro")
 COMPATIBILITY = "BACKWARD_TRANSITIVE"
@@ -36,6 +37,12 @@ class History(msgspec.Struct, frozen=True):
     """`<source>/<record>`."""
     newest: Schema
     kept: dict[int, Schema]
+
+    @property
+    def previous(self) -> Schema | None:
+        """The last kept version that differs from the newest."""
+        older = [version for version in self.versions if version.text != self.newest.text]
+        return older[-1] if older else None
 
     @property
     def versions(self) -> list[Schema]:
@@ -179,12 +186,13 @@ def _within(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
 # ---- the registry -------------------------------------------------------------------------------------------------
 
 
-def register(registry: Registry, history: History, topic: str) -> Iterator[tuple[str, int, int, str]]:
+def register(settings: Settings, history: History, topic: str) -> Iterator[tuple[str, int, int, str]]:
     """Register all versions under `<topic>-value`, in order; give (subject, version here, id, `registered` or not).
 
     A second call changes nothing. Raises `DeploymentFault` if the registry refuses a version, `DestinationFault` if it
     does not answer.
     """
+    registry = Registry(settings.registry)
     subject = f"{topic}-value"
     path = f"/subjects/{quote(subject, safe='')}"
     for number, schema in sorted(history.kept.items()):

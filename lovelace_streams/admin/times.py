@@ -21,5 +21,8 @@ def instant(text: str, now: float | None = None) -> int:
     except ValueError:
         read = None
     if read is None or read.tzinfo is None:
-        raise ValueError(f"{text!r} is no time: write 2026-01-31T09:00:00Z (with an offset), or -2h, -30m, -1d")
+        raise ValueError(
+            f"{text!r} is no time: write one with an offset (2026-01-31T09:00:00Z), or a duration before now "
+            "(-2h, -30m, -1d)"
+        )
     return int(read.timestamp() * 1000)

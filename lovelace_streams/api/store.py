@@ -77,7 +77,7 @@ UNKNOWN_JOB_STALLS_MAX = 100
 
 
 class Store:
-    """What the endpoints ask of the database. Raises psycopg's errors, which `app` answers with 503."""
+    """The operations of the endpoints on the database. Raises psycopg's errors, which `app` answers with 503."""
 
     def __init__(self, settings: ApiSettings, pool: Pool) -> None:
         self.settings = settings

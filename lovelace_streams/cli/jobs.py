@@ -1,18 +1,21 @@
 """Submit a job, and list jobs."""
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from lovelace_streams.cli.shared import Flow, ask_service, err, print_table, progress_bar, report_faults, source_of
+from lovelace_streams.cli.shared import Flow, err, print_table, progress_bar, report_faults, source_of
 from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.flows.discovery import topology
+from lovelace_streams.flows.spec import FlowSpec
 from lovelace_streams.settings import Settings
 
 app = typer.Typer()
 
+JOB_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 Status = Literal["open", "completed", "stalled", "closed"]
 
 
@@ -41,11 +44,7 @@ def submit(
     from lovelace_streams.reporting.client import open_job
 
     settings, source = Settings(), source_of(flow)
-    if not topology(flow).counts:
-        raise DeploymentFault(
-            f"the flow {source.name!r} ends in `commit`, so its jobs would never complete: "
-            f"end it in `ls.progress(…, source, settings.progress, …)` instead"
-        )
+    _check_job(flow, source, job)
     given = list(option or ())
     if guild is not None:
         err.print(f"--guild is deprecated: write --option guild={guild}", style="yellow", markup=False, soft_wrap=True)
@@ -81,6 +80,17 @@ def submit(
     print(json.dumps({"job_id": job, "attempt": opened["attempt"], "total_items": total}))
 
 
+def _check_job(flow: str, source: FlowSpec, job: str) -> None:
+    """Refuse a job that the service would not accept, or whose flow would never complete it."""
+    if not JOB_ID.fullmatch(job):
+        raise DeploymentFault(f"--job {job!r} is invalid: use 1 to 128 of the characters A-Z a-z 0-9 . _ : -")
+    if not topology(flow).counts:
+        raise DeploymentFault(
+            f"the flow {source.name!r} ends in `commit`, so its jobs would never complete: "
+            f"end it in `ls.progress(…, source, settings.progress, …)` instead"
+        )
+
+
 def _options(given: list[str]) -> dict[str, str]:
     """Split each NAME=VALUE at its first `=`. Raises `DeploymentFault` for another form and for a name given twice."""
     options: dict[str, str] = {}
@@ -102,8 +112,10 @@ def jobs(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
     """List the jobs with their counts, newest first."""
+    from lovelace_streams.reporting.client import ask_service
+
     query: dict[str, Any] = {"limit": limit} | ({"status": status} if status else {})
-    found = ask_service("/jobs", query)
+    found = ask_service(Settings().progress, "/jobs", query)
     rows = found["jobs"] if isinstance(found, dict) else found
     if as_json:
         for row in rows:

@@ -38,7 +38,7 @@ def rewind(
     try:
         target = RewindTarget.of(to)
     except ValueError as error:
-        raise DeploymentFault(f"--to {error}; or an offset, or earliest") from None
+        raise DeploymentFault(f"--to {error}, an offset, or earliest") from None
     moves = plan(source.settings, group, _topics(built, topic), target, partition)
     names = ("topic", "partition", "from", "to", "records", "note")
     print_table(

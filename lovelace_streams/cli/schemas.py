@@ -12,7 +12,6 @@ from lovelace_streams.cli.shared import err, print_table, report_faults
 from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.flows.discovery import find_flow, flow_names, topology
 from lovelace_streams.flows.topology import Topology
-from lovelace_streams.formats.avro import Registry, Schema
 from lovelace_streams.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
@@ -36,7 +35,7 @@ def check(names: Names = None, folder: Folder = FOLDER) -> None:
             err.print(problem, style="red", markup=False, soft_wrap=True)
         count = len(history.kept)
         print(f"{history.name}: {count} version{'' if count == 1 else 's'} of {history.newest.name}")
-        before = _before(history)
+        before = history.previous
         changed = changes(before.root, history.newest.root) if before is not None else {}
         for path, what in changed.items():
             print(f"  {'.'.join(path)}: {what}")
@@ -57,14 +56,14 @@ def register_(
     folder: Folder = FOLDER,
 ) -> None:
     """Register every version in the registry of SCHEMA_REGISTRY_URL, as TOPIC-value. A repetition changes nothing."""
-    registry = Registry(Settings().registry)
+    settings = Settings()
     rows = []
     flows = dict(_flows())
     for history in _named(names, folder):
         if wrong := next(problems(history), None):
             raise DeploymentFault(wrong)
         for each in topic or sorted({t for found in flows.values() for t in topics(history, found)}):
-            rows += [(history.name, *done) for done in register(registry, history, each)]
+            rows += [(history.name, *done) for done in register(settings, history, each)]
     if not rows:
         raise DeploymentFault("no flow reads a topic by these schemas: name the topic with --topic")
     print_table(("schema", "subject", "version", "id", ""), rows)
@@ -75,12 +74,6 @@ def _named(names: list[str] | None, folder: Path) -> list[History]:
     if unknown := [name for name in names or () if name not in found]:
         raise DeploymentFault(f"no schema {unknown[0]!r} in {folder}: choose one of {', '.join(found)}")
     return [history for name, history in found.items() if not names or name in names]
-
-
-def _before(history: History) -> Schema | None:
-    """Find the last kept version that differs from the newest."""
-    older = [version for version in history.versions if version.text != history.newest.text]
-    return older[-1] if older else None
 
 
 def _flows() -> Iterator[tuple[str, Topology]]:

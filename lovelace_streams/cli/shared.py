@@ -13,7 +13,6 @@ from rich.table import Table
 from lovelace_streams.errors import EXIT_DEPLOYMENT, DeploymentFault, DestinationFault
 from lovelace_streams.flows.discovery import find_flow
 from lovelace_streams.flows.spec import FlowSpec
-from lovelace_streams.settings import Settings
 
 out = Console()
 err = Console(stderr=True)
@@ -82,13 +81,3 @@ def progress_bar() -> Progress:
     return Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=err
     )
-
-
-def ask_service(path: str, query: dict[str, Any]) -> Any:
-    """GET a path of the progress service. Raises `DestinationFault` (no answer) or `DeploymentFault` (a refusal)."""
-    from lovelace_streams.reporting.client import ProgressClient
-
-    settings = Settings().progress
-    settings.check()
-    with ProgressClient(settings) as client:
-        return client.get(path, query)

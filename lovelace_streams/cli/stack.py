@@ -1,10 +1,12 @@
 """The local stack, the demo on it, and the progress service."""
 
+import socket
 from typing import Annotated
 
 import typer
 
 from lovelace_streams.cli.shared import err, print_table, report_faults
+from lovelace_streams.settings import Settings
 
 app = typer.Typer()
 
@@ -70,4 +72,24 @@ def api() -> None:
     """Serve the progress service on API_HOST:API_PORT."""
     from lovelace_streams.api.__main__ import main as serve
 
-    raise typer.Exit(serve())
+    try:
+        raise typer.Exit(serve())
+    except SystemExit:  # uvicorn has logged why it can't start; a taken port is the usual reason
+        settings = Settings()
+        if _is_taken(settings.api_host, settings.api_port):
+            err.print(
+                f"another program listens on {settings.api_host}:{settings.api_port}: stop it, or set API_PORT",
+                style="red",
+                highlight=False,
+                soft_wrap=True,
+            )
+        raise
+
+
+def _is_taken(host: str, port: int) -> bool:
+    """Whether a program accepts connections there."""
+    try:
+        socket.create_connection((host, port), timeout=1).close()
+    except OSError:
+        return False
+    return True

@@ -1,1 +1,1 @@
-"""What a flow is: how it is found by name, and what it is made of."""
+"""A flow: how it is found by name, what it says of itself, and which parts it has."""

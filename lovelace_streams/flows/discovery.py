@@ -1,4 +1,4 @@
-"""Dataflows are found by name, `dataflows.<name>`, where the process was started: nothing here names one."""
+"""Find dataflows by name: `dataflows.<name>` in the current folder. This module names none."""
 
 import importlib
 import pkgutil
@@ -15,7 +15,7 @@ SAMPLE = "_sample"
 
 
 def find_flow(name: str) -> Any:
-    """The module of a dataflow: `dataflows.<name>`, or a dotted path."""
+    """Import a dataflow's module: `dataflows.<name>`, or a dotted path. Raises `DeploymentFault` if there is none."""
     path = name if "." in name else f"dataflows.{name}"
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)
@@ -24,18 +24,24 @@ def find_flow(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name not in {path, path.partition(".")[0]}:
             raise
-        raise DeploymentFault(f"no dataflow {name!r}: there are {', '.join(flow_names()) or 'none here'}") from None
+        raise DeploymentFault(_not_found(name)) from None
+
+
+def _not_found(name: str) -> str:
+    if names := flow_names():
+        return f"no dataflow {name!r} here: choose one of {', '.join(names)}, or write it with `lovelace init`"
+    return f"no dataflow {name!r} here: go to the folder that holds dataflows/, or write it with `lovelace init`"
 
 
 def flow_names() -> list[str]:
-    """The dataflows that are there."""
+    """List the modules of dataflows/, without their samples."""
     return [name for name in _modules() if not name.endswith(SAMPLE)]
 
 
 def sampled_flows() -> list[str]:
-    """Those of them that have a `<name>_sample` beside them: what to show them with."""
-    there = _modules()
-    return [name for name in there if name + SAMPLE in there]
+    """List the dataflows with a module `<name>_sample` beside them, which generates records for a demonstration."""
+    modules = _modules()
+    return [name for name in modules if name + SAMPLE in modules]
 
 
 def _modules() -> list[str]:
@@ -47,9 +53,10 @@ def _modules() -> list[str]:
 
 
 def topology(name: str) -> Topology:
-    """What a dataflow is made of: it is built, nothing of it runs."""
-    made = getattr(find_flow(name), "flow", None)
-    flow = made() if callable(made) and not isinstance(made, Dataflow) else made
+    """Build a dataflow and read its parts; nothing of it runs. Raises `DeploymentFault` for a module without a flow."""
+    flow = getattr(find_flow(name), "flow", None)
+    if callable(flow) and not isinstance(flow, Dataflow):
+        flow = flow()
     if not isinstance(flow, Dataflow):
-        raise DeploymentFault(f"the dataflow {name!r} has no flow: a function `flow` that gives a Dataflow")
+        raise DeploymentFault(f"the module {name!r} has no flow: add a function `flow` that returns a Dataflow")
     return topology_of(flow)

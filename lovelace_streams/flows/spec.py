@@ -1,4 +1,4 @@
-"""What the command line must know of a dataflow, said by the dataflow itself in `SOURCE`."""
+"""`SOURCE`: what a dataflow tells the command line about itself."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,7 +9,7 @@ from lovelace_streams.rows.row import Row
 
 
 class Outgoing(msgspec.Struct, gc=False):
-    """One raw message to send: its key, its bytes, and how many items it holds (the header `lovelace-items`)."""
+    """One raw message to send: its key, its bytes, and the number of its items (the header `lovelace-items`)."""
 
     key: bytes
     value: bytes
@@ -17,7 +17,7 @@ class Outgoing(msgspec.Struct, gc=False):
 
 
 class FlowSpec(msgspec.Struct, frozen=True):
-    """What the command line must know of a dataflow: its topic, its rows, and how payloads become messages."""
+    """A dataflow's topic, its rows, and how payloads become messages, for `lovelace submit`."""
 
     name: str
     topic: str
@@ -32,7 +32,7 @@ class FlowSpec(msgspec.Struct, frozen=True):
 
 
 def keyed_by(*fields: str) -> Callable[[Any], Iterator[Outgoing]]:
-    """`FlowSpec.messages` where a payload is one item: sent as it is, one row's payloads in one partition.
+    """Make `FlowSpec.messages` for payloads of one item: sent as they are, one row's payloads to one partition.
 
     >>> [message] = keyed_by("id")({"id": 7, "name": "seven"})
     >>> message.key, message.value

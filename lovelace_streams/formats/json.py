@@ -83,11 +83,11 @@ class JsonDecoder:
         skipped: list[Skipped],
         step: str = "decode",
     ) -> None:
-        """Do what `decode` does for each, in one loop, so that the usual message (one item, of a known type) calls
-        little.
+        """Do what `decode` does for each, in one loop: the usual message, one item that is decoded by type, costs few
+        calls.
 
-        Before it is decoded a message is checked for what msgspec does not look at. UTF-8: msgspec checks only what it
-        decodes. NUL: the generated mapping relies on it that a typed item has none.
+        Some checks are here because msgspec has none. It checks UTF-8 only in the fields that it decodes, and accepts
+        an escaped NUL; the generated mapping expects that a typed item has none.
         """
         decode, locations, add = self._decode_typed, self._locations, oks.append
         for envelope in window:

@@ -8,6 +8,7 @@ import secrets
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -55,6 +56,14 @@ class Postgres(ManagedServer):
     def dsn_of(self, database: str) -> str:
         """Give the DSN of one of its databases."""
         return f"postgresql://postgres:{self._password.read_text()}@{HOST}:{self.port}/{database}"
+
+    def execute(self, statement: str) -> list[tuple[Any, ...]]:
+        """Run a statement in the maintenance database, committed at once; give its rows."""
+        import psycopg
+
+        with psycopg.connect(self.dsn, autocommit=True) as connection:
+            cursor = connection.execute(statement.encode())
+            return cursor.fetchall() if cursor.description else []
 
     @property
     def _password(self) -> Path:

@@ -132,3 +132,10 @@ def open_job(settings: ProgressSettings, job: dict[str, Any], key: str | None = 
     settings.check()
     with ProgressClient(settings) as client:
         return client.open_job(job, key)
+
+
+def ask_service(settings: ProgressSettings, path: str, query: Mapping[str, Any] | None = None) -> Any:
+    """GET a path's JSON; see `ProgressClient.get`. Raises `DeploymentFault` for invalid settings, too."""
+    settings.check()
+    with ProgressClient(settings) as client:
+        return client.get(path, query)

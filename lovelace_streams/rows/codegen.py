@@ -118,7 +118,7 @@ class _Writer:
         if field.kafka == "key":
             self._names[f"key_{field.column.name}"] = field.key
         self.lines += _read(field, v, reads)
-        if field.kafka in (None, "key") or field.column.after or field.column.meta:
+        if field.kafka in (None, "key") or field.column.before or field.column.after or field.column.meta:
             raw = not reads or any(raw for _, raw in reads)
             self.lines += _finish(field, v, self._names, raw=raw, blank=blank)
 

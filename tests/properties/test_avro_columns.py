@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lovelace_streams.avro import AvroDecoder, JsonOrAvro
+from lovelace_streams.avro import AvroDecoder, JsonOrAvro, SingleObject
 from lovelace_streams.formats.avro import decoder
 from lovelace_streams.formats.events import Events, Items
 from lovelace_streams.formats.json import JsonDecoder
@@ -20,7 +20,7 @@ OTHERS = st.one_of(
     st.sampled_from(["bytes", "null", {"type": "map", "values": "int"}, {"type": "array", "items": "null"}]),
     schemas(depth=2),
 )
-FEW = decoder.WORTH + 4
+FEW = decoder.TOGETHER_MIN + 4
 
 
 def records_of(messages: list[bytes]) -> list[Record]:
@@ -123,13 +123,13 @@ def test_only_what_is_odd_is_judged_by_itself(odd: bytes) -> None:
     avro.look_ahead(records)
     ahead = [record.offset for record in records if id(record) in avro._ahead]  # noqa: SLF001
     assert 200 not in ahead
-    assert len(ahead) >= 300 - decoder.WORTH
+    assert len(ahead) >= 300 - decoder.TOGETHER_MIN
     assert ends(avro, [ROW], messages, ahead=True) == ends(avro, [ROW], messages, ahead=False)
 
 
 def test_a_topic_with_both_and_tombstones() -> None:
     json = b'{"key":1,"d":{"inner":{"int":2,"text":"ab","at":"1970-01-01T00:00:00.001Z"}}}'
-    single = decoder.SingleObject(MESSAGE)
+    single = SingleObject(MESSAGE)
     framed = b"\xc3\x01" + single.schemas[0].fingerprint() + GOOD
     messages: list[Any] = [json, framed, None] * FEW
     both = JsonOrAvro(JsonDecoder(Events("t", {}, Skip("unknown_event"))), AvroDecoder(single, Items("d", ROW)))

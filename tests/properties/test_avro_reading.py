@@ -25,9 +25,9 @@ def outcome(read: Read, message: bytes) -> str:
 def test_values_are_those_that_fastavro_reads(schema: dict[str, Any], data: st.DataObject, sizes: bool) -> None:
     message = write(Data(schema).draw(data.draw, schema), sizes)
     parsed = parse(schema)
-    read, misfits = reading(parsed.root, parsed.root)
+    read, mismatches = reading(parsed.root, parsed.root)
 
-    assert misfits == []
+    assert mismatches == []
     expected = fastavro.schemaless_reader(io.BytesIO(message), fastavro.parse_schema(schema), None)
     assert repr(read(message, 0)) == repr(expected)
 
@@ -57,7 +57,7 @@ def test_every_byte_counts(schema: dict[str, Any], data: st.DataObject) -> None:
 def test_a_reader_gets_what_the_specification_says(schema: dict[str, Any], data: st.DataObject, sizes: bool) -> None:
     drawn = Data(schema).draw(data.draw, schema)
     mine = Reader(data.draw, schema).schema
-    read, misfits = reading(parse(schema).root, parse(mine).root)
+    read, mismatches = reading(parse(schema).root, parse(mine).root)
     try:
         expected = repr(Oracle(mine).value(drawn))
     except NoMatch:

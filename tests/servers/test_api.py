@@ -271,7 +271,8 @@ def test_a_stream_that_a_client_leaves_is_given_up(service, job):
     opening(service, job, total_items=3)
     for path in (f"/jobs/{job}/events", "/events"):
         with service.stream("GET", path) as response:
-            next(response.iter_lines())
+            lines = response.iter_lines()
+            next(lines)
             assert len(service.events._subscriptions) == 1
         until(lambda: not service.events._subscriptions)
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -196,7 +197,8 @@ def test_submit_refuses_in_one_line(flow: Run, service: Service, brokers: str, t
     assert "401" in refused(
         flow("submit", FLOW, str(fine), "--job", "j", **with_jobs(service, PROGRESS_API_TOKEN="no"))
     )
-    assert "job_id" in refused(flow("submit", FLOW, str(fine), "--job", "no job", **with_jobs(service)))
+    named = refused(flow("submit", FLOW, str(fine), "--job", "no job", **with_jobs(service)))
+    assert "--job 'no job' is invalid" in named
     gone = flow("submit", FLOW, str(fine), "--job", "j", **with_jobs(service, PROGRESS_API_URL="http://127.0.0.1:1"))
     assert "http://127.0.0.1:1" in refused(gone, 75)
     assert read_all(brokers, topic) == []
@@ -262,6 +264,18 @@ def test_letters_of_others_and_no_letters_at_all(run: Run, brokers: str, make_to
         run("jobs", PROGRESS_API_URL="http://127.0.0.1:1", PROGRESS_API_TOKEN=""), 78
     )
     assert "08006" in refused(run("jobs", PROGRESS_API_URL="http://127.0.0.1:1", PROGRESS_API_TOKEN="t"), 75)
+
+
+# -- the progress service ----------------------------------------------------------------------------------------------
+
+
+def test_a_taken_port_is_named_with_its_setting(run: Run) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        done = run("api", API_PORT=port, PROGRESS_API_TOKEN="t", TEMPORAL_ADDRESS="")
+
+    assert done.returncode == 3
+    assert done.stderr.splitlines()[-1] == f"another program listens on 127.0.0.1:{port}: stop it, or set API_PORT"
 
 
 # -- help --------------------------------------------------------------------------------------------------------------

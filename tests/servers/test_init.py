@@ -193,6 +193,16 @@ def test_a_table_without_a_key_is_refused(settings: Settings, tmp_path: Path) ->
         write_flow(settings, "loose", "t", "loose", tmp_path)
 
 
+def test_a_database_that_refuses_the_login_is_not_called_away(settings: Settings, tmp_path: Path) -> None:
+    dsn = settings.postgres.dsn
+    wrong = dsn.replace(dsn.split("//")[1].split("@")[0], "postgres:wrong")
+
+    for postgres_dsn, says in ((wrong, "28P01.: correct it"), ("nonsense", "POSTGRES_DSN is not a connection string")):
+        with pytest.raises(DeploymentFault, match=says) as fault:
+            write_flow(Settings(postgres_dsn=postgres_dsn, _env_file=None), "flow", "t", "t", tmp_path)
+        assert "wrong" not in str(fault.value)
+
+
 def test_a_database_that_is_away_is_said_without_its_password(tmp_path: Path) -> None:
     away = Settings(postgres_dsn="postgresql://me:secret@127.0.0.1:1/db", _env_file=None)
 

@@ -85,12 +85,12 @@ class SampleRun:
         rolls_back = writer.capabilities.can_dry_run
         if not rolls_back:
             self.report.add("note", f"{writer.name} can't roll back: rows were compared with the columns' types only")
-        for end in outcomes_of("upsert", envelopes, rows_per_item, results):
-            if isinstance(end, DeadLetter):
-                self.result.count_failure(end)
+        for outcome in outcomes_of("upsert", envelopes, rows_per_item, results):
+            if isinstance(outcome, DeadLetter):
+                self.result.count_failure(outcome)
             else:
-                outcome = str(end.reason or end.outcome) if rolls_back else "checked"
-                self.result.count(outcome, len(end.envelopes))
+                name = str(outcome.reason or outcome.outcome) if rolls_back else "checked"
+                self.result.count(name, len(outcome.envelopes))
 
 
 def _record(message: Message, topic: str, assignments: dict[int, Assignment]) -> Record:

@@ -14,7 +14,7 @@ from lovelace_streams.admin.scaffold.shape import FlowField, FlowShape, name_pro
 from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.settings import PostgresSettings
 from lovelace_streams.writers.postgres.catalog import COLUMNS, RELATION, UNIQUES
-from lovelace_streams.writers.postgres.faults import fault_of
+from lovelace_streams.writers.postgres.faults import REFUSED_AT_START, fault_of
 from lovelace_streams.writers.postgres.types import TypeInfo, holds
 
 CONNECT_SECONDS = 10
@@ -67,18 +67,33 @@ def _read(settings: PostgresSettings, table: str) -> _Catalog | None:
             oid = found[0].oid
             columns = cursor.execute(COLUMNS, [oid, oid]).fetchall()
             return _Catalog(columns, cursor.execute(UNIQUES, [[oid]]).fetchall())
+    except psycopg.OperationalError as error:
+        raise _not_connected(settings, error) from None
     except psycopg.Error as error:
         raise _fault(settings, table, error) from None
 
 
-def _fault(settings: PostgresSettings, table: str, error: psycopg.Error) -> DeploymentFault | DestinationFault:
-    if error.sqlstate and fault_of(error.sqlstate) == "deployment":
-        message = f"{settings.name} refuses to describe table {table} (SQLSTATE {error.sqlstate})"
-        return DeploymentFault(message, error.sqlstate)
+def _not_connected(settings: PostgresSettings, error: psycopg.OperationalError) -> DeploymentFault | DestinationFault:
+    """Judge a failed connection as the writer does: a refused login has no SQLSTATE, only a text."""
+    refused = next((code for code, text in REFUSED_AT_START.items() if text.search(str(error))), None)
+    if error.pgconn is not None and error.pgconn.needs_password:
+        refused = "28P01"
+    if refused is not None:
+        message = f"{settings.name} refuses the user, password or database of POSTGRES_DSN (SQLSTATE {refused})"
+        return DeploymentFault(f"{message}: correct it", refused)
     return DestinationFault(
         error.sqlstate or "08001",
         f"{settings.name} (POSTGRES_DSN) does not answer: start it, or correct its address",
     )
+
+
+def _fault(settings: PostgresSettings, table: str, error: psycopg.Error) -> DeploymentFault | DestinationFault:
+    if error.sqlstate is None:
+        return DeploymentFault(f"POSTGRES_DSN is not a connection string ({settings.name}): write postgresql://…")
+    if fault_of(error.sqlstate) == "deployment":
+        message = f"{settings.name} refuses to describe table {table} (SQLSTATE {error.sqlstate}): grant SELECT on it"
+        return DeploymentFault(message, error.sqlstate)
+    return DestinationFault(error.sqlstate, f"{settings.name} fails while it describes table {table}: try again")
 
 
 def _key(table: str, catalog: _Catalog) -> tuple[str, ...]:

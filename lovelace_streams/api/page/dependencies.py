@@ -1,4 +1,4 @@
-"""What all routes of the page share: the session, the check of forms and tokens, and the types of parameters."""
+"""Shared by all routes of the page: the session, the check of forms and tokens, and the types of parameters."""
 
 import asyncio
 from typing import Annotated
@@ -32,7 +32,7 @@ class CsrfError(Exception):
 
 
 class TokenRefusal(msgspec.Struct, frozen=True):
-    """Why a token is not accepted."""
+    """The answer to a token that is not accepted."""
 
     status: int
     text: str

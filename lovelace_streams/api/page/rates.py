@@ -1,4 +1,4 @@
-"""How fast each job progresses, from the states that the ledger's transactions notify, by `reporting.rates`."""
+"""The rate of each job, from the states that the ledger's transactions notify, by `reporting.rates`."""
 
 import time
 from collections import OrderedDict

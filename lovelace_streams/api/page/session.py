@@ -1,4 +1,4 @@
-"""Who looks at the page: a signed cookie instead of a token, because a browser's event stream carries no bearer header.
+"""Login sessions: a signed cookie instead of a token, because a browser's event stream carries no bearer header.
 
 Nothing is stored: a cookie holds a random number and when it was made, signed by itsdangerous under a key made of the
 tokens. So every service with the same tokens reads it, and a changed token ends all sessions
@@ -30,7 +30,7 @@ ADDRESSES_MAX = 10_000
 
 
 class Session(NamedTuple):
-    """What a cookie says whose signature is right and whose time is not over."""
+    """The content of a cookie whose signature is right and whose time is not over."""
 
     scope: str
     """"" or `SAMPLES`."""

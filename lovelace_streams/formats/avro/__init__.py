@@ -4,12 +4,22 @@
     AvroDecoder(settings.registry, Order, reader="schemas/avro/shop/order.avsc")  Confluent's frame, resolved
     AvroDecoder(SingleObject(*versions), Order, reader=versions[-1])              single objects, resolved
 
-`schema` parses, `resolution` says what of the reader's a writer's type becomes, `reading` generates the function that
-reads bytes, `columns` reads many at once, `registry` asks for schemas, `decoder` puts them together. Logical types
-arrive as what they are.
+Each module imports only from those above it:
+
+    logical     logical types → Python's values
+    schema      an Avro schema as a graph of nodes
+    resolution  which of a reader's types a writer's type becomes
+    reading     a generated function for each pair of schemas: bytes → one value
+    columns     many messages of one schema at once
+    registry    a schema registry, asked over HTTP
+    framing     which schema wrote a message
+    decoder     `AvroDecoder`, `JsonOrAvro`
+
+The path for users' code is `lovelace_streams.avro`.
 """
 
-from lovelace_streams.formats.avro.decoder import AvroDecoder, Bare, Confluent, Framing, JsonOrAvro, SingleObject
+from lovelace_streams.formats.avro.decoder import AvroDecoder, JsonOrAvro
+from lovelace_streams.formats.avro.framing import Bare, Confluent, Framing, SingleObject
 from lovelace_streams.formats.avro.registry import NoSchema, Registry
 from lovelace_streams.formats.avro.schema import Schema, load, parse
 

@@ -1,10 +1,10 @@
-"""A window's messages at once: pyruhvro (in Rust) reads them into Arrow's columns, which become typed messages.
+"""Many messages of one schema at once: pyruhvro (in Rust) reads them into Arrow's columns, which become typed messages.
 
-It judges less than `reading` does: it takes bytes that are left over, varints that are longer than need be, an int past
-its bits. So it is believed only where it can be proved right: what it read is written again, and a message counts whose
-bytes come out the very same. Both together cost a twentieth of reading one by one
-(docs/decisions/0016-avro-by-columns.md). Every other message, and every schema with something that is not understood
-here, is left to the reader, which judges.
+pyruhvro checks less than `reading` does. It accepts bytes that are left over, varints that are longer than need be, and
+an int past its bits. So its values are used only where they are proved right: they are written again, and a message
+counts if its very bytes come out. Both together cost a twentieth of reading one by one
+(docs/decisions/0016-avro-by-columns.md). All other messages are left to `reading`, and all schemas with something that
+is not supported here. `Columns` refuses nothing: it gives a message, or leaves it.
 """
 
 import json
@@ -27,30 +27,32 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Make = Callable[["pa.Array", set[int]], Sequence[Any]]
-"""A column's values; rows that the reader has to judge are added to the set."""
+"""Makes the values of a column, and adds the rows to the set that are left to `reading`."""
 
-FEW = 4
-"""So many messages of a chunk that is refused are not cut further: the reader takes them."""
-TRIES, IDLE = 128, 8
-"""A chunk is cut so often, which finds some nine bad ones; for more, so many chunks are left to the reader."""
 CHUNK = 512
-"""Messages that are read at once: one that is no Avro costs its chunk."""
+"""Messages that are read at once. One that is no Avro makes pyruhvro refuse its whole chunk, which is then halved."""
+HALF_MIN = 4
+"""A refused part with no more messages than this is not halved again: they are left to `reading`."""
+TRIES_MAX = 128
+"""The parts of a chunk that are tried. That finds some nine bad messages."""
+IDLE_CHUNKS = 8
+"""The chunks that are left to `reading` after one with more bad messages."""
 
 
 def columns_are_known() -> bool:
-    """Whether what this needs is installed: the extra `avro-columns`."""
+    """Whether the extra `avro-columns` is installed."""
     return find_spec("pyruhvro") is not None and find_spec("pyarrow") is not None
 
 
-class UnsupportedSchema(Exception):  # noqa: N818
-    """A schema, or what rows read of it, that is not understood here."""
+class UnsupportedSchema(Exception):  # noqa: N818 - names the schema: that it is read one by one is no error
+    """A schema, or what the rows read of it, is not supported here."""
 
 
 class Columns:
-    """Reads data of one writer's schema into Structs, as `reading` and `msgspec.convert` would.
+    """Reads data of one writer's schema into Structs, with the values that `reading` and `msgspec.convert` would give.
 
-    Raises `UnsupportedSchema`. `types` are the messages' Structs by event; without an `event` field there is one, named
-    "". Messages of events that are not understood are left to the reader.
+    `types` are the Structs of messages by event, `event` is the field that names it; without one there is one event,
+    "". Raises `UnsupportedSchema` if no event's messages can be read so.
     """
 
     def __init__(
@@ -65,106 +67,108 @@ class Columns:
         self._text = json.dumps(text)
         self._spans = list(_spans(writer.root, reader.root, wanted, ()))
         self._event = event
-        self._tries = self._idle = 0
+        self._tries_left = self._idle_left = 0
         self._make: dict[str, Make] = {}
-        for name, made in types.items():
+        for name, message_type in types.items():
             with suppress(UnsupportedSchema):
-                self._make[name] = _record(made, writer.root, reader.root)
+                self._make[name] = _record(message_type, writer.root, reader.root)
         if not self._make:
             raise UnsupportedSchema
 
     def read(self, data: Sequence[bytes]) -> list[tuple[str, Any] | None]:
-        """(event, message) of each datum; None where it is left to the reader."""
+        """Return event and message of each datum; None for one that is left to `reading`."""
         found: list[tuple[str, Any] | None] = []
-        for at in range(0, len(data), CHUNK):
-            found += self._read(data[at : at + CHUNK])
+        for start in range(0, len(data), CHUNK):
+            found += self._read_chunk(data[start : start + CHUNK])
         return found
 
-    def _read(self, data: Sequence[bytes]) -> list[tuple[str, Any] | None]:
-        if self._idle:
-            self._idle -= 1
+    def _read_chunk(self, data: Sequence[bytes]) -> list[tuple[str, Any] | None]:
+        if self._idle_left:
+            self._idle_left -= 1
             return [None] * len(data)
         batch = self._batch(data)
         if batch is not None:
             return self._proved(data, batch)
         found: list[tuple[str, Any] | None] = [None] * len(data)
-        self._tries = TRIES
+        self._tries_left = TRIES_MAX
         good = [*self._good(data, 0, len(data) // 2), *self._good(data, len(data) // 2, len(data))]
-        if not self._tries:
-            self._idle = IDLE
-        some = [data[place] for place in good]
-        if good and (batch := self._batch(some)) is not None:
-            for place, each in zip(good, self._proved(some, batch), strict=True):
-                found[place] = each
+        if not self._tries_left:
+            self._idle_left = IDLE_CHUNKS
+        good_data = [data[index] for index in good]
+        if good and (batch := self._batch(good_data)) is not None:
+            for index, message in zip(good, self._proved(good_data, batch), strict=True):
+                found[index] = message
         return found
 
     def _batch(self, data: Sequence[bytes]) -> "pa.RecordBatch | None":
-        """The columns of all, or none where one of them is refused."""
+        """Return the columns of all data; None if one datum is refused."""
         import pyruhvro
 
         try:
             batch = pyruhvro.deserialize_array(data, self._text)
-            batch.validate(full=True)  # pyruhvro takes any bytes for text
-        except BaseException as refusal:
-            if not isinstance(refusal, Exception) and type(refusal).__name__ != "PanicException":
+            batch.validate(full=True)  # pyruhvro accepts any bytes as text
+        except BaseException as error:  # a panic of Rust, which is no Exception, is a refusal too
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
                 raise
             return None
         return batch
 
     def _good(self, data: Sequence[bytes], start: int, end: int) -> Iterable[int]:
-        """The places of those that are not refused, by halving; a few of their neighbours are left to the reader."""
-        if start == end or not self._tries:
+        """Return the indexes of data that are not refused, found by halving; some near a refused one are left out."""
+        if start == end or not self._tries_left:
             return ()
-        self._tries -= 1
+        self._tries_left -= 1
         if self._batch(data[start:end]) is not None:
             return range(start, end)
-        if end - start <= FEW:
+        if end - start <= HALF_MIN:
             return ()
         middle = (start + end) // 2
         return [*self._good(data, start, middle), *self._good(data, middle, end)]
 
     def _proved(self, data: Sequence[bytes], batch: "pa.RecordBatch") -> list[tuple[str, Any] | None]:
-        """Those that come out the same when they are written again."""
+        """Return event and message of each datum whose bytes come out the same when the columns are written again."""
         import pyarrow as pa
         import pyruhvro
 
         found: list[tuple[str, Any] | None] = [None] * len(data)
-        [again] = pyruhvro.serialize_record_batch(batch, self._text, 1)
+        [written] = pyruhvro.serialize_record_batch(batch, self._text, 1)
         bad: set[int] = set()
-        if not again.equals(pa.array(data, pa.binary())):
-            bad = {place for place, (a, b) in enumerate(zip(again.to_pylist(), data, strict=True)) if a != b}
+        if not written.equals(pa.array(data, pa.binary())):
+            bad = {index for index, (a, b) in enumerate(zip(written.to_pylist(), data, strict=True)) if a != b}
         rows = batch.to_struct_array()
         for path, low, high in self._spans:
-            _outside(rows, path, low, high, bad)
-        for name, places in self._by_event(rows, len(data)):
-            some = rows if len(places) == len(data) else rows.take(pa.array(places))
-            refused: set[int] = set()
-            for place, message, at in zip(places, self._make[name](some, refused), range(len(places)), strict=True):
-                if place not in bad and at not in refused:
-                    found[place] = (name, message)
+            _add_outside(rows, path, low, high, bad)
+        for name, indexes in self._by_event(rows, len(data)):
+            of_event = rows if len(indexes) == len(data) else rows.take(pa.array(indexes))
+            left: set[int] = set()
+            messages = self._make[name](of_event, left)
+            for position, (index, message) in enumerate(zip(indexes, messages, strict=True)):
+                if index not in bad and position not in left:
+                    found[index] = (name, message)
         return found
 
     def _by_event(self, rows: "pa.StructArray", count: int) -> Iterable[tuple[str, Sequence[int]]]:
-        """The places of each event that is read."""
+        """Return the indexes of the messages of each event that is read."""
         if self._event is None:
             return [("", range(count))]
         names = rows.field(self._event).to_pylist()
-        places: dict[str, list[int]] = {name: [] for name in set(names) & self._make.keys()}
-        if len(places) == 1 and len(set(names)) == 1:
+        indexes: dict[str, list[int]] = {name: [] for name in set(names) & self._make.keys()}
+        if len(indexes) == 1 and len(set(names)) == 1:
             return [(names[0], range(count))]
-        for place, name in enumerate(names):
-            if name in places:
-                places[name].append(place)
-        return places.items()
+        for index, name in enumerate(names):
+            if name in indexes:
+                indexes[name].append(index)
+        return indexes.items()
 
 
 # ---- which schemas ------------------------------------------------------------------------------------------------
 
 
 def _schema_text(node: Node, within: tuple[int, ...], known: set[str]) -> tuple[Any, int]:
-    """A type for pyruhvro, without logical types, which it knows few of, and the least number of bytes of a value.
+    """Return a type for pyruhvro, and the least number of bytes of a value.
 
-    Raises `UnsupportedSchema` for types that it does not have, and for what a few bytes could make endless.
+    It has no logical types, because pyruhvro knows few of them. Raises `UnsupportedSchema` for a type that pyruhvro
+    does not have, a type within itself, and elements without bytes: a few bytes could hold a billion of them.
     """
     if id(node) in within:
         raise UnsupportedSchema
@@ -184,21 +188,21 @@ def _schema_text(node: Node, within: tuple[int, ...], known: set[str]) -> tuple[
         return node.kind, 1
     if node.kind not in ("enum", "record") or (node.kind == "record" and not node.fields):
         raise UnsupportedSchema
-    made: dict[str, Any] = {"type": node.kind, "name": node.name}
+    definition: dict[str, Any] = {"type": node.kind, "name": node.name}
     if node.kind == "enum":
         width = 1
-        made["symbols"] = node.symbols
+        definition["symbols"] = node.symbols
     else:
         fields = [(field.name, *_schema_text(field.type, within, known)) for field in node.fields]
         width = sum(least for _, _, least in fields)
-        made["fields"] = [{"name": name, "type": text} for name, text, _ in fields]
-    text = node.name if node.name in known else made
+        definition["fields"] = [{"name": name, "type": text} for name, text, _ in fields]
+    text = node.name if node.name in known else definition
     known.add(node.name)
     return text, width
 
 
 def _present(node: Node) -> tuple[Node, bool]:
-    """A type without null, and whether it had it; raises `UnsupportedSchema` for other unions."""
+    """Return a type without null, and whether it had null; raises `UnsupportedSchema` for any other union."""
     if node.kind != "union":
         return node, False
     others = [branch for branch in node.inner if branch.kind != "null"]
@@ -207,8 +211,8 @@ def _present(node: Node) -> tuple[Node, bool]:
     return others[0], len(node.inner) > 1
 
 
-def _alike(writer: Node, reader: Node) -> Node:
-    """The writer's type without null, where the reader has the very same; raises `UnsupportedSchema`."""
+def _same(writer: Node, reader: Node) -> Node:
+    """Return the writer's type without null; raises `UnsupportedSchema` if the reader's is not the very same."""
     (w, w_nullable), (r, r_nullable) = _present(writer), _present(reader)
     if (
         w.kind != r.kind
@@ -224,19 +228,18 @@ def _alike(writer: Node, reader: Node) -> Node:
 _INSTANTS = {"timestamp-micros": 1, "timestamp-millis": 1000}
 """Logical type → microseconds of its unit."""
 _FIRST, _LAST = -62_135_596_800_000_000, 253_402_300_799_999_999
-"""The years 1 to 9999 in microseconds: past them a message is `out_of_range`."""
+"""The years 1 to 9999 in microseconds. A message with an instant past them is `out_of_range`."""
 
 
 def _spans(
     writer: Node, reader: Node, wanted: Wanted | None, path: tuple[str, ...]
 ) -> Iterable[tuple[tuple[str, ...], int, int]]:
-    """All instants that any row reads, with their bounds.
+    """Return the paths of all instants that any row reads, with their bounds.
 
-    Raises `UnsupportedSchema` for a type whose values may be refused.
-
-    A message is refused for what another event's row reads of it, too.
+    A message is refused for an instant that only the rows of another event read, too. Raises `UnsupportedSchema` for
+    any other type whose values may be refused.
     """
-    w = _alike(writer, reader)
+    w = _same(writer, reader)
     if w.kind == "record":
         r, _ = _present(reader)
         for field, source in sources(r, w):
@@ -250,7 +253,7 @@ def _spans(
             raise UnsupportedSchema
         yield path, _FIRST // scale, _LAST // scale
     elif w.kind == "array":
-        _alike(w.inner[0], _present(reader)[0].inner[0])
+        _same(w.inner[0], _present(reader)[0].inner[0])
         if w.inner[0].kind not in _PLAIN or w.inner[0].logical is not None:
             raise UnsupportedSchema
     elif w.kind not in _PLAIN and w.kind != "enum":
@@ -260,8 +263,8 @@ def _spans(
 _PLAIN = frozenset({"boolean", "int", "long", "float", "double", "string"})
 
 
-def _outside(rows: "pa.StructArray", path: tuple[str, ...], low: int, high: int, bad: set[int]) -> None:
-    """Note the rows whose instant lies outside."""
+def _add_outside(rows: "pa.StructArray", path: tuple[str, ...], low: int, high: int, bad: set[int]) -> None:
+    """Add the indexes of rows whose instant is out of its bounds."""
     import pyarrow.compute as pc
 
     array: Any = rows
@@ -269,19 +272,18 @@ def _outside(rows: "pa.StructArray", path: tuple[str, ...], low: int, high: int,
         array = array.field(name)
     ends = pc.min_max(array).as_py()
     if ends["min"] is not None and not low <= ends["min"] <= ends["max"] <= high:
-        bad.update(
-            place for place, each in enumerate(array.to_pylist()) if each is not None and not low <= each <= high
-        )
+        values = enumerate(array.to_pylist())
+        bad.update(index for index, value in values if value is not None and not low <= value <= high)
 
 
 # ---- columns to Structs ---------------------------------------------------------------------------------------------
 
 
-def _record(made: type[msgspec.Struct], w: Node, r: Node) -> Make:
-    """How Structs of a type are made of a record's columns; what the reader does not have is absent."""
+def _record(struct: type[msgspec.Struct], w: Node, r: Node) -> Make:
+    """Make what turns a record's columns into Structs; a field that the reader does not have is absent."""
     known = {field.name: (field.type, source) for field, source in sources(r, w)}
     parts: list[tuple[str, Make] | Any] = []
-    for field in msgspec.structs.fields(made):
+    for field in msgspec.structs.fields(struct):
         if field.encode_name not in known:
             parts.append((None, field.default))
             continue
@@ -292,14 +294,15 @@ def _record(made: type[msgspec.Struct], w: Node, r: Node) -> Make:
 
     def make(array: "pa.StructArray", bad: set[int]) -> list[Any]:
         columns = [repeat(part, len(array)) if name is None else part(array.field(name), bad) for name, part in parts]
-        return list(map(made, *columns)) if columns else [made() for _ in range(len(array))]
+        return list(map(struct, *columns)) if columns else [struct() for _ in range(len(array))]
 
     return make
 
 
 def _value(hint: Any, writer: Node, reader: Node) -> Make:
-    w = _alike(writer, reader)
-    struct: Any = next((each for each in get_args(hint) if isinstance(each, msgspec.StructMeta)), None)
+    """Make what turns a column into values that msgspec would decode by the hint; raises `UnsupportedSchema`."""
+    w = _same(writer, reader)
+    struct: Any = next((part for part in get_args(hint) if isinstance(part, msgspec.StructMeta)), None)
     if struct is not None:
         if w.kind != "record":
             raise UnsupportedSchema
@@ -309,81 +312,87 @@ def _value(hint: Any, writer: Node, reader: Node) -> Make:
     if name not in _LEAVES or (element is not w and name not in ("int", "long", "boolean", "string")):
         raise UnsupportedSchema
     sample, make = _LEAVES[name]
-    _taken_as_it_is(sample if element is w else [sample], hint)
+    _check_unchanged(sample if element is w else [sample], hint)
     return make if element is w else _lists(name)
 
 
-def _taken_as_it_is(sample: Any, hint: Any) -> None:
-    """Raises `UnsupportedSchema` where a value of this kind would be converted, or refused."""
+def _check_unchanged(sample: Any, hint: Any) -> None:
+    """Raise `UnsupportedSchema` if msgspec would refuse a value like the sample, or convert it to another."""
     try:
-        taken = msgspec.convert(sample, hint)
+        converted = msgspec.convert(sample, hint)
     except msgspec.ValidationError:
         raise UnsupportedSchema from None
-    if taken != sample or taken.__class__ is not sample.__class__:
+    if converted != sample or converted.__class__ is not sample.__class__:
         raise UnsupportedSchema
 
 
 def _with_null(make: Make) -> Make:
-    def take(array: "pa.StructArray", bad: set[int]) -> Sequence[Any]:
-        made = make(array, bad)
+    """Make what gives None for a record that is null."""
+
+    def nullable(array: "pa.StructArray", bad: set[int]) -> Sequence[Any]:
+        values = make(array, bad)
         if not array.null_count:
-            return made
-        return [each if there else None for each, there in zip(made, array.is_valid().to_pylist(), strict=True)]
+            return values
+        return [value if valid else None for value, valid in zip(values, array.is_valid().to_pylist(), strict=True)]
 
-    return take
+    return nullable
 
 
-def _as_it_is(array: "pa.Array", bad: set[int]) -> list[Any]:
+def _unchanged(array: "pa.Array", bad: set[int]) -> list[Any]:
     values: list[Any] = array.to_pylist()
     return values
 
 
 def _texts(array: "pa.Array", bad: set[int]) -> list[Any]:
-    """NUL is for the interpreted mapping."""
+    """Leave a NUL to `reading`, and so to the interpreter."""
     values: list[Any] = array.to_pylist()
     if "\0" in "".join(filter(None, values)):
-        bad.update(place for place, value in enumerate(values) if value and "\0" in value)
+        bad.update(index for index, value in enumerate(values) if value and "\0" in value)
     return values
 
 
 def _numbers(array: "pa.Array", bad: set[int]) -> list[Any]:
-    """So are NaN and infinity."""
+    """Leave NaN and infinity to it, too."""
     values: list[Any] = array.to_pylist()
     if not all(map(math.isfinite, filter(None, values))):
-        bad.update(place for place, value in enumerate(values) if value is not None and not math.isfinite(value))
+        bad.update(index for index, value in enumerate(values) if value is not None and not math.isfinite(value))
     return values
 
 
 def _instants(scale: int) -> Make:
-    def take(array: "pa.Array", bad: set[int]) -> list[Any]:
+    """Make what turns numbers into instants; `scale` is the microseconds of their unit."""
+
+    def instants(array: "pa.Array", bad: set[int]) -> list[Any]:
         values = array.to_pylist()
         try:
             return [None if value is None else EPOCH + timedelta(0, 0, value * scale) for value in values]
-        except OverflowError:  # such rows were found before, and are left to the reader
+        except OverflowError:  # `_add_outside` has found such rows: they are left to `reading`
             within = range(_FIRST // scale, _LAST // scale + 1)
             return [EPOCH + timedelta(0, 0, value * scale) if value in within else None for value in values]
 
-    return take
+    return instants
 
 
 def _lists(name: str) -> Make:
-    def take(array: "pa.Array", bad: set[int]) -> list[Any]:
+    """Make what gives lists of a type; a NUL in a text is left to `reading`."""
+
+    def lists(array: "pa.Array", bad: set[int]) -> list[Any]:
         values: list[Any] = array.to_pylist()
         if name == "string" and "\0" in "".join(array.flatten().to_pylist()):
-            bad.update(place for place, value in enumerate(values) if value and any("\0" in each for each in value))
+            bad.update(index for index, value in enumerate(values) if value and any("\0" in text for text in value))
         return values
 
-    return take
+    return lists
 
 
 _LEAVES: dict[str, tuple[Any, Make]] = {
-    "boolean": (True, _as_it_is),
-    "int": (5, _as_it_is),
-    "long": (5, _as_it_is),
+    "boolean": (True, _unchanged),
+    "int": (5, _unchanged),
+    "long": (5, _unchanged),
     "float": (1.5, _numbers),
     "double": (1.5, _numbers),
     "string": ("x", _texts),
-    "enum": ("x", _as_it_is),
+    "enum": ("x", _unchanged),
     **{name: (EPOCH, _instants(scale)) for name, scale in _INSTANTS.items()},
 }
-"""Kind or logical type → a sample, and how a column of it is read."""
+"""Kind or logical type → a sample, and what reads a column of it."""

@@ -1,7 +1,7 @@
-"""Logical types to Python's: what is past their range is no value, and is never bent into one.
+"""Avro's logical types → Python's values. A value past the range of its type is refused, never bent into another.
 
-`converter(logical, kind)` gives a function that raises `ValueError` or `OverflowError` for a number that the type does
-not have: an instant past the years 1 to 9999, a time of another day, a decimal with more digits than its precision.
+`converter` makes the function for a type. It raises `ValueError` or `OverflowError` for an instant past the years 1 to
+9999, a time of another day, or a decimal with more digits than its precision.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ _EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
 
 
 class Logical(msgspec.Struct, frozen=True):
-    """A logical type that is known; others are ignored, as the specification asks."""
+    """A known logical type. Unknown ones are ignored, as the specification asks."""
 
     name: str
     precision: int = 0
@@ -29,7 +29,7 @@ class Logical(msgspec.Struct, frozen=True):
 
 
 def converter(logical: Logical, kind: str) -> Callable[[Any], Any]:
-    """The function for values of one logical type on one primitive type."""
+    """Return the function from values of a primitive type (`kind`) to those of a logical type on it."""
     if logical.name == "decimal":
         return _decimal(logical.precision, logical.scale)
     if logical.name == "uuid":

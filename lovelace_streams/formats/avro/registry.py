@@ -1,10 +1,10 @@
 """A schema registry that speaks Confluent's API, asked over HTTP: what each answer means, and whose fault it is.
 
-    4xx with an error code of the API      nobody's schema: the record's (`unknown_schema`, by whoever reads a record)
+    4xx with an error code of the API      the record's: `NoSchema`, which the decoder turns into `unknown_schema`
     401, 403, 404 without such a code      the deployment's: credentials, or an address that is not the API's
     anything else, or no answer            the destination's: wait, ask again
 
-The address may carry a user and a password; no message shows more than its host.
+The address may hold a user and a password. No message shows more of it than its host.
 """
 
 from typing import Any
@@ -16,15 +16,19 @@ from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.formats.avro.schema import Schema, parse
 
 REFERENCES_MAX = 100
-"""Schemas that one may name, directly and by way of others."""
+"""The most schemas that one may refer to, directly and through others."""
 
 
-class NoSchema(Exception):  # noqa: N818
-    """The registry has no such schema, or one that can't be used; the text says which, never what is in it."""
+class NoSchema(Exception):  # noqa: N818 - a public name, and an answer rather than an error
+    """There is no such schema, or one that can't be used. The text says which, and nothing that is in it."""
 
 
 class Registry:
-    """Schemas by id, and versions by subject. Opens nothing before it is asked; every call has a deadline."""
+    """Asks a registry for schemas by id, and for versions by subject.
+
+    `url` is the address of the API, `http://user:password@host:port/path`; `timeout` is in seconds, for each request.
+    Nothing is opened before the first request. Raises `DeploymentFault` for an address that is none.
+    """
 
     def __init__(self, url: str, timeout: float = 10.0) -> None:
         try:
@@ -39,49 +43,49 @@ class Registry:
         self._auth = (unquote(parts.username), unquote(parts.password or "")) if parts.username else None
         self.name = f"schema registry {host}{port}"
         self._remote = parts.hostname not in ("127.0.0.1", "::1", "localhost")
-        """Proxies and certificates of the environment are for others than this machine."""
+        """Whether proxies and certificates of the environment are used: not for this machine."""
         self._timeout = timeout
 
     def check(self) -> str:
-        """That it answers and takes us; raises `DestinationFault` or `DeploymentFault`."""
+        """Check that it answers, and accepts the credentials; raises `DestinationFault` or `DeploymentFault`."""
         status, _ = self.ask("GET", "/subjects")
         if status != httpx.codes.OK:
             raise DeploymentFault(f"{self.name} answers {status} to /subjects: is it a schema registry?", str(status))
         return f"{self.name} answers"
 
     def schema(self, schema_id: int) -> Schema:
-        """The schema of an id, with what it refers to.
+        """Ask for the schema of an id, and for those that it refers to.
 
-        Raises `NoSchema`, `DestinationFault` (it does not answer), `DeploymentFault` (it refuses us).
+        Raises `NoSchema`, `DestinationFault` (no answer), `DeploymentFault` (the credentials or address are refused).
         """
-        found = self._found(f"/schemas/ids/{schema_id}", f"no schema {schema_id}")
-        if found.get("schemaType", "AVRO") != "AVRO":
+        answer = self._answer(f"/schemas/ids/{schema_id}", f"no schema {schema_id}")
+        if answer.get("schemaType", "AVRO") != "AVRO":
             raise NoSchema(f"schema {schema_id} is not Avro")
         try:
-            return parse(str(found["schema"]), self._references(found, []))
+            return parse(str(answer["schema"]), self._references(answer, []))
         except ValueError as error:
             raise NoSchema(f"schema {schema_id} can't be used: {error}") from None
 
     def _references(self, schema: dict[str, Any], known: list[tuple[str, int]]) -> list[str]:
-        """The texts of what a schema refers to, each after those that it refers to itself."""
+        """Return the texts that a schema refers to, each after those that it refers to itself."""
         texts: list[str] = []
-        for each in schema.get("references") or ():
-            named = (str(each["subject"]), int(each["version"]))
-            if named in known:
+        for reference in schema.get("references") or ():
+            subject, version = str(reference["subject"]), int(reference["version"])
+            if (subject, version) in known:
                 continue
-            known.append(named)
+            known.append((subject, version))
             if len(known) > REFERENCES_MAX:
                 raise NoSchema(f"it refers to more than {REFERENCES_MAX} others")
-            found = self._found(
-                f"/subjects/{quote(named[0], safe='')}/versions/{named[1]}", "a reference that is not there"
-            )
-            texts += [*self._references(found, known), str(found["schema"])]
+            path = f"/subjects/{quote(subject, safe='')}/versions/{version}"
+            answer = self._answer(path, "a reference that is not there")
+            texts += [*self._references(answer, known), str(answer["schema"])]
         return texts
 
-    def _found(self, path: str, otherwise: str) -> dict[str, Any]:
+    def _answer(self, path: str, otherwise: str) -> dict[str, Any]:
+        """Return the answer for a path, which has a schema; `otherwise` says what the registry has if there is none."""
         status, body = self.ask("GET", path)
-        coded = isinstance(body, dict) and "error_code" in body
-        if httpx.codes.is_client_error(status) and coded:
+        has_code = isinstance(body, dict) and "error_code" in body
+        if httpx.codes.is_client_error(status) and has_code:
             raise NoSchema(f"the registry has {otherwise}")
         if status == httpx.codes.NOT_FOUND:
             message = (
@@ -93,10 +97,10 @@ class Registry:
         return body
 
     def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-        """Status and JSON of an answer, below 500; raises `DestinationFault` or `DeploymentFault`."""
+        """Send a request, and return status (below 500) and JSON; raises `DestinationFault` or `DeploymentFault`."""
         kind = {"content-type": "application/vnd.schemaregistry.v1+json"} if body is not None else {}
         try:
-            answer = httpx.request(  # a connection each: a schema is asked for once
+            answer = httpx.request(  # with a connection of its own: a schema is asked for once
                 method,
                 f"{self._url}{path}",
                 json=body,

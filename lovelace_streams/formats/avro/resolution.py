@@ -1,8 +1,8 @@
-"""Which of a reader's types a writer's value becomes: the specification's "Schema Resolution", without any bytes.
+"""Which of a reader's types a writer's value becomes: "Schema Resolution" of the specification, without any bytes.
 
-Where the specification leaves a choice, the one that keeps values right is taken: of a reader's union the branch of the
-very type comes before one that a value would have to be promoted to, and two logical types of one base match only where
-a value means the same in both.
+https://avro.apache.org/docs/1.12.0/specification/#schema-resolution leaves some choices; here the one is taken that
+keeps values right. Of a reader's union the branch of the same type comes before one that a value is promoted to. Two
+logical types of one base match only if a value means the same in both.
 """
 
 from lovelace_streams.formats.avro.logical import Logical
@@ -15,7 +15,7 @@ PROMOTIONS = {
     "string": ("bytes",),
     "bytes": ("string",),
 }
-_ALIKE = (
+_CONVERTIBLE = (
     {"timestamp-millis", "timestamp-micros"},
     {"local-timestamp-millis", "local-timestamp-micros"},
     {"time-millis", "time-micros"},
@@ -23,36 +23,36 @@ _ALIKE = (
 
 
 def matches(writer: Node, reader: Node) -> int:
-    """How well two types that are no unions match: 0 not at all, 1 by promotion, 2 the same, 3 by full name too."""
+    """Rate how two types match that are no unions: 0 not at all, 1 by promotion, 2 the same, 3 by full name too."""
     if writer.kind != reader.kind:
         promoted = reader.kind in PROMOTIONS.get(writer.kind, ())
         return int(promoted and _logicals_match(writer, reader))
     if writer.name:
         if writer.name == reader.name:
-            named = 3
+            rating = 3
         elif _last(writer.name) == _last(reader.name) or writer.name in reader.aliases:
-            named = 2
+            rating = 2
         else:
             return 0
         if writer.kind == "fixed" and not (writer.size == reader.size and _logicals_match(writer, reader)):
             return 0
-        return named
+        return rating
     return 2 * _logicals_match(writer, reader)
 
 
 def branch_for(writer: Node, union: Node) -> Node | None:
-    """The branch of a reader's union that a writer's value (of no union) becomes: the best match, the first of equals.
+    """Return the branch of a reader's union that a writer's value (of no union) becomes; None if no branch matches.
 
-    None where there is none.
+    It is the best match, and the first of equals.
     """
     best = max(union.inner, key=lambda branch: matches(writer, branch), default=None)
     return best if best is not None and matches(writer, best) else None
 
 
 def sources(reader: Node, writer: Node) -> list[tuple[Field, Field | None]]:
-    """Each field of the reader's record with the writer's that it is read from: by name, else by the reader's aliases.
+    """Return each field of the reader's record with the writer's field that it is read from; None: it has none.
 
-    A field that is read by its name is nobody's alias.
+    A field is read by its name, else by the reader's aliases. One that is read by its name is no alias of another.
     """
     left = {field.name: field for field in writer.fields}
     found = {field.name: left.pop(field.name) for field in reader.fields if field.name in left}
@@ -64,7 +64,7 @@ def sources(reader: Node, writer: Node) -> list[tuple[Field, Field | None]]:
 
 
 def logical_of(writer: Node, reader: Node) -> Logical | None:
-    """How a number or text is understood: as the reader wants it, in the unit in which the writer wrote it."""
+    """Return how a number or text is understood: as the reader declares it, in the unit in which it was written."""
     if reader.logical is None or writer.logical is None or reader.logical.name == "decimal":
         return reader.logical
     return writer.logical
@@ -74,7 +74,7 @@ def _logicals_match(writer: Node, reader: Node) -> bool:
     w, r = writer.logical, reader.logical
     if w is None or r is None or w.name == r.name:
         return w is None or r is None or w.scale == r.scale
-    return any({w.name, r.name} <= alike for alike in _ALIKE)
+    return any({w.name, r.name} <= units for units in _CONVERTIBLE)
 
 
 def _last(name: str) -> str:

@@ -1,6 +1,6 @@
 """An Avro schema as a graph of nodes: names resolved, defaults as values, ready to be compared and compiled.
 
-fastavro judges whether a schema is one (names, defaults, references); nothing is decoded by it.
+fastavro decides whether a schema is valid (names, defaults, references). It decodes nothing here.
 """
 
 import json
@@ -22,32 +22,32 @@ REQUIRED = msgspec.UNSET
 
 
 class Node(msgspec.Struct, eq=False):
-    """A type. Named ones are one object wherever they are used, so a recursive schema is a cycle."""
+    """A type. A named type is one object wherever it is used, so a recursive schema is a cycle."""
 
     kind: str
     """`record`, `enum`, `fixed`, `array`, `map`, `union`, or a primitive's name."""
     name: str = ""
-    """Full name of a record, enum or fixed."""
+    """The full name of a record, enum or fixed."""
     aliases: tuple[str, ...] = ()
     logical: Logical | None = None
     fields: tuple["Field", ...] = ()
     symbols: tuple[str, ...] = ()
     default: str | None = None
-    """An enum's own, for symbols that it does not know."""
+    """The default of an enum, for symbols that it does not have."""
     size: int = 0
     inner: tuple["Node", ...] = ()
-    """Items of an array, values of a map, branches of a union."""
+    """The type of an array's items or a map's values; the branches of a union."""
 
     @property
     def shown(self) -> str:
-        """For messages: the name, the logical type, or the kind."""
+        """The name, the logical type, or the kind, for messages."""
         if self.kind == "union":
             return " or ".join(branch.shown for branch in self.inner)
         return self.name or (self.logical.name if self.logical else self.kind)
 
 
 class Field(msgspec.Struct, eq=False):
-    """A record's field; `default` is a value of its type as a reader gets it, REQUIRED where there is none."""
+    """A field of a record; `default` is a value as a reader gets it, REQUIRED if there is none."""
 
     name: str
     aliases: tuple[str, ...]
@@ -69,16 +69,20 @@ class Schema(msgspec.Struct, eq=False):
         return self.root.name
 
     def fingerprint(self) -> bytes:
-        """CRC-64-AVRO of the canonical form, as the single-object encoding writes it (little-endian)."""
+        """Return CRC-64-AVRO of the canonical form: eight bytes, as the single-object encoding has them."""
         return bytes.fromhex(fingerprint(to_parsing_canonical_form(self.text), "CRC-64-AVRO"))
 
 
 def parse(text: Any, references: Iterable[Any] = ()) -> Schema:
-    """A schema from its JSON, as text or parsed; `references` are schemas that it names. Raises `ValueError`."""
+    """Parse a schema from its JSON, as text or parsed; `references` are schemas that it names. Raises `ValueError`.
+
+    >>> parse({"type": "record", "name": "shop.Order", "fields": [{"name": "id", "type": "long"}]}).name
+    'shop.Order'
+    """
     named: dict[str, Any] = {}
     try:
-        for each in references:
-            fastavro.parse_schema(_plain(each), named)
+        for reference in references:
+            fastavro.parse_schema(_plain(reference), named)
         plain = _plain(text)
         parsed = fastavro.parse_schema(plain, named)
         graph = _Graph(named)
@@ -89,8 +93,8 @@ def parse(text: Any, references: Iterable[Any] = ()) -> Schema:
     return Schema(root, plain)
 
 
-def load(source: "str | Path | Mapping[str, Any] | Schema") -> Schema:
-    """A schema from a file, its JSON, or as it is; raises `DeploymentFault`."""
+def load(source: str | Path | Mapping[str, Any] | Schema) -> Schema:
+    """Return a schema: from the path of a file, from its JSON, or as it is. Raises `DeploymentFault`."""
     if isinstance(source, Schema):
         return source
     try:
@@ -104,7 +108,7 @@ def load(source: "str | Path | Mapping[str, Any] | Schema") -> Schema:
 
 
 def _plain(text: Any) -> Any:
-    """JSON without fastavro's marks: parsed anew, so that nothing is shared and names mean what they say here."""
+    """Return JSON without fastavro's marks: a copy that shares nothing, in which names are as the text has them."""
     if not isinstance(text, str):
         text = json.dumps(text)
     if nesting(text.encode()) > DEPTH_MAX // 2:
@@ -113,7 +117,7 @@ def _plain(text: Any) -> Any:
 
 
 class _Graph:
-    """Makes nodes of what fastavro parsed, where every name is full."""
+    """Makes nodes of a schema as fastavro parsed it, in which every name is full."""
 
     def __init__(self, named: Mapping[str, Any]) -> None:
         self._named = named
@@ -121,7 +125,7 @@ class _Graph:
         self._defaults: list[tuple[Field, Any]] = []
 
     def node(self, schema: Any) -> Node:  # noqa: PLR0911 - a table
-        """The node of a parsed schema."""
+        """Return the node of a parsed schema."""
         if isinstance(schema, list):
             return Node("union", inner=tuple(map(self.node, schema)))
         if isinstance(schema, str):
@@ -144,27 +148,27 @@ class _Graph:
             return self._nodes[name]
         space = name.rpartition(".")[0]
         aliases = tuple(a if "." in a or not space else f"{space}.{a}" for a in schema.get("aliases", ()))
-        made = self._nodes[name] = Node(kind, name, aliases, logical)
-        made.symbols = tuple(schema.get("symbols", ()))
-        made.default = schema.get("default") if kind == "enum" else None
-        made.size = schema.get("size", 0)
-        made.fields = tuple(map(self._field, schema.get("fields", ())))
-        return made
+        node = self._nodes[name] = Node(kind, name, aliases, logical)  # known before its fields, which may hold it
+        node.symbols = tuple(schema.get("symbols", ()))
+        node.default = schema.get("default") if kind == "enum" else None
+        node.size = schema.get("size", 0)
+        node.fields = tuple(map(self._field, schema.get("fields", ())))
+        return node
 
-    def _field(self, field: Any) -> Field:
-        made = Field(field["name"], tuple(field.get("aliases", ())), self.node(field["type"]))
-        if "default" in field:
-            self._defaults.append((made, field["default"]))
-        return made
+    def _field(self, schema: Any) -> Field:
+        field = Field(schema["name"], tuple(schema.get("aliases", ())), self.node(schema["type"]))
+        if "default" in schema:
+            self._defaults.append((field, schema["default"]))
+        return field
 
     def finish(self) -> None:
-        """Defaults become values when all types are known; raises `ValueError`."""
+        """Turn defaults into values, now that all types are known; raises `ValueError`."""
         for field, default in self._defaults:
             field.default = value_of(field.type, default)
 
 
 def _logical(schema: Mapping[str, Any]) -> Logical | None:
-    """The logical type of a schema, None where it has none that holds for its type."""
+    """Return the logical type of a schema; None if it has none that its type can have."""
     name, kind = schema.get("logicalType"), schema["type"]
     if name == "decimal" and kind in ("bytes", "fixed"):
         return Logical(name, schema["precision"], schema.get("scale", 0))
@@ -188,7 +192,7 @@ _BASES = {
 
 
 def value_of(node: Node, default: Any) -> Any:
-    """A default's JSON as a value of the type; raises `ValueError` where it is none."""
+    """Turn the JSON of a default into a value of the type; raises `ValueError` if it is none."""
     value = _base_value(node, default)
     return converter(node.logical, node.kind)(value) if node.logical is not None else value
 
@@ -219,9 +223,9 @@ def _base_value(node: Node, default: Any) -> Any:  # noqa: C901, PLR0911, PLR091
     elif kind == "enum" and default in node.symbols:
         return default
     elif kind == "array" and isinstance(default, list):
-        return [value_of(node.inner[0], each) for each in default]
+        return [value_of(node.inner[0], item) for item in default]
     elif kind == "map" and isinstance(default, dict):
-        return {key: value_of(node.inner[0], each) for key, each in default.items()}
+        return {key: value_of(node.inner[0], value) for key, value in default.items()}
     elif kind == "record" and isinstance(default, dict):
         return dict(_fields_of(node, default))
     raise ValueError(f"a default that is no {node.shown}")

@@ -1,8 +1,8 @@
 """Find the refused items of a block, while all others are written, and tell the record's fault from the deployment's.
 
-`Isolation` puts the ways of `writers.isolation` together. `ViolationFinder` asks the database which rows break
-rules that the catalogue tells. `Subtransactions` tries rows within the server. Halving takes what these leave over. At
-last `Probe` decides whose fault the refusals are.
+`Isolation` calls `writers.isolation.isolate_refused` with the ways that Postgres has. `ViolationFinder` asks the
+database which rows break rules that the catalogue tells. `Subtransactions` tries rows within the server. Halving takes
+what these leave over. At last `Probe` decides whose fault the refusals are.
 """
 
 from collections import Counter
@@ -78,8 +78,8 @@ class Isolation:
                 items,
                 self._attempt,
                 self.violations.find_violations,
-                refused=refused or self.subtransactions.expected_refusal(len(items)),
                 write_singly=self.subtransactions.try_in_subtransactions,
+                refused=refused or self.subtransactions.expected_refusal(len(items)),
                 single_items_max=subtransactions.CALL_ROWS,
             )
         self.probe.judge(items, outcomes)
@@ -216,7 +216,7 @@ class Subtransactions:
     def try_in_subtransactions(self, items: Sequence[Item]) -> list[ItemOutcome]:
         """Write rows of one plan as if one by one; return the outcomes of those that the call came to.
 
-        None of them if the rows have several plans, or the server has no subtransactions for us.
+        It returns none if the rows have several plans, or the server has no subtransactions for us.
         """
         entries = [entry for item in items for entry in item]
         if not self.are_available or len(entries) > len(items) or len(self._tables.tables_of(entries)) > 1:

@@ -14,4 +14,4 @@ def test_a_flow_of_ones_own_is_none_of_the_demos(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(dataflows, "__path__", [*dataflows.__path__, str(tmp_path)])
 
     assert "accounts" in flow_names()
-    assert demo.shown() == ["discord", "discord_messages"]
+    assert demo.demonstrated_flows() == ["discord", "discord_messages"]

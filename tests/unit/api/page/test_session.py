@@ -4,6 +4,8 @@ import hashlib
 import hmac
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lovelace_streams.api.page.session import SAMPLES, SAMPLES_SECONDS, SESSION_SECONDS, Session, Sessions
 
@@ -59,6 +61,11 @@ def test_a_cookie_of_the_form_that_was_is_not_logged_in() -> None:
 def test_what_is_no_cookie_of_ours_opens_nothing(cookie: str) -> None:
     assert sessions().read(cookie) is None
     assert sessions().of(f"other=1; lovelace_session={cookie}") is None
+
+
+@given(st.text() | st.lists(st.text("abcdEFG_-0123456789", max_size=30), min_size=2, max_size=4).map(".".join))
+def test_any_text_is_read_without_an_error(cookie: str) -> None:
+    assert sessions().read(cookie.encode("utf-8", "replace").decode()) is None
 
 
 def test_a_form_belongs_to_its_session() -> None:

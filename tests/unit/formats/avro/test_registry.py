@@ -1,0 +1,139 @@
+"""A schema registry: what it is asked, and whose fault an answer is."""
+
+import json
+import struct
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from lovelace_streams import Settings
+from lovelace_streams.avro import AvroDecoder, Confluent
+from lovelace_streams.errors import DeploymentFault, DestinationFault
+from lovelace_streams.formats.events import Items
+from tests.unit.formats.avro.messages import (
+    ANN,
+    SCHEMA,
+    Member,
+    encoded,
+    ends,
+)
+
+
+class Registry:
+    """A small server that answers as a schema registry does, and counts what it is asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.status = 200
+        registry = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                registry.asked.append(self.path)
+                answers = {
+                    "/schemas/ids/1": {"schema": json.dumps(SCHEMA)},
+                    "/schemas/ids/2": {"schema": "syntax = 3", "schemaType": "PROTOBUF"},
+                    "/schemas/ids/3": {"schema": json.dumps({"type": "array", "items": "Elsewhere"})},
+                }
+                status = registry.status if self.path in answers or registry.status != 200 else 404
+                unknown = {"error_code": 40403} if self.path.startswith("/schemas/") else {}
+                body = json.dumps(answers.get(self.path, unknown)).encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+
+
+@pytest.fixture
+def registry() -> Iterator[Registry]:
+    server = Registry()
+    yield server
+    server.server.shutdown()
+    server.server.server_close()
+
+
+def framed(schema_id: int, datum: bytes) -> bytes:
+    return struct.pack(">bI", 0, schema_id) + datum
+
+
+def decoder_of(registry: Registry) -> AvroDecoder:
+    return AvroDecoder(registry.url, Items("member", Member), timeout=60)
+
+
+def test_a_registry_is_asked_once_an_id(registry: Registry) -> None:
+    decoder = decoder_of(registry)
+
+    assert [ends(decoder, framed(1, encoded())) for _ in range(3)] == [[ANN]] * 3
+    assert registry.asked == ["/schemas/ids/1"]
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (framed(77, encoded()), "unknown_schema"),
+        (framed(2, encoded()), "unknown_schema"),
+        (framed(3, encoded()), "unknown_schema"),
+        (encoded(), "not_avro"),
+        (b"", "not_avro"),
+        (b"\0\0", "not_avro"),
+        (framed(1, b""), "not_avro"),
+        (framed(1, encoded() + b"x"), "not_avro"),
+    ],
+)
+def test_what_the_frame_says(registry: Registry, value: bytes, reason: str) -> None:
+    decoder = decoder_of(registry)
+
+    assert [ends(decoder, value) for _ in range(2)] == [[(reason, 1)]] * 2
+    assert len(registry.asked) <= 1
+
+
+def test_a_registry_that_does_not_answer_is_the_destinations_fault(registry: Registry) -> None:
+    decoder = decoder_of(registry)
+    registry.status = 503
+    with pytest.raises(DestinationFault, match="503"):
+        ends(decoder, framed(1, encoded()))
+
+    registry.status = 200
+    assert ends(decoder, framed(1, encoded())) == [ANN]
+
+
+def test_a_registry_that_is_down_is_the_destinations_fault() -> None:
+    with pytest.raises(DestinationFault, match="127.0.0.1"):
+        ends(AvroDecoder("http://user:secret@127.0.0.1:1", Member), framed(1, encoded()))
+
+
+def test_an_address_that_is_not_the_apis_is_the_deployments_fault(registry: Registry) -> None:
+    with pytest.raises(DeploymentFault, match="takes the API's path"):
+        ends(AvroDecoder(f"{registry.url}/elsewhere", Member), framed(1, encoded()))
+
+
+def test_a_registry_that_refuses_us_is_the_deployments_fault(registry: Registry) -> None:
+    registry.status = 401
+    with pytest.raises(DeploymentFault, match="credentials"):
+        ends(decoder_of(registry), framed(1, encoded()))
+
+
+@pytest.mark.parametrize("url", ["ftp://x", "registry:8081", "http://", "http://u:hunter2@host:port/"])
+def test_an_address_that_can_not_be_is_refused_without_showing_it(url: str) -> None:
+    with pytest.raises(DeploymentFault, match="SCHEMA_REGISTRY_URL") as caught:
+        Confluent(url)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_the_address_is_a_secret_of_the_settings() -> None:
+    settings = Settings(schema_registry_url="http://u:hunter2@127.0.0.1:8081", _env_file=None)
+    assert "hunter2" not in repr(settings)
+    assert settings.registry.endswith("@127.0.0.1:8081")
+    with pytest.raises(DeploymentFault, match="SCHEMA_REGISTRY_URL"):
+        _ = Settings(schema_registry_url="", _env_file=None).registry

@@ -1,0 +1,131 @@
+"""One plain value to one column: what is taken, and what is refused and why, by both ways of mapping."""
+
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from enum import Enum
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import msgspec
+import pytest
+
+from lovelace_streams.rows import Epoch, Lenient
+from tests.unit.rows.ways import mapped
+
+PAST = "past the years 1 to 9999"
+
+
+class Colour(Enum):
+    RED = "red"
+    TWO = 2
+
+
+class Point(msgspec.Struct):
+    x: int
+
+
+UTC_TIME = datetime(2015, 4, 26, 6, 26, 56, 936000, tzinfo=UTC)
+
+TAKEN = [
+    (int, "7", 7),
+    (int, '"7"', 7),
+    (int, '"-007"', -7),
+    (int, "9223372036854775807", 2**63 - 1),
+    (int, '"-9223372036854775808"', -(2**63)),
+    (str, '"é\\ud83d\\ude00"', "é😀"),
+    (str, '""', ""),
+    (bool, "true", True),
+    (Annotated[bool, Lenient], '"Yes"', True),
+    (Annotated[bool, Lenient()], "0", False),
+    (Annotated[str, Lenient()], "12", "12"),
+    (float, "1", 1.0),
+    (float, "1e-400", 0.0),
+    (Decimal, "0.10", Decimal("0.10")),
+    (Decimal, "1234567890.12345678901234567890", Decimal("1234567890.12345678901234567890")),
+    (Decimal, '"12.50"', Decimal("12.50")),
+    (Decimal, "123456789012345678901234567890", Decimal(123456789012345678901234567890)),
+    (datetime, '"2015-04-26T06:26:56.936000+00:00"', UTC_TIME),
+    (datetime, '"2015-04-26T08:26:56.936+02:00"', UTC_TIME),
+    (datetime, '"2015-04-26T06:26Z"', UTC_TIME.replace(second=0, microsecond=0)),
+    (Annotated[datetime, Epoch("ms")], "1430029616936", UTC_TIME),
+    (Annotated[datetime, Epoch("ms")], '"1430029616936"', UTC_TIME),
+    (Annotated[datetime, Epoch("s")], "1430029616.936", UTC_TIME),
+    (Annotated[datetime, Epoch("s")], "-1", datetime(1969, 12, 31, 23, 59, 59, tzinfo=UTC)),
+    (date, '"2020-02-29"', date(2020, 2, 29)),
+    (UUID, '"12345678-1234-5678-1234-567812345678"', UUID("12345678123456781234567812345678")),
+    (Colour, '"red"', Colour.RED),
+    (Colour, "2", Colour.TWO),
+    (Literal["a", "b"], '"b"', "b"),
+    (dict, '{"a": [1.5, null, {"b": "c"}]}', {"a": [1.5, None, {"b": "c"}]}),
+    (dict[str, int], '{"a": 1}', {"a": 1}),
+    (Point, '{"x": 1, "more": 2}', Point(1)),
+    (Any, "[1]", [1]),
+]
+
+
+@pytest.mark.parametrize(("hint", "text", "expected"), TAKEN)
+def test_what_is_taken(hint: Any, text: str, expected: Any) -> None:
+    assert repr(mapped(hint, text)) == repr(expected)
+
+
+REFUSED = [
+    (int, "1.0", "wrong_type", "expected int, got float at $.x"),
+    (int, "true", "wrong_type", "expected int, got bool at $.x"),
+    (int, '" 7"', "wrong_type", "expected int, got str at $.x"),
+    (int, '"7_0"', "wrong_type", "expected int, got str at $.x"),
+    (int, '"+7"', "wrong_type", "expected int, got str at $.x"),
+    (int, '"\\u0663"', "wrong_type", "expected int, got str at $.x"),
+    (int, '"7\\n"', "wrong_type", "expected int, got str at $.x"),
+    (int, '""', "wrong_type", "expected int, got str at $.x"),
+    (int, "{}", "wrong_type", "expected int, got object at $.x"),
+    (int, "9223372036854775808", "out_of_range", "expected int of 64 bits, got a longer one at $.x"),
+    (int, '"9223372036854775808"', "out_of_range", "expected int of 64 bits, got a longer one at $.x"),
+    (int, "9" * 5000, "out_of_range", "expected int of 64 bits, got a longer one at $.x"),
+    (int, f'"{"9" * 5000}"', "out_of_range", "expected int of 64 bits, got a longer one at $.x"),
+    (int, "null", "null", "expected int, got null at $.x"),
+    (str, "7", "wrong_type", "expected str, got int at $.x"),
+    (str, '"a\\u0000b"', "bad_value", "expected str, got str with NUL at $.x"),
+    (str, '"\\ud800"', "bad_value", "expected str, got str with a lone surrogate at $.x"),
+    (Annotated[str, Lenient()], "true", "wrong_type", "expected str, got bool at $.x"),
+    (bool, "1", "wrong_type", "expected bool, got int at $.x"),
+    (bool, '"true"', "wrong_type", "expected bool, got str at $.x"),
+    (Annotated[bool, Lenient()], '"maybe"', "bad_value", "expected bool, got str that says neither at $.x"),
+    (Annotated[bool, Lenient()], "2", "bad_value", "expected bool, got int that says neither at $.x"),
+    (float, '"1"', "wrong_type", "expected float, got str at $.x"),
+    (float, "1e400", "out_of_range", "expected float, got a number that is not finite at $.x"),
+    (Decimal, '"NaN"', "bad_value", "expected Decimal, got str that is no number at $.x"),
+    (Decimal, "1e200000", "out_of_range", "expected Decimal, got a number past Postgres' numeric at $.x"),
+    (Decimal, "1e99999999999999999999", "out_of_range", "expected Decimal, got a number that is not finite at $.x"),
+    (datetime, '"2015-04-26T06:26:56"', "bad_value", "expected datetime with offset, got one without at $.x"),
+    (datetime, '"2015-02-30T00:00:00Z"', "bad_value", "expected datetime, got str that is no ISO datetime at $.x"),
+    (datetime, '"0001-01-01T00:00:00+10:00"', "bad_value", f"expected datetime, got one {PAST} at $.x"),
+    (datetime, "1430029616936", "wrong_type", "expected datetime, got int at $.x"),
+    (Annotated[datetime, Epoch("s")], "1430029616936000", "bad_value", None),
+    (date, '"2021-02-29"', "bad_value", "expected date, got str that is no ISO date at $.x"),
+    (date, '"2020-02-29T00:00:00Z"', "bad_value", "expected date, got str that is no ISO date at $.x"),
+    (date, '"\\ud800"', "bad_value", None),
+    (UUID, '"\\ud800"', "bad_value", None),
+    (datetime, '"\\ud800"', "bad_value", None),
+    (Decimal, '"\\ud800"', "bad_value", None),
+    (Colour, '"\\ud800"', "bad_value", None),
+    (UUID, '"x"', "bad_value", "expected UUID, got str that is none at $.x"),
+    (Colour, '"green"', "bad_value", "expected Colour, got another str at $.x"),
+    (Colour, "[]", "wrong_type", "expected Colour, got list at $.x"),
+    (Colour, "true", "wrong_type", "expected Colour, got bool at $.x"),
+    (Literal["a"], '"b"', "bad_value", "expected one of a Literal, got another str at $.x"),
+    (dict, '{"a": {"b\\u0000": 1}}', "bad_value", "expected str, got str with NUL at $.x"),
+    (dict, '{"a": "\\udc00"}', "bad_value", "expected str, got str with a lone surrogate at $.x"),
+    (dict, '{"a": [1e400]}', "out_of_range", "expected float, got a number that is not finite at $.x"),
+    (dict, '{"a": 9223372036854775808}', "out_of_range", "expected int of 64 bits, got a longer one at $.x"),
+    (dict, "[]", "wrong_type", "expected object, got list at $.x"),
+    (Point, '{"x": "secret"}', "wrong_type", "expected object, got object that does not fit at $.x.x"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("hint", "text", "reason", "detail"), REFUSED)
+def test_what_is_refused_and_why(hint: Any, text: str, reason: str, detail: str | None) -> None:
+    refused = mapped(hint, text)
+
+    assert refused[0] == reason, refused
+    assert detail is None or refused[1] == detail
+    assert "secret" not in refused[1]
