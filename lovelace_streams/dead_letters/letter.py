@@ -1,4 +1,4 @@
-"""A dead letter on its way to the topic: all failed items of one message.
+"""A dead letter on its way to the topic: all failed items of one message. `collector` makes it, `sender` sends it.
 
 COLLECTING ─ every item of the message has an outcome ─▶ QUEUED ─▶ SENT ─ acknowledged ─▶ settled
                                                             ▲        │
