@@ -1,1 +1,1 @@
-"""The per-source dataflows: one file each, with its `SOURCE`, its rows and its `flow`."""
+"""The dataflows, one file each, with its `SOURCE`, its rows and its `flow`."""

@@ -35,7 +35,7 @@ TOPIC = "discord.members.raw"
 
 
 class Member(Row, table="discord_members", primary_key=("guild_id", "user_id"), version="seen_at"):
-    """A member as last seen; an update mentions only some fields, the others keep what is stored."""
+    """A member as last seen. An update mentions only some fields; the others keep their stored values."""
 
     guild_id: Annotated[int, From("$.d.guild_id")]  # $ is the whole message, else relative to the item
     user_id: Annotated[int, From("user.id")]
@@ -49,7 +49,7 @@ class Member(Row, table="discord_members", primary_key=("guild_id", "user_id"), 
 
 
 class MemberLeft(Row, table="discord_members", primary_key=("guild_id", "user_id"), version="seen_at"):
-    """A member that left: `left_at` is set, the rest is kept."""
+    """A member that left: `left_at` is set, the other columns keep their values."""
 
     guild_id: Annotated[int, From("$.d.guild_id")]
     user_id: Annotated[int, From("user.id")]
@@ -70,9 +70,10 @@ EVENTS = Events(
 
 
 def messages(payload: Any, guild: str | int | None = None) -> Iterator[Outgoing]:
-    """Dispatches as they are, bare members (as the REST listing gives them) wrapped as `GUILD_MEMBER_ADD` of `guild`.
+    """Send dispatches as they are; wrap members of a REST listing as `GUILD_MEMBER_ADD` of `guild` (a number or text).
 
-    Keys spread one guild over the partitions: guild and user, or guild and chunk number; the row declares a version.
+    Keys spread one guild over the partitions: guild and user, or guild and chunk number. Order across partitions does
+    not matter, because the row declares a version.
     """
     if isinstance(payload, list):
         for each in payload:

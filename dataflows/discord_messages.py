@@ -3,13 +3,13 @@
     python -m bytewax.run dataflows.discord_messages
 
 Payloads are the gateway's dispatches `{"op", "t", "s", "d"}`, as JSON or, where SCHEMA_REGISTRY_URL is set, also as
-Avro in Confluent's frame (schemas/avro/discord/message.avsc), on the same topic. Rows of ClickHouse are replaced whole,
-so a message is told in parts that have a key and a version each, and none erases what another one says:
+Avro in Confluent's frame (schemas/avro/discord/message.avsc), on the same topic. ClickHouse replaces rows as a
+whole. So the table has a row for each part of a message, with its own key and version, and no part erases another:
 
-- part `message`, whole: `MESSAGE_CREATE` and `MESSAGE_UPDATE`. The gateway sends updates whole; one that says only what
-  has changed (no `author`) would blank the other columns, and is dead-lettered as `missing`.
-- part `deletion`: `MESSAGE_DELETE`, and an item for each of the `ids` of `MESSAGE_DELETE_BULK`. It stays whatever comes
-  later or again, so a message that was deleted does not come back.
+- part `message`, whole: `MESSAGE_CREATE` and `MESSAGE_UPDATE`. The gateway sends updates whole. An update with only the
+  changed fields (no `author`) would blank the other columns, so it is dead-lettered as `missing`.
+- part `deletion`: `MESSAGE_DELETE`, and an item for each of the `ids` of `MESSAGE_DELETE_BULK`. No later event changes
+  it, so a deleted message does not come back.
 
 `VIEW` puts the parts together: a row a message, with `deleted_at`. Everything else is skipped as `unknown_event`.
 """
@@ -54,16 +54,16 @@ LEFT JOIN (
   SELECT channel_id, message_id, assumeNotNull(deleted_at) AS at FROM discord_messages FINAL WHERE part = 'deletion'
 ) AS deletion USING (channel_id, message_id)
 """
-"""A row a message as it is now, with `deleted_at` where it was deleted."""
+"""One row per message in its present state, with `deleted_at` if it was deleted."""
 
 
 def part_of(event: str) -> str:
-    """Which part of a message an event tells."""
+    """Tell which part of a message an event describes."""
     return "deletion" if event in DELETIONS else "message"
 
 
 class Part(Row, table="discord_messages", primary_key=KEY, version="seen_at"):
-    """The table: what may be known of a message. Each part of it is a row, and fills some of the columns."""
+    """The table: all columns of a message. Each part of a message is a row, and fills some of them."""
 
     channel_id: Annotated[int, From("$.d.channel_id")]
     message_id: Annotated[int, From("$.d.id")]
@@ -83,20 +83,20 @@ class Part(Row, table="discord_messages", primary_key=KEY, version="seen_at"):
 
 
 class Message(Part, table="discord_messages", primary_key=KEY, version="seen_at"):
-    """A message as last seen, whole: one without its author is an update that tells only what has changed."""
+    """A message as last seen, whole. One without its author is an update with only the changed fields."""
 
     author_id: Annotated[int, From("$.d.author.id")]
     sent_at: Annotated[datetime, From("$.d.timestamp")]
 
 
 class Deletion(Part, table="discord_messages", primary_key=KEY, version="seen_at"):
-    """That a message was deleted; what it said stays in its other part."""
+    """The deletion of a message; its content stays in the other part."""
 
     deleted_at: Annotated[datetime, FromKafka("timestamp")]
 
 
 class BulkDeletion(Deletion, table="discord_messages", primary_key=KEY, version="seen_at"):
-    """One of the messages that were deleted together: the item is its id."""
+    """One message of a bulk deletion: the item is its id."""
 
     message_id: Annotated[int, From(".")]
 
@@ -114,9 +114,9 @@ EVENTS = Events(
 
 
 def messages(payload: Any, guild: str | int | None = None) -> Iterator[Outgoing]:
-    """Dispatches as they are, bare messages (as the REST listing gives them) wrapped as `MESSAGE_CREATE` of `guild`.
+    """Send dispatches as they are; wrap messages of the REST listing as `MESSAGE_CREATE` of `guild` (a number or text).
 
-    Keys keep a message in its partition; many that were deleted together go by their channel, as the row has a version.
+    Keys keep a message in its partition. A bulk deletion is keyed by its channel, because the row has a version.
     """
     if isinstance(payload, list):
         for each in payload:
@@ -138,7 +138,7 @@ SOURCE = Source(
 
 
 def decoder(settings: Settings) -> JsonDecoder | JsonOrAvro:
-    """JSON, and Avro beside it where there is a registry to ask for its schemas."""
+    """Decode JSON, and also Avro if a registry is set, which has its schemas."""
     json = JsonDecoder(EVENTS)
     if settings.schema_registry_url is None or not settings.schema_registry_url.get_secret_value():
         return json

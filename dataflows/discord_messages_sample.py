@@ -1,7 +1,7 @@
-"""Generated Discord message dispatches for `lovelace demo` and tests: new ones, edits, deletions, and what is wrong.
+"""Generated Discord message dispatches for `lovelace demo` and tests: new messages, edits, deletions, and bad ones.
 
-Nobody in here exists. `items(total, guild)` gives messages that hold exactly `total` items, each of another part of
-another message, so that every item that succeeds is a row; about one in a hundred is bad, and each kind occurs.
+No person in it exists. `items(total, guild)` gives messages that hold exactly `total` items, each of another part of
+another message, so that every item that succeeds is a row. About one item in a hundred is bad, and each kind occurs.
 """
 
 from collections.abc import Iterator
@@ -18,28 +18,28 @@ __all__ = ["bad_messages", "count_rows", "dispatch", "items", "message", "setup"
 encode = msgspec.json.encode
 EPOCH = datetime(2020, 1, 1, tzinfo=UTC)
 UPDATES, DELETIONS, BULKS, BULK = 5, 31, 97, 20
-"""Every so many single is an edit, a deletion, a deletion of many."""
+"""Every fifth single is an edit, every 31st a deletion, every 97th a bulk deletion of 20."""
 
 
 def setup(ddl: str, guild: int) -> Iterator[str]:
-    """Statements that make the table, with rules that refuse something, and the view."""
+    """Give the statements that make the table, with a rule that refuses something, and the view."""
     rules = ",\n  CONSTRAINT content_length CHECK content IS NULL OR lengthUTF8(content) <= 4000\n) ENGINE"
     yield ddl.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS").replace("\n) ENGINE", rules).rstrip(";")
     yield VIEW
 
 
 def count_rows(guild: int) -> str:
-    """SQL that counts the rows of a guild: one a part of a message."""
+    """Give SQL that counts the rows of a guild: one per part of a message."""
     return f"SELECT count() FROM discord_messages FINAL WHERE guild_id = {guild}"  # noqa: S608 - a number
 
 
 def dispatch(event: str, data: Any, number: int | None = None) -> dict[str, Any]:
-    """A gateway dispatch."""
+    """Make a gateway dispatch."""
     return {"op": 0, "t": event, "s": number, "d": data}
 
 
 def message(number: int, guild: int, **changes: Any) -> dict[str, Any]:
-    """A message as the gateway shows one (fields of Discord's API description)."""
+    """Make a message as the gateway shows one (fields of Discord's API description)."""
     sent = EPOCH + timedelta(seconds=number % 100_000_000)
     base: dict[str, Any] = {
         "id": str(number),
@@ -69,7 +69,7 @@ def message(number: int, guild: int, **changes: Any) -> dict[str, Any]:
 
 
 def bad_messages(guild: int, number: int) -> Iterator[Outgoing]:
-    """One message of one item for every kind of badness that a message can have, numbers from `number` on."""
+    """Give one message of one item for every kind of bad message, with numbers from `number` on."""
 
     def create(**changes: Any) -> bytes:
         nonlocal number
@@ -81,7 +81,7 @@ def bad_messages(guild: int, number: int) -> Iterator[Outgoing]:
     for value in (
         good.replace(b"message number", b"\xff\xfe"),  # not UTF-8
         good[:-20],  # not JSON
-        b"\0\0\0\0\1" + b"\2" * 8,  # a frame of Avro that is none, or that nobody can ask about
+        b"\0\0\0\0\1" + b"\2" * 8,  # an Avro frame that is invalid, or whose schema is unknown
         create(id=str(2**65)),  # beyond 64 bits
         create(id=None),  # a null key field
         create(content="nul\0"),  # NUL in text
@@ -97,7 +97,7 @@ def bad_messages(guild: int, number: int) -> Iterator[Outgoing]:
 
 
 def items(total: int, guild: int, *, bad: bool = True, first: int = 10**17) -> Iterator[Outgoing]:
-    """Messages with exactly `total` items: new ones, edits, deletions alone and many at once; with `bad`, bad ones."""
+    """Give messages with exactly `total` items: new ones, edits, single and bulk deletions; with `bad`, bad ones."""
     number, left = first, total
 
     def one(event: str, data: dict[str, Any]) -> Outgoing:

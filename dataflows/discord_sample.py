@@ -1,7 +1,7 @@
 """Generated Discord dispatches for `lovelace demo`, benchmarks and tests: singles, chunks, and every kind of bad item.
 
-Nobody in here exists: names are numbers. `members(total, guild)` gives messages that hold exactly `total` items with
-distinct user ids; about one item in a hundred is bad, and each kind of badness occurs.
+No person in it exists: names are numbers. `members(total, guild)` gives messages that hold exactly `total` items with
+distinct user ids. About one item in a hundred is bad, and each kind occurs.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ EPOCH = datetime(2020, 1, 1, tzinfo=UTC)
 BIG = 30 * 1024 * 1024
 NESTING = 10_000
 UPDATES, LEAVERS, CHUNKS = 5, 47, 10
-"""Every so many singles is an update or a leaver, every so many messages a chunk."""
+"""Every fifth single is an update, every 47th a leaver; every tenth message is a chunk."""
 
 TABLES = f"""
 create table if not exists discord_guilds (guild_id bigint primary key);
@@ -36,14 +36,14 @@ create function refuse_impostors() returns trigger language plpgsql as
 create trigger impostors before insert or update on {Member.__table__.name}
   for each row execute function refuse_impostors();
 """
-"""The demo's tables: the rows' own DDL and rules of every kind, so that each can refuse something."""
+"""The demo's tables: the rows' own DDL, and a rule of every kind that can refuse a row."""
 
 ROWS = (Member, MemberLeft)
 WORKFLOW = Onboarding
 
 
 def setup(ddl: str, guild: int) -> str:
-    """SQL that makes the tables where they are not there yet, and the guild."""
+    """Give SQL that makes the tables, if they do not exist, and the guild."""
     return f"""
 do $do$ begin
   if to_regclass('{Member.__table__.name}') is null then {TABLES.format(ddl=ddl)} end if;
@@ -52,7 +52,7 @@ insert into discord_guilds values ({guild}) on conflict do nothing"""  # noqa: S
 
 
 def member(user: int, **changes: Any) -> dict[str, Any]:
-    """A member as Discord's API shows one (fields of its OpenAPI description), 400 to 500 bytes of JSON."""
+    """Make a member as Discord's API shows one (fields of its OpenAPI description), 400 to 500 bytes of JSON."""
     base: dict[str, Any] = {
         "avatar": None,
         "banner": None,
@@ -78,12 +78,12 @@ def member(user: int, **changes: Any) -> dict[str, Any]:
 
 
 def dispatch(event: str, data: Any, number: int | None = None) -> dict[str, Any]:
-    """A gateway dispatch."""
+    """Make a gateway dispatch."""
     return {"op": 0, "t": event, "s": number, "d": data}
 
 
 def bad_messages(guild: int, user: int) -> Iterator[Outgoing]:
-    """One message of one item for every kind of badness (docs/delivery-guarantees.md), user ids from `user` on."""
+    """Give one message for every kind of bad item (docs/delivery-guarantees.md), with user ids from `user` on."""
     text = str(guild)
 
     def add(changes: dict[str, Any] | None = None, person: dict[str, Any] | None = None, in_guild: str = text) -> bytes:
@@ -116,7 +116,7 @@ def bad_messages(guild: int, user: int) -> Iterator[Outgoing]:
 
 
 def members(total: int, guild: int, *, bad: bool = True, first: int = 10**17) -> Iterator[Outgoing]:
-    """Messages with exactly `total` items: chunks of 100, singles, a few leavers and, with `bad`, what is wrong."""
+    """Give messages with exactly `total` items: chunks of 100, singles, a few leavers; with `bad`, bad ones."""
     text, user, left = str(guild), first, total
 
     def chunk(size: int, number: int, spoil: int = 0) -> Outgoing:
@@ -159,5 +159,5 @@ def members(total: int, guild: int, *, bad: bool = True, first: int = 10**17) ->
 
 
 def count_rows(guild: int) -> str:
-    """SQL that counts the rows of a guild."""
+    """Give SQL that counts the rows of a guild."""
     return f"select count(*) from {Member.__table__.name} where guild_id = {guild}"  # noqa: S608

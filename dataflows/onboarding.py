@@ -1,7 +1,7 @@
-"""The workflow that waits: it has a job submitted, sleeps until all its input is in, and takes its next step.
+"""The workflow that waits: it submits a job, sleeps until the job is complete, and takes its next step.
 
-In production a Kestra script submits; here an activity does. The signal comes at least once on the wire; `signal_id`
-makes its effect once, which is what `onboarding_input_received` shows.
+In production a Kestra script submits the job; here an activity does. The signal may arrive more than once. Its
+`signal_id` lets it take effect once, as `onboarding_input_received` shows.
 """
 
 from collections.abc import Callable
@@ -15,24 +15,24 @@ SIGNAL = "onboarding_input_received"
 
 @workflow.defn(name="Onboarding")
 class Onboarding:
-    """Submit, sleep, wake up once, go on."""
+    """Submit, sleep, wake up once, continue."""
 
     def __init__(self) -> None:
         self._seen: dict[str, dict[str, Any]] = {}
 
     @workflow.signal(name=SIGNAL)
     def onboarding_input_received(self, signal: dict[str, Any]) -> None:
-        """All input of a job is in; the same `signal_id` again changes nothing."""
+        """Note that a job is complete; the same `signal_id` again changes nothing."""
         self._seen.setdefault(signal["signal_id"], signal)
 
     @workflow.query
     def signals(self) -> int:
-        """How many different signals have come."""
+        """Count the different signals."""
         return len(self._seen)
 
     @workflow.run
     async def run(self, job_id: str) -> dict[str, Any]:
-        """Answers the counts that the signal brought, the number of signals and what the next step said."""
+        """Return the counts of the signal, the number of signals and the answer of the next step."""
         await workflow.execute_activity(
             "submit", args=[job_id, workflow.info().workflow_id], start_to_close_timeout=timedelta(minutes=5)
         )
@@ -45,7 +45,7 @@ class Onboarding:
 
 
 def activities(submit: Callable[[str, str], int]) -> list[Callable[..., Any]]:
-    """The activities, with `submit(job_id, workflow_id)` as given."""
+    """Make the activities, with the given `submit(job_id, workflow_id)`."""
 
     @activity.defn(name="submit")
     def _submit(job_id: str, workflow_id: str) -> int:

@@ -1,7 +1,7 @@
-"""Whether a process works, for a health check: `python -I health.py worker|api [SECONDS]`, exit code 0 or 1.
+"""Check the health of a process: `python -I health.py worker|api [SECONDS]`, exit code 0 or 1.
 
-A worker is well if it has gone round its loop lately. It does so while it waits for a broker or a database, too: to
-start it again would mend neither. The progress service is well if it answers.
+A worker is healthy if it made a round of its loop lately. It makes rounds also while it waits for a broker or a
+database, because a restart would mend neither. The progress service is healthy if it answers.
 """
 
 import os
@@ -14,30 +14,30 @@ STUCK_SECONDS = 60.0
 
 
 def worker(within: float) -> str | None:
-    """What is wrong with it; None if nothing is."""
+    """Say what is wrong with it; None if nothing is."""
     text = read(int(os.environ.get("METRICS_PORT", "9108")), "/metrics")
     rounds = re.findall(r"^lovelace_last_round_timestamp_seconds\{[^}]*\} (\S+)$", text, re.MULTILINE)
     if not rounds:
-        return "it has not begun"
+        return "it has made no round yet"
     age = time.time() - max(map(float, rounds))
     return f"no round for {age:.0f} s" if age > within else None
 
 
 def api(_within: float) -> str | None:
-    """What is wrong with it; None if nothing is."""
+    """Say what is wrong with it; None if nothing is."""
     read(int(os.environ.get("API_PORT", "8000")), "/healthz")
     return None
 
 
 def read(port: int, path: str) -> str:
-    """What this process answers; raises `OSError` where it does not."""
+    """Ask this process. Raises `OSError` if it does not answer."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(f"http://127.0.0.1:{port}{path}", timeout=4) as answer:
         return answer.read().decode()
 
 
 def main(what: str, within: str = str(STUCK_SECONDS)) -> int:
-    """0 or 1."""
+    """Give the exit code, 0 or 1; print what is wrong."""
     try:
         wrong = {"worker": worker, "api": api}[what](float(within))
     except OSError as error:

@@ -79,6 +79,6 @@ def _sure(*, yes: bool) -> bool:
         return True
     if not sys.stdin.isatty():
         raise DeploymentFault(
-            "nothing was moved, because nobody can be asked here: add --yes to move, or --dry-run to look"
+            "nothing was moved, because standard input is no terminal: add --yes to move, or --dry-run to look"
         )
     return typer.confirm("Move the group?", err=True)

@@ -1,7 +1,7 @@
 """The parts of a flow, read from the flow itself: a Bytewax step keeps the arguments that it was built with.
 
 Nothing runs and nothing connects. `lovelace check`, `ddl` and `submit` learn in this way what a flow reads, how it
-decodes, what its rows are and where they go. A flow needs to say nothing about itself, whoever wrote it.
+decodes, what its rows are and where they go. A flow needs no further declaration for that.
 """
 
 from collections.abc import Callable, Iterator, Sequence

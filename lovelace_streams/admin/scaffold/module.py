@@ -98,7 +98,7 @@ SOURCE = Source(
 
 
 def flow(settings: Settings | None = None) -> Dataflow:
-    """Messages are keyed by what makes a row the same row, so that the last one wins."""
+    """Messages of one row have one key, so that the last of them wins."""
     settings = settings or Settings()
     source = KafkaSource(settings.kafka, topics=[TOPIC])
     writer = PostgresWriter(settings.postgres, {row})
