@@ -27,9 +27,10 @@ RENAMED = {
         Watch Standing InHand Outside carries reached tell listen take_failed standings in_hand cover
     """,
     "sources": "Service window outside",
-    "flows": "Journey Lane journey_of journey lanes Source",
-    "admin": "Report Failure Target Shape patiently SECONDS",
-    "local": "Part",
+    "flows": "Journey Lane journey_of journey lanes _lane Source",
+    "admin": "Report Failure Target Shape Trial patiently journey lane PATIENCE COMING SECONDS FINAL ROOM",
+    "cli": "faults show ask shown Beside BESIDE EXIT_AWAY lane _told",
+    "local": "Part PARTS TICK",
     "rows": "Kind kind_of Misfit got loosen loose limits Place Slow _Mixed kind_of_column",
     "formats": """
         hand_on fail_whole _is_anothers _untyped Unlike Broken DecodesAll LooksAhead Asking
