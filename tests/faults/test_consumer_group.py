@@ -98,6 +98,7 @@ def test_workers_that_join_and_leave_every_three_seconds(run: Run) -> None:
             if len(workers) == 1:
                 workers.append(run.fleet.start())
             else:
+                eventually(lambda: bool(workers[0].events("assigned")))  # before that, SIGTERM ends it without a drain
                 assert workers.pop(0).terminate()[0] == 0
     run.send_bad_last_records()
 
