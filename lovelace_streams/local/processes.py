@@ -23,6 +23,8 @@ from lovelace_streams.local import supervisor
 
 HOST = "127.0.0.1"
 SUPERVISOR = str(Path(supervisor.__file__).resolve())
+PORTS = range(20_000, 32_000)
+"""What `free_port` chooses from: below the ports that the kernel gives to outgoing connections."""
 
 
 class Part:
@@ -293,17 +295,17 @@ def listens(port: int | None) -> bool:
 
 
 def free_port() -> int:
-    """A port nobody listens on, below those that the kernel gives to outgoing connections.
+    """A port of `PORTS` that nobody listens on.
 
-    A port from that range may be taken by a client while its server is down, even by the one that tries to reach it:
-    a TCP socket can connect to itself.
+    A port that the kernel gives to outgoing connections may be taken by a client while its server is down, even by the
+    one that tries to reach it: a TCP socket can connect to itself.
     """
-    for port in random.SystemRandom().sample(range(20_000, 32_000), 200):
+    for port in random.SystemRandom().sample(PORTS, 200):
         with contextlib.suppress(OSError), socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((HOST, port))
             return port
-    raise DeploymentFault("no free port between 20000 and 32000")
+    raise DeploymentFault(f"no free port between {PORTS.start} and {PORTS.stop}")
 
 
 def write_secret(path: Path, text: str) -> None:
