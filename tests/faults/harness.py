@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 
 DEADLINE = 240.0
-"""How long a condition is waited for at most, in seconds: far beyond what it takes, also where others use the machine."""
+"""How long a condition is waited for at most, in seconds: far beyond what it takes, on a busy machine too."""
 
 
 def eventually(condition: Callable[[], bool], seconds: float = DEADLINE, pause: float = 0.1) -> None:
