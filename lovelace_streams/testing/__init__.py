@@ -1,7 +1,7 @@
 """Test a mapping in three lines, and a whole flow without servers (docs/testing.md).
 
 mapped(what, *payloads)     a row class, events or a decoder by themselves       mappings.py
-run(flow, messages)         the flow as it is, its ends in memory                flows.py, broker.py
+run(flow, messages)         the flow as it is, its ends in memory                flows.py, broker.py, lives.py
 Message(value, …)           a message with key, headers, time or job             messages.py
 avro(schema, datum)         a message in Avro                                    schemas.py
 

@@ -98,6 +98,8 @@ class Broker(KafkaClients):
         self.on_silence = on_silence
         self.logs: dict[PartitionKey, list[StoredMessage]] = {}
         self.committed: dict[PartitionKey, int] = {}
+        self.is_cut_off = False
+        """Whether the worker was killed: its consumer gives nothing up any more."""
         self._sequence = count()
 
     def consumer(self, config: dict[str, Any]) -> Consumer:
@@ -219,7 +221,7 @@ class MemoryConsumer:
         return None
 
     def close(self) -> None:
-        if self._on_revoke is not None and self._positions:
+        if self._on_revoke is not None and self._positions and not self._broker.is_cut_off:
             self._on_revoke(self, self.assignment())
 
 

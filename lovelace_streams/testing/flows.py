@@ -6,7 +6,6 @@ the progress service and of the schema registry (docs/decisions/0013-users-tests
 
 import inspect
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,14 +21,13 @@ from bytewax.testing import run_main
 from lovelace_streams.dead_letters.reader import StoredDeadLetter, letter_of
 from lovelace_streams.delivery.block_writer import BlockWriter
 from lovelace_streams.flows.topology import topology_of
-from lovelace_streams.records import Outcome, Settled
 from lovelace_streams.reporting.client import ProgressClient
 from lovelace_streams.reporting.reporter import Reporter
 from lovelace_streams.reporting.status import StatusReporter
-from lovelace_streams.runtime.in_flight import InFlight
 from lovelace_streams.settings import ProgressSettings, Settings
 from lovelace_streams.sources.kafka import KafkaSource
 from lovelace_streams.testing.broker import Broker, PartitionKey, QuietProcess
+from lovelace_streams.testing.lives import Life
 from lovelace_streams.testing.messages import Message
 from lovelace_streams.testing.schemas import AnySchema, MemoryRegistry, framings
 from lovelace_streams.writers import Writer
@@ -66,6 +64,8 @@ class Result(msgspec.Struct, frozen=True):
     """The signals that workflows waiting for their jobs would get."""
     sent: dict[str, list[bytes | None]]
     """Topic → the values that the flow sent to it."""
+    repeated: Counter[PartitionKey] = msgspec.field(default_factory=Counter)
+    """(topic, partition) → messages that a worker read again, because the one before it had not committed them."""
 
     def rows(self, table: str | None = None) -> list[dict[str, Any]]:
         """Give the rows of a table, or of the only one. Raises `AssertionError` if the flow does not write it."""
@@ -102,6 +102,7 @@ class Result(msgspec.Struct, frozen=True):
         parts = [f"{count} {outcome}" for outcome, count in self.outcomes.items()] or ["nothing read"]
         parts += [f"dead letter in {d.step}: {d.failed}{f': {d.detail}' if d.detail else ''}" for d in self.letters[:5]]
         parts += [f"{count} skipped as {reason}" for reason, count in self.skipped.items()]
+        parts += [f"{count} read again in {topic}-{partition}" for (topic, partition), count in self.repeated.items()]
         return "; ".join(parts)
 
 
@@ -113,6 +114,7 @@ def run(
     schemas: Mapping[int, AnySchema] | None = None,
     writers: Sequence[MemoryWriter] = (),
     timeout: float = 30.0,
+    restart_after: int | Sequence[int] = (),
     **settings: Any,
 ) -> Result:
     """Run a flow until its messages are settled and committed; opens no connection and starts no server.
@@ -123,10 +125,15 @@ def run(
     `writers` for the same tables, which may have rows or rules of its own. `jobs` opens jobs at the progress service,
     each with its total (needs the extra `api`); `schemas` are the schema registry's, by id.
 
-    Raises the `DeploymentFault` that would stop the worker with exit code 78, `TimeoutError` if messages are not
-    settled after `timeout` seconds, `ValueError` for a message to a topic that the flow does not read, and `TypeError`
-    for a flow with several sources, or `jobs` or `writers` that it has no use for. A restart is a second call: its
-    group has committed nothing, so hand over the same writers to keep their rows.
+    `restart_after=3` kills the worker after three messages have been through its steps, builds the flow again and goes
+    on with the same topics, offsets, tables and jobs; `(3, 5)` kills the second worker too, after five messages that it
+    has read itself. The rows of a worker's last window are written; its letters are not sent, and nothing of it is
+    reported or committed, so that the next worker repeats it. The result is that of all workers together.
+
+    Raises the `DeploymentFault` that would stop the worker with exit code 78, `TimeoutError` if messages of one worker
+    are not settled after `timeout` seconds, `ValueError` for a message to a topic that the flow does not read and for a
+    restart that never comes, and `TypeError` for a flow with several sources, for `jobs` or `writers` that the flow has
+    no use for, and for a restart of a flow that is built already.
 
     >>> from bytewax.dataflow import Dataflow
     >>> import lovelace_streams as ls
@@ -145,40 +152,104 @@ def run(
     >>> result.rows(), result.letter().detail, result.committed["orders", 0]
     ([{'id': 7}], 'expected int, got str at $.id', 2)
     """
-    ledger = MemoryProgressService(jobs or {})
-    built = _build(flow, settings | ({"progress_api_url": SERVICE_URL} if jobs else {}))
-    source = source_of(built)
-    broker = Broker(on_silence=StopWhenSettled(source, timeout).end)
-    source.clients = broker
-    source.process = QuietProcess()
-    source.in_flight = in_flight = RecordingInFlight()
-    for route in topology_of(built).routes:
-        for framing in framings(route.decoder):
-            framing.registry = MemoryRegistry(schemas or {})
-    into = _replace_ends(source, writers, ledger)
-    _send(broker, source, [Message.of(message) for message in messages])
-    given = set(broker.partitions(source.topics))
-    with _quiet():
-        run_main(built)  # type: ignore[no-untyped-call]
-    if source.fault is not None:
-        raise source.fault
-    if in_flight.left:
-        raise TimeoutError(f"{in_flight.left} messages are not settled after {timeout:g} s")
-    letters = source.settings.dead_letter_topic or f"{source.pipeline}.dlq"
-    sent: dict[str, list[bytes | None]] = {}
-    for topic, partition in broker.logs.keys() - given:
-        if log := broker.logs[topic, partition]:
-            sent.setdefault(topic, []).extend(message.value() for message in log)
-    return Result(
-        tables={name: list(table.values()) for writer in into for name, table in writer.tables.items()},
-        letters=[letter_of(cast("Any", message), with_value=True) for message in broker.logs.get((letters, 0), [])],
-        outcomes=Counter({outcome: count for outcome, count in source.in_flight.totals.items() if count}),
-        skipped=in_flight.skipped,
-        committed=broker.committed,
-        jobs=ledger.jobs,
-        signals=ledger.signals,
-        sent=sent,
-    )
+    values = settings | ({"progress_api_url": SERVICE_URL} if jobs else {})
+    world = _World(writers, schemas or {}, MemoryProgressService(jobs or {}))
+    sent = [Message.of(message) for message in messages]
+    for messages_max in (*_restarts(flow, restart_after), None):
+        world.live(_build(flow, values), sent, messages_max, timeout)
+    return world.result()
+
+
+def _restarts(flow: Callable[..., Dataflow] | Dataflow, restart_after: int | Sequence[int]) -> Sequence[int]:
+    restarts = [restart_after] if isinstance(restart_after, int) else restart_after
+    if any(messages < 1 for messages in restarts):
+        raise ValueError(f"restart_after={restart_after!r} counts the messages that a worker reads: expected 1 or more")
+    if restarts and isinstance(flow, Dataflow):
+        raise TypeError(
+            f"{flow.flow_id} is built already, and a restart builds the flow again: hand over the function that "
+            "builds it, run(flow, …, restart_after=…), not run(flow(), …)"
+        )
+    return restarts
+
+
+class _World:
+    """What outlives a worker: topics and offsets, tables, a schema registry, the progress service."""
+
+    def __init__(
+        self, writers: Sequence[MemoryWriter], schemas: Mapping[int, AnySchema], service: "MemoryProgressService"
+    ) -> None:
+        self.given = writers
+        self.schemas = schemas
+        self.service = service
+        self.broker = Broker(on_silence=lambda: None)
+        self.partitions: set[PartitionKey] = set()
+        """The partitions that the flow reads: all others were made by it."""
+        self.flows: list[Dataflow] = []
+        self.lives: list[Life] = []
+        self.into: list[MemoryWriter] = []
+        """The flow's writers, in the order in which it makes them."""
+        self.letters = ""
+        """The dead-letter topic."""
+
+    def live(self, built: Dataflow, messages: Sequence[Message], messages_max: int | None, timeout: float) -> None:
+        """Run one worker to its end. Raises what `run` does."""
+        if any(built is before for before in self.flows):
+            raise TypeError(f"{built.flow_id}: a restart builds the flow again, and the function gave the same one")
+        self.flows.append(built)
+        source = source_of(built)
+        source.clients = self.broker
+        source.process = QuietProcess()
+        life = Life(source, self.broker, messages_max, timeout)
+        for route in topology_of(built).routes:
+            for framing in framings(route.decoder):
+                framing.registry = MemoryRegistry(self.schemas)
+        self.into = _replace_ends(source, self.given, self.service, self.into)
+        self.service.life = life
+        if not self.lives:
+            _send(self.broker, source, messages)
+            self.partitions = set(self.broker.partitions(source.topics))
+        self.lives.append(life)
+        with _quiet():
+            run_main(built)  # type: ignore[no-untyped-call]
+        self.letters = source.settings.dead_letter_topic or f"{source.pipeline}.dlq"
+        if life.was_killed:
+            return
+        if source.fault is not None:
+            raise source.fault
+        if life.in_flight.left:
+            raise TimeoutError(f"{life.in_flight.left} messages are not settled after {timeout:g} s")
+        if messages_max is not None:
+            read = len(life.in_flight.positions)
+            raise ValueError(f"restart_after={messages_max}: the worker was never killed, it has read {read} messages")
+
+    def result(self) -> Result:
+        """What all workers together made of the messages."""
+        logs = self.broker.logs
+        sent: dict[str, list[bytes | None]] = {}
+        for topic, partition in logs.keys() - self.partitions:
+            if log := logs[topic, partition]:
+                sent.setdefault(topic, []).extend(message.value() for message in log)
+        outcomes: Counter[str] = Counter()
+        skipped: Counter[str] = Counter()
+        reads: Counter[tuple[str, int, int]] = Counter()
+        for life in self.lives:
+            outcomes.update({outcome: count for outcome, count in life.in_flight.totals.items() if count})
+            skipped.update(life.in_flight.skipped)
+            reads.update(life.in_flight.positions)
+        repeated: Counter[PartitionKey] = Counter()
+        for (topic, partition, _), times in reads.items():
+            repeated.update({(topic, partition): times - 1} if times > 1 else {})
+        return Result(
+            tables={name: list(table.values()) for writer in self.into for name, table in writer.tables.items()},
+            letters=[letter_of(cast("Any", message), with_value=True) for message in logs.get((self.letters, 0), [])],
+            outcomes=outcomes,
+            skipped=skipped,
+            committed=self.broker.committed,
+            jobs=self.service.jobs,
+            signals=self.service.signals,
+            sent=sent,
+            repeated=repeated,
+        )
 
 
 def source_of(flow: Dataflow) -> KafkaSource:
@@ -225,19 +296,26 @@ class OwnSettings(Settings):
 
 
 def _replace_ends(
-    source: KafkaSource, writers: Sequence[MemoryWriter], ledger: "MemoryProgressService"
+    source: KafkaSource,
+    writers: Sequence[MemoryWriter],
+    progress: "MemoryProgressService",
+    before: Sequence[MemoryWriter],
 ) -> list[MemoryWriter]:
-    """Replace each writer by one in memory, and the reporter's connection by the service in memory."""
+    """Replace each writer by one in memory, and the reporter's connection by the service in memory.
+
+    After a restart these are the writers of the worker before, which the flow makes in the same order.
+    """
     given = {frozenset(writer.tables): writer for writer in writers}
+    kept = iter(before)
     into = []
     for service in source.services:
         if isinstance(service, BlockWriter):
-            service.writer = _in_memory(service.writer, given)
-            into.append(service.writer)
+            service.writer = writer = next(kept, None) or _in_memory(service.writer, given)
+            into.append(writer)
         if isinstance(service, Reporter | StatusReporter):
             service.client.close()
-            service.client = ProgressClient(MEMORY_SERVICE, transport=httpx.MockTransport(ledger.answer))
-    if ledger.opened and not any(isinstance(service, Reporter) for service in source.services):
+            service.client = ProgressClient(MEMORY_SERVICE, transport=httpx.MockTransport(progress.answer))
+    if progress.opened and not any(isinstance(service, Reporter) for service in source.services):
         raise TypeError("the flow ends in `commit`, which knows no jobs: let it end in `progress`")
     if unknown := given.keys() - {frozenset(writer.tables) for writer in into}:
         raise TypeError(f"the flow has no writer of {', '.join(sorted(min(unknown)))}")
@@ -266,45 +344,12 @@ def _send(broker: Broker, source: KafkaSource, messages: Sequence[Message]) -> N
         broker.append(partition, message.value_sent, message.key_sent, message.headers_sent, message.ms(number))
 
 
-class StopWhenSettled:
-    """Ends the worker when every message is read and settled, or when the time is over."""
-
-    def __init__(self, source: KafkaSource, seconds: float) -> None:
-        self._source = source
-        self._deadline = time.monotonic() + seconds
-
-    def end(self) -> None:
-        """Drain if everything is settled: the consumer has nothing left to read."""
-        if not self._source.unfinished or time.monotonic() > self._deadline:
-            self._source.drain()
-
-
-class RecordingInFlight(InFlight):
-    """Also records why items were skipped, and how many messages were not settled at the end."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.skipped: Counter[str] = Counter()
-        self.left = 0
-
-    def settle(self, settled: Settled) -> int:
-        """Note the outcome."""
-        if settled.outcome is Outcome.SKIPPED:
-            self.skipped[str(settled.reason)] += sum(item.count for item in settled.envelopes)
-        return super().settle(settled)
-
-    def end(self, topic: str, partition: int) -> None:
-        """End the assignment, and count the messages still in flight."""
-        if (held := self.of(topic, partition)) is not None:
-            self.left += len(held.in_flight)
-        super().end(topic, partition)
-
-
 class MemoryProgressService:
     """The progress service in memory: its own ledger, behind the client's requests."""
 
     def __init__(self, jobs: Mapping[str, int | None]) -> None:
         self.opened = jobs
+        self.life: Life | None = None
         self._ledger: Any = None
 
     @property
@@ -318,9 +363,11 @@ class MemoryProgressService:
         return list(self._ledger.signals.values()) if self._ledger is not None else []
 
     def answer(self, request: httpx.Request) -> httpx.Response:
-        """Answer a worker's request."""
+        """Answer a worker's request; a worker that is about to be killed gets no answer."""
         from lovelace_streams.api.models import ProgressRequest
 
+        if self.life is not None and self.life.has_read_all:
+            raise httpx.ConnectError("the worker is killed before it reports its last window")
         ledger = self._open_ledger()
         if request.method == "POST":
             report = ProgressRequest.model_validate_json(request.content)
