@@ -29,7 +29,7 @@ from lovelace_streams.api.database import Queries
 from lovelace_streams.records import Envelope, Outcome, Record, Settled
 from lovelace_streams.reporting.requests import Report, request_of
 from lovelace_streams.runtime.in_flight import InFlight
-from lovelace_streams.runtime.ranges import FailedItems, Range, joined
+from lovelace_streams.runtime.ranges import FailedItems, Range, merge_neighbours
 
 REPORT = 5000
 """Offsets of a report."""
@@ -108,7 +108,7 @@ class Bench:
             there = [Range(at, at, 1, 0, 0, job_of(at)) for at in range(first, first + REPORT)]
             for r in there[::failed] if failed else ():
                 r.succeeded, r.failed, r.failed_items = 0, 1, [FailedItems(0, 0, "check")]
-            made.append(joined(there))
+            made.append(merge_neighbours(there))
         return made
 
     def requests(self, ranges: Sequence[list[Range]], topic_id: str, *, short: bool) -> list[bytes]:

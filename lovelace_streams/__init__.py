@@ -1,17 +1,20 @@
-"""Bytewax operators for ingestion that can be trusted, in the order in which a record meets them.
+"""Bytewax operators that bring records from Kafka into a database, in the order in which a record passes them.
 
-kafka_source  1  Kafka → Envelope[bytes]                          sources, kafka, runtime
-decode        2  bytes → items, each by itself                    formats
-normalize     3  items → rows                                     rows
-batch         4  rows → batches of 100
-upsert        5  batches → the database, isolating what it refuses   delivery, writers
-dead_letter   ✕  any step's failures → one exit                   dead_letters
-progress      6  what is durable → reports and commits            reporting, runtime
-aggregate_progress     its answers → a topic: how far, how fast, until when   reporting
-commit        6  the same for a flow without jobs                 reporting
-worker_source 1  the same as kafka_source for a source of one's own   sources
+operator           step                                               what it does lies in
 
-An operator is a module of `operators`; what it does is plain Python in the packages on the right.
+kafka_source       1  Kafka → Envelope[bytes]                         sources, kafka, runtime
+worker_source      1  the same for a source of one's own              sources, runtime
+decode             2  bytes → items, each by itself                   formats
+normalize          3  items → rows                                    rows
+batch              4  rows → batches of 100                           operators
+upsert             5  batches → the database; isolates refused rows   delivery, writers
+dead_letter        ✕  failed items of any step → one topic            dead_letters
+progress           6  settled items → reports and commits             reporting, runtime
+commit             6  the same for a flow without jobs                reporting, runtime
+aggregate_progress 7  the service's answers → a topic of progress     reporting
+
+An operator is a thin module of `operators`; the packages on the right are plain Python and know no engine, but for
+`sources`. ARCHITECTURE.md is the map of the code, docs/operators has a page for each operator.
 """
 
 from msgspec import UNSET

@@ -79,7 +79,7 @@ MAY_USE: Mapping[str, str] = {
 ENGINE = "bytewax"
 ENGINE_FREE = (
     "records errors settings rows formats avro writers observability runtime kafka delivery"
-    " reporting dead_letters local"
+    " reporting dead_letters local api.ledger api.models"
 )  # fmt: skip
 """Could move to another engine (law 9): none of their modules, nor anything they import, imports Bytewax."""
 DRIVERS = frozenset({"psycopg", "psycopg_pool", "clickhouse_connect", "chdb"})
@@ -127,6 +127,11 @@ def is_in(module: str, place: str) -> bool:
     if place.endswith("!"):
         return module == place.removesuffix("!")
     return module == place or module.startswith(f"{place}.")
+
+
+def is_in_one(module: str, places: str) -> bool:
+    """Whether a module of ours lies at one of these places."""
+    return any(is_in(inside(module), place) for place in places.split())
 
 
 def inner_imports() -> Iterator[tuple[str, str]]:

@@ -109,25 +109,25 @@ def dlq_replay(
     A table shows which letters are sent and which stay, by reason. The last line is a JSON object. The command may be
     interrupted and repeated.
     """
-    from lovelace_streams.dead_letters.replay import ReplayStatus, counted, plan_replay
+    from lovelace_streams.dead_letters.replay import ReplayStatus, counts_of, plan_replay
 
     wanted = _filter(reason, job, step, origin_topic, partition, offsets, since, until)
     built = topology(flow)
     source, replays = built.source, f"{built.source.pipeline}.replay"
     letters, name = _letters(source, topic)
-    sent_before, ledger = ({}, None) if again else _known(built, letters, wanted, replays)
+    replays_sent, ledger = ({}, None) if again else _known(built, letters, wanted, replays)
     plan = plan_replay(
         letters,
         wanted,
         ledger=ledger,
-        sent=sent_before,
+        sent=replays_sent,
         topics=set(built.topics),
         max_replays=max_replays,
         limit=limit,
     )
-    going = [choice for choice in plan if choice.fate is ReplayStatus.REPLAY]
-    print_table(("fate", "reason", "letters", "items"), counted(plan))
-    if letters and all(choice.fate is ReplayStatus.FILTERED for choice in plan):
+    going = [decision for decision in plan if decision.status is ReplayStatus.REPLAY]
+    print_table(("fate", "reason", "letters", "items"), counts_of(plan))
+    if letters and all(decision.status is ReplayStatus.FILTERED for decision in plan):
         err.print(
             f"none of the {len(letters)} letters of {name} matches the options: leave one out",
             style="red",
@@ -156,9 +156,9 @@ def _known(
     built: "Topology", letters: Sequence["StoredDeadLetter"], wanted: "Filter", replays: str
 ) -> tuple[dict[str, int], "FailedItemIndex | None"]:
     """Read which letters need no replay: those sent before, and what the progress service knows of failed items."""
-    from lovelace_streams.dead_letters.replay import FailedItemIndex, sent_before
+    from lovelace_streams.dead_letters.replay import FailedItemIndex, replays_sent
 
-    sent = sent_before(built.source.settings, replays)
+    sent = replays_sent(built.source.settings, replays)
     if built.progress is None:
         err.print(
             "the flow has no progress service (it ends in `commit`, or PROGRESS_API_URL is not set), "
@@ -175,9 +175,9 @@ def _known(
 
 def _totals(plan: Sequence["ReplayDecision"], going: Sequence["ReplayDecision"], sent: int) -> dict[str, object]:
     stay: dict[str, int] = {}
-    for choice in plan[len(going) :]:
-        stay[choice.fate] = stay.get(choice.fate, 0) + 1
-    return {"letters": len(going), "items": sum(choice.length for choice in going), "sent": sent, "left_out": stay}
+    for decision in plan[len(going) :]:
+        stay[decision.status] = stay.get(decision.status, 0) + 1
+    return {"letters": len(going), "items": sum(decision.length for decision in going), "sent": sent, "left_out": stay}
 
 
 def _letters(

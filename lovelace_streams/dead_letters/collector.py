@@ -1,7 +1,7 @@
-"""Collects what failed, message by message, and tells which letters may be sent.
+"""Make dead letters of failed items, message by message, and decide which may be sent.
 
-A letter waits for two things here: until `FailFast` releases its items (law 5), and until every item of its message has
-an outcome (law 7).
+A failed item waits for two things: until `FailFast` releases it (law 5), and until every item of its message has an
+outcome (law 7). Then its letter goes to the sender.
 """
 
 from lovelace_streams.dead_letters.fail_fast import FailFast
@@ -12,13 +12,13 @@ from lovelace_streams.runtime.worker import WorkerContext
 
 
 class DeadLetterCollector:
-    """Holds failed items until their letters may be sent; judges once a window."""
+    """Holds failed items until their letters may be sent; `release` is called once a window."""
 
     def __init__(self, context: WorkerContext, destination_steps: frozenset[str]) -> None:
         self._context = context
         self._destination_steps = destination_steps
         self._order: dict[str, int] = {}
-        """Step → where it stands in the flow, learned from the first letter that it sends."""
+        """Step → its place in the flow, learned from the first item that failed in it."""
         self._fail_fast: FailFast[DeadLetter] = FailFast(destination_steps, context.settings.accept_refusals)
         self._arrived: list[DeadLetter] = []
         self._collecting: dict[tuple[int, int], PendingDeadLetter] = {}
@@ -26,24 +26,24 @@ class DeadLetterCollector:
         self._judged_assignments: frozenset[int] = frozenset()
         self._items_through = 0
         self._items_at_writer = 0
-        """What the context had counted at the last judgement."""
+        """Items that were written, and that had come to a writer, at the last call of `release`."""
 
     def __bool__(self) -> bool:
         return bool(self._arrived or self._collecting)
 
     def take(self, letters: list[DeadLetter], order: int = 0) -> None:
-        """Take what failed in the step that is the `order`-th of the flow.
+        """Add items that failed in the `order`-th step of the flow.
 
-        A name that two steps share stands where the first of them does: what that one refuses has passed neither.
+        If two steps have one name, the place of the first counts: an item that it refuses has passed neither.
         """
         for step in {letter.step for letter in letters}:
             self._order[step] = min(order, self._order.get(step, order))
         self._arrived += letters
 
     def release(self, *, idle: bool) -> list[PendingDeadLetter]:
-        """Judge what failed since the last call, after a window has been through every step.
+        """Take the letters that may be sent, after every step has seen the window.
 
-        Gives the letters that may be sent. Notes a fault, and releases no held letter, if the deployment looks wrong.
+        Notes a fault, and releases no held item, if the deployment looks wrong.
         """
         arrived, self._arrived = [*self._arrived, *self._context.take_dead_letters()], []
         passed = self._passed(arrived)
@@ -55,7 +55,9 @@ class DeadLetterCollector:
             if not self._context.is_current(letter.record):
                 continue
             if letter.step in passed or letter.record.origin is not None:
-                released += self._collect(letter)  # a replay was refused before: that says nothing of the deployment
+                released += self._collect(
+                    letter
+                )  # a replayed item failed before, so its failure says nothing about the deployment
             elif cause := self._hold(letter):
                 self._context.note(_wrong_deployment(cause))
                 return released
@@ -67,28 +69,34 @@ class DeadLetterCollector:
         return released + self._completed()
 
     def _drop_ended(self) -> None:
-        """Forget held letters of assignments that have ended: the next owner meets their records again."""
+        """Drop held items of assignments that have ended: the next owner reads their records again."""
         current = self._context.in_flight.current
         if self._judged_assignments != current.keys():
             self._judged_assignments = frozenset(current)
             self._fail_fast.drop(lambda letter: letter.record.assignment not in current)
 
     def _passed(self, arrived: list[DeadLetter]) -> set[str]:
-        """Steps that an item of the last window passed: all if it was written, the earlier if a later refused it."""
+        """Find the steps that an item has passed since the last call.
+
+        It passed all of them if it was written, and those before the step that refused it.
+        """
         totals = self._context.in_flight.totals
         items_through = totals[Outcome.WRITTEN] + totals[Outcome.SUPERSEDED]
         steps = self._fail_fast.steps | {letter.step for letter in arrived}
         passed = set(steps) if items_through > self._items_through else set()
         self._items_through = items_through
-        if at_writer := self._context.items_at_writer:  # what is being written passed the steps before, and no other
+        if at_writer := self._context.items_at_writer:  # items at the writer passed the steps before it, and no other
             passed &= self._destination_steps
             passed |= steps - self._destination_steps if at_writer > self._items_at_writer else set()
             self._items_at_writer = at_writer
-        last = max((self._place(letter.step) for letter in arrived), default=0)
-        return passed | {step for step in steps if self._place(step) < last}
+        last = max((self._order_of(letter.step) for letter in arrived), default=0)
+        return passed | {step for step in steps if self._order_of(step) < last}
 
-    def _place(self, step: str) -> float:
-        """Where a step stands in the flow; one that only ever failed outside of a call is a destination's, the last."""
+    def _order_of(self, step: str) -> float:
+        """Give a step's place in the flow.
+
+        A step whose items only failed while it was not being called is a destination's: the last.
+        """
         return self._order.get(step, float("inf"))
 
     def _hold(self, letter: DeadLetter) -> tuple[str, ...] | None:
@@ -104,7 +112,7 @@ class DeadLetterCollector:
         )
 
     def _collect(self, failed: DeadLetter) -> list[PendingDeadLetter]:
-        """Add failed items to their message's letter; gives a letter at once if it is all of its message."""
+        """Add failed items to their message's letter; returns the letter at once if all items of the message failed."""
         record = failed.record
         if record.origin is None and failed.count == record.items:  # as most letters are
             failures = dict.fromkeys(range(failed.item, failed.item + failed.count), failed.reason)

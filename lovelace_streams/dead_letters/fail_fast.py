@@ -1,54 +1,62 @@
-"""Which dead letters may go, and when a thousand refusals in a row mean that the deployment is wrong (law 5)."""
+"""Hold failed items until they may be dead-lettered; recognize a wrong deployment (law 5)."""
 
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 L = TypeVar("L")
-"""A held letter: the caller gets it back as it is."""
+"""A held item, which the caller gets back unchanged."""
 STREAK_ITEMS_MAX = 1000
-"""So many items refused in a row for one cause mean that the deployment is wrong."""
+"""This many items refused in a row for one cause mean that the deployment is wrong."""
 STREAK_MESSAGES_MIN = 100
-"""From at least so many messages: one chunk is not enough."""
+"""They must come from at least this many messages: one chunk is not enough."""
 HELD_BYTES_MAX = 64 * 1024 * 1024
 
 
 class FailFast(Generic[L]):
-    """Holds dead letters back until it is clear that they are not the deployment's fault (law 5).
+    """Holds failed items until it is clear that they are not the deployment's fault (law 5).
 
-    Letters of a step wait until an item has passed that step after them, or until a poll found nothing to read. At most
-    a thousand items or 64 MiB wait. The deployment is wrong when a thousand items in a row, from at least a hundred
-    messages, are refused for one cause: by a destination, or by another step across two jobs or more.
+    The items of a step wait until another item has passed that step after them, or until a poll found nothing to read.
+    At most a thousand items or 64 MiB wait. The deployment is wrong when a thousand items in a row, from at least a
+    hundred messages, are refused for one cause: by a destination, or by another step across two jobs or more.
+
+    >>> fail_fast = FailFast(frozenset({"upsert"}))
+    >>> cause = ("null", "", "$.id")
+    >>> fail_fast.refused("a", step="decode", cause=cause, message=1, job=None, items=1, size=10)  # no fault so far
+    >>> fail_fast.waiting, fail_fast.take()
+    (1, [])
+    >>> fail_fast.passed("decode"); fail_fast.waiting, fail_fast.take()
+    (0, ['a'])
     """
 
     def __init__(self, destination: frozenset[str], accepted: frozenset[str] = frozenset()) -> None:
         self._destination = destination
         self._accepted = accepted
-        self._held: dict[str, _Held[L]] = {}
+        self._held: dict[str, _HeldLetters[L]] = {}
         self._streaks: dict[str, _Streak] = {}
         self._released: list[L] = []
 
     @property
-    def held(self) -> int:
+    def waiting(self) -> int:
         """How many letters wait."""
         return sum(len(held.letters) for held in self._held.values())
 
     @property
     def steps(self) -> set[str]:
-        """Steps that refused something which is not forgiven yet."""
+        """Steps with refused items that no later item has passed."""
         return {*self._held, *self._streaks}
 
     def refused(
         self, letter: L, *, step: str, cause: tuple[str, ...], message: Hashable, job: str | None, items: int, size: int
     ) -> tuple[str, ...] | None:
-        """Hold a letter; answers its cause (step first) when the streak of refusals has become too long.
+        """Hold a letter; returns its cause, step first, if the streak of refusals is now too long.
 
-        `cause` is (reason, code, rule); `size` the bytes it keeps in memory.
+        `cause` is (reason, code, rule); `size` is the bytes that the letter keeps in memory.
         """
         streak = self._streaks.get(step)
         if streak is None or streak.cause != cause:
             streak = self._streaks[step] = _Streak(cause)
         streak.add(message, job, items)
-        held = self._held.setdefault(step, _Held())
+        held = self._held.setdefault(step, _HeldLetters())
         held.add(letter, items, size)
         if streak.is_too_long(by_destination=step in self._destination) and cause[0] not in self._accepted:
             return (step, *cause)
@@ -57,12 +65,12 @@ class FailFast(Generic[L]):
         return None
 
     def passed(self, step: str) -> None:
-        """Forgive a step: an item has passed it, so what it refused before is the records' own fault."""
+        """End a step's streak: an item has passed it, so the items it refused before are at fault themselves."""
         self._streaks.pop(step, None)
         self._release(step, keep_streak=False)
 
     def idle(self) -> None:
-        """Release all letters: a poll found nothing to read. Streaks go on."""
+        """Release all letters: a poll found nothing to read. Streaks continue."""
         for step in list(self._held):
             self._release(step, keep_streak=True)
 
@@ -72,7 +80,7 @@ class FailFast(Generic[L]):
         return taken
 
     def drop(self, gone: Callable[[L], bool]) -> None:
-        """Forget letters of assignments that have ended."""
+        """Drop letters for which `gone` is true: their assignments have ended."""
         for held in self._held.values():
             held.drop(gone)
         self._released = [letter for letter in self._released if not gone(letter)]
@@ -84,8 +92,8 @@ class FailFast(Generic[L]):
             self._streaks.pop(step, None)
 
 
-class _Held(Generic[L]):
-    """Letters of a step that wait, with their items and their bytes in memory."""
+class _HeldLetters(Generic[L]):
+    """The letters of a step that wait, with their items and their bytes in memory."""
 
     def __init__(self) -> None:
         self.letters: list[tuple[L, int, int]] = []
@@ -117,7 +125,7 @@ class _Streak:
         self.items += items
         if len(self.messages) <= STREAK_MESSAGES_MIN:
             self.messages.add(message)
-        self.jobs.add(job) if len(self.jobs) < 2 else None  # noqa: PLR2004 - two jobs are what is asked for
+        self.jobs.add(job) if len(self.jobs) < 2 else None  # noqa: PLR2004 - two jobs are the condition
 
     def is_too_long(self, *, by_destination: bool) -> bool:
         jobs = 1 if by_destination else 2

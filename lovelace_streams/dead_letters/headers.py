@@ -1,4 +1,4 @@
-"""The headers of a dead letter: the original ones, Kafka Connect's, and ours."""
+"""Make the headers of a dead letter: the message's own, Kafka Connect's, and this library's."""
 
 from functools import lru_cache
 
@@ -16,25 +16,25 @@ _Headers = tuple[tuple[str, bytes], ...]
 def letter_headers(
     letter: PendingDeadLetter, context: WorkerContext, *, truncated: bool = False
 ) -> list[tuple[str, bytes | None]]:
-    """Make a letter's headers (docs/operators/dead_letter.md); none holds a value or a key of the message."""
+    """Make a letter's headers (docs/operators/dead_letter.md); none holds the message's value or key (law 10)."""
     record, first = letter.record, letter.first
     origin = record.origin
     if origin is not None:
-        at = f"{origin.topic_id}/{origin.topic}/{origin.partition}/{origin.offset}"
+        read_at = f"{origin.topic_id}/{origin.topic}/{origin.partition}/{origin.offset}"
         timestamp = origin.timestamp
     else:
-        at = f"{_topic_id(record, context)}/{record.topic}/{record.partition}/{record.offset}"
+        read_at = f"{_topic_id(record, context)}/{record.topic}/{record.partition}/{record.offset}"
         timestamp = record.timestamp
-    place, cause, why = _shared_headers(record.topic, record.partition, first.step, first.reason, first.detail)
+    source, failure, ours = _shared_headers(record.topic, record.partition, first.step, first.reason, first.detail)
     headers = [
-        *[each for each in record.headers if each[0] not in NAMES],
-        *place,
+        *[(name, value) for name, value in record.headers if name not in LETTER_HEADER_NAMES],
+        *source,
         ("__connect.errors.offset", b"%d" % record.offset),
-        *cause,
-        ("lovelace-origin", at.encode()),
+        *failure,
+        ("lovelace-origin", read_at.encode()),
         ("lovelace-origin-timestamp", b"%d" % timestamp),
         ("lovelace-failed-items", failed_items_header(letter.failures).encode()),
-        *why,
+        *ours,
         ("lovelace-replays", b"%d" % _replays(record)),
     ]
     if truncated:
@@ -51,7 +51,7 @@ def _topic_id(record: Record, context: WorkerContext) -> str:
 def _shared_headers(
     topic: str, partition: int, step: str, reason: Reason, detail: str
 ) -> tuple[_Headers, _Headers, _Headers]:
-    """Make what is the same for many letters: making it for each letter was two thirds of the cost of its headers."""
+    """Make the headers that many letters share; making them for each letter was two thirds of its headers' cost."""
     return (
         (("__connect.errors.topic", topic.encode()), ("__connect.errors.partition", b"%d" % partition)),
         (
@@ -66,30 +66,31 @@ def _shared_headers(
     )
 
 
-NAMES = frozenset(
+LETTER_HEADER_NAMES = frozenset(
     [f"__connect.errors.{name}" for name in ("topic", "partition", "offset", "stage", "exception.class.name")]
     + [f"lovelace-{name}" for name in ("origin", "origin-timestamp", "failed-items", "reason", "detail", "step")]
     + ["lovelace-replays", "lovelace-truncated"]
 )
-"""Headers that a letter sets itself, whatever the message's own headers said."""
+"""Headers that a letter sets itself; the message's own headers of these names are left out."""
 
 
 def failed_items_header(failures: dict[int, Reason]) -> str:
+    """Write failed items as `first-last:reason, …`, cut short at `FAILED_ITEMS_BYTES_MAX`."""
     if len(failures) == 1:
         [(item, reason)] = failures.items()
         return f"{item}-{item}:{reason}"
     runs = failed_items({item: str(reason) for item, reason in failures.items()})
     text = ""
-    for at, run in enumerate(runs):
+    for index, run in enumerate(runs):
         part = f"{', ' if text else ''}{run.first}-{run.last}:{run.reason}"
         if len(text) + len(part) > FAILED_ITEMS_BYTES_MAX - _MORE_BYTES:
-            return f"{text}, …{len(runs) - at} more"
+            return f"{text}, …{len(runs) - index} more"
         text += part
     return text
 
 
 def _replays(record: Record) -> int:
-    """How often the message was replayed: the sender of a replay counts; one of the source's own topics never was."""
+    """Give how often the message was replayed. The sender of a replay counts; other messages never were."""
     if record.origin is None:
         return 0
     text = next((v for name, v in reversed(record.headers) if name == "lovelace-replays"), None) or b"0"

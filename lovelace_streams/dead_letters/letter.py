@@ -1,8 +1,8 @@
-"""All that failed of one message, on its way to the dead-letter topic.
+"""A dead letter on its way to the topic: all failed items of one message. `collector` makes it, `sender` sends it.
 
 COLLECTING ─ every item of the message has an outcome ─▶ QUEUED ─▶ SENT ─ acknowledged ─▶ settled
                                                             ▲        │
-                                                            └─ refused, for now
+                                                            └────────┘ the broker did not take it: try again
 """
 
 from enum import Enum
@@ -23,7 +23,7 @@ class LetterState(Enum):
 
 
 class PendingDeadLetter(msgspec.Struct):
-    """All that failed of one message."""
+    """The failed items of one message, with their reasons and the first failure."""
 
     record: Record
     failures: dict[int, Reason]

@@ -1,4 +1,4 @@
-"""Dead letters as they lie in their topic: read, told apart by origin, counted by reason (for `lovelace dlq`)."""
+"""Read dead letters from their topic, one for each origin; filter them, count them by reason (for `lovelace dlq`)."""
 
 import base64
 import re
@@ -14,21 +14,21 @@ from lovelace_streams.kafka.topic_reader import messages
 from lovelace_streams.records import ITEMS_MAX, Origin
 from lovelace_streams.settings import KafkaSettings, Settings
 
-FAILED = re.compile(r"(\d{1,6})-(\d{1,6}):(\w+)")
-"""One run of `lovelace-failed-items`; whatever else stands there (anybody may write to the topic) is not one."""
+FAILED_ITEMS = re.compile(r"(\d{1,6})-(\d{1,6}):(\w+)")
+"""One run of `lovelace-failed-items`; other text is ignored, because any producer may write to the topic."""
 
-NOWHERE = "?"
-"""Stands for the topic id of a letter without an origin: by its own place it is told apart all the same."""
+NO_TOPIC_ID = "?"
+"""The topic id of a letter without an origin, which is identified by its own position instead."""
 LetterPosition = tuple[int, int]
 """Partition and offset in the dead-letter topic."""
 
 
 class StoredDeadLetter(msgspec.Struct, frozen=True):
-    """One letter: where it came from, what of it failed and why."""
+    """A letter as its topic holds it: its origin, which items failed, and why."""
 
     origin: str
     timestamp: int
-    """Of the message when it was first read, in milliseconds since 1970."""
+    """The timestamp of the message when it was first read, in milliseconds since 1970."""
     reason: str
     detail: str
     step: str
@@ -40,8 +40,8 @@ class StoredDeadLetter(msgspec.Struct, frozen=True):
     key: bytes | None
     value: bytes | None
     at: int = -1
-    """When it was dead-lettered, in milliseconds since 1970."""
-    place: LetterPosition = (0, 0)
+    """When the letter was sent, in milliseconds since 1970."""
+    position: LetterPosition = (0, 0)
     bytes: int = 0
 
     def matches(self, reason: str | None, job: str | None) -> bool:
@@ -50,23 +50,23 @@ class StoredDeadLetter(msgspec.Struct, frozen=True):
 
     @property
     def items(self) -> list[tuple[int, str]]:
-        """The failed items with their reasons; runs ascend, so that no header names more than a message may hold."""
+        """The failed items with their reasons; runs must ascend, so that no header names more than `ITEMS_MAX`."""
         items: list[tuple[int, str]] = []
-        for first, last, reason in FAILED.findall(self.failed):
+        for first, last, reason in FAILED_ITEMS.findall(self.failed):
             if (items[-1][0] if items else -1) < int(first) and int(last) < ITEMS_MAX:
                 items += [(item, reason) for item in range(int(first), int(last) + 1)]
         return items
 
     @property
     def source(self) -> Origin | None:
-        """Its origin in parts, with the items that it names; None where the headers are not ours."""
-        if self.origin.startswith(f"{NOWHERE}/"):
+        """Its origin in parts, with the failed items; None if this library did not write the headers."""
+        if self.origin.startswith(f"{NO_TOPIC_ID}/"):
             return None
         return parse_origin(self.origin.encode(), str(self.timestamp).encode(), self.failed.encode())
 
     def shown(self, *, with_value: bool) -> dict[str, Any]:
-        """As JSON; the value (base64 unless it is text) only where asked for."""
-        hidden = {"key", "value", "at", "place", "bytes"}
+        """Give it as JSON, with the value (base64 unless it is text) if `with_value`."""
+        hidden = {"key", "value", "at", "position", "bytes"}
         shown = {name: getattr(self, name) for name in self.__struct_fields__ if name not in hidden}
         if with_value and self.value is not None:
             try:
@@ -77,7 +77,7 @@ class StoredDeadLetter(msgspec.Struct, frozen=True):
 
 
 class Filter(msgspec.Struct, frozen=True):
-    """Which letters are meant; what is None is not asked for.
+    """Which letters a command is about; a field that is None matches all.
 
     >>> letter = StoredDeadLetter("id/orders/2/41", 0, "null", "", "normalize", "june", "0-0:null", 0, *[None] * 3)
     >>> Filter(job="june", offsets=(40, 50)).takes(letter), Filter(reason="check").takes(letter)
@@ -85,20 +85,20 @@ class Filter(msgspec.Struct, frozen=True):
     """
 
     reason: str | None = None
-    """Of any of its items."""
+    """The reason of any of its items."""
     job: str | None = None
     step: str | None = None
     topic: str | None = None
-    """Where its message was first read; so are the partition and the offsets (first and last)."""
+    """The topic that its message was first read from; `partition` and `offsets` (first, last) are of that topic."""
     partition: int | None = None
     offsets: tuple[int, int] | None = None
     since: int | None = None
-    """When it was dead-lettered: from this millisecond on."""
+    """The earliest time that it was sent, in milliseconds since 1970."""
     until: int | None = None
-    """Before this millisecond."""
+    """The end (exclusive) of the time that it was sent."""
 
     def takes(self, letter: StoredDeadLetter) -> bool:
-        """Whether it is one of them."""
+        """Whether it matches a letter."""
         return (
             (self.reason is None or self.reason in {letter.reason, *(named for _, named in letter.items)})
             and self.job in {None, letter.job}
@@ -123,14 +123,14 @@ class Filter(msgspec.Struct, frozen=True):
 def read_letters(
     settings: Settings | KafkaSettings, topic: str, *, with_values: bool = False
 ) -> Iterator[StoredDeadLetter]:
-    """All letters of a topic up to now, the last one of each origin; their values only where asked for.
+    """Read the letters that a topic holds now, the last one of each origin, with their values if `with_values`.
 
-    Raises `NoSuchTopic`, and `DestinationFault` where the broker is away.
+    Raises `NoSuchTopic`, and `DestinationFault` if the broker is away.
     """
     letters: dict[str, StoredDeadLetter] = {}
     for message in messages(settings if isinstance(settings, KafkaSettings) else settings.kafka, topic):
         letter = letter_of(message, with_value=with_values)
-        before = letters.pop(letter.origin, None)  # the last one, in the last one's place
+        before = letters.pop(letter.origin, None)  # the last one replaces it, and comes later in the order
         if before is not None and before.replays > letter.replays:  # its message was read again since (a rewind)
             letter = msgspec.structs.replace(letter, replays=before.replays)
         letters[letter.origin] = letter
@@ -138,10 +138,13 @@ def read_letters(
 
 
 def letter_of(message: Message, *, with_value: bool) -> StoredDeadLetter:
+    """Make a letter of a message of the topic; headers that are absent or invalid become empty values."""
     named = {name: value.decode("utf-8", "replace") for name, value in headers_of(message) if value is not None}
     value = message.value()
     return StoredDeadLetter(
-        origin=named.get("lovelace-origin", f"{NOWHERE}/{message.topic()}/{message.partition()}/{message.offset()}"),
+        origin=named.get(
+            "lovelace-origin", f"{NO_TOPIC_ID}/{message.topic()}/{message.partition()}/{message.offset()}"
+        ),
         timestamp=_number(named.get("lovelace-origin-timestamp", ""), -1),
         reason=named.get("lovelace-reason", ""),
         detail=named.get("lovelace-detail", ""),
@@ -153,13 +156,13 @@ def letter_of(message: Message, *, with_value: bool) -> StoredDeadLetter:
         key=message.key(),
         value=value if with_value else None,
         at=message.timestamp()[1],
-        place=cast("LetterPosition", (message.partition(), message.offset())),
+        position=cast("LetterPosition", (message.partition(), message.offset())),
         bytes=len(value or b""),
     )
 
 
 def replays_of(text: str) -> int:
-    """What `lovelace-replays` says; 0 where it says nothing."""
+    """Parse `lovelace-replays`; 0 if it is absent or invalid."""
     return _number(text, 0)
 
 
@@ -168,7 +171,10 @@ def _number(text: str, otherwise: int) -> int:
 
 
 def summary(letters: Iterable[StoredDeadLetter], reason: str | None = None) -> list[tuple[str, str, str, int, int]]:
-    """(reason, step, job, letters, items), the most frequent first, then by name; of one reason, if it is given."""
+    """Count letters: (reason, step, job, letters, items), the most frequent first, then by name.
+
+    With a `reason` only the items that failed for it count.
+    """
     items: Counter[tuple[str, str, str]] = Counter()
     count: Counter[tuple[str, str, str]] = Counter()
     for letter in letters:
@@ -176,4 +182,4 @@ def summary(letters: Iterable[StoredDeadLetter], reason: str | None = None) -> l
             if reason in {None, named}:
                 items[named, letter.step, letter.job] += number
                 count[named, letter.step, letter.job] += 1
-    return [(*key, count[key], number) for key, number in sorted(items.items(), key=lambda it: (-it[1], it[0]))]
+    return [(*key, count[key], number) for key, number in sorted(items.items(), key=lambda pair: (-pair[1], pair[0]))]

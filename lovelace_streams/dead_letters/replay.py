@@ -1,12 +1,12 @@
-"""Dead letters → `<pipeline>.replay`: which of them go, why the others stay, and sending them (docs/dead-letters.md).
+"""Send dead letters to `<pipeline>.replay`: decide which are replayed, say why the others are not, send them.
 
-Theory of this file. A replay is exact because nothing here has to be: the worker counts a replay by its origin's items,
-each once, and writes a row only where that can't take a newer one's place. So a replay may be interrupted and repeated.
-What goes is decided from three things that can be looked at: the newest letter of each origin, what the replay topic
-holds already, and what the progress service knows of the failed items. Nothing is remembered.
+Theory of this file. A replay is exact although nothing here is: the worker counts each item of an origin once, and
+writes a row only where it cannot replace a newer one. So a replay may be interrupted and repeated. The decision needs
+three things that can be looked up: the newest letter of each origin, the letters that the replay topic holds already,
+and the failed items that the progress service knows. Nothing else is remembered (docs/dead-letters.md).
 
-Letters go newest first, message by message of each partition. A row without version is inserted only where its key is
-absent, so of several letters of one key the first to arrive is the one that stays.
+Letters go newest first within a partition. A row without version is inserted only if its key is absent, so of several
+letters of one key the first to arrive decides the row.
 """
 
 import time
@@ -31,14 +31,14 @@ from lovelace_streams.runtime.ranges import FailedItems, failed_items
 from lovelace_streams.settings import KafkaSettings, ProgressSettings
 
 MAX_REPLAYS = 3
-CHUNK, CHUNK_BYTES = 1000, 64 * 1024 * 1024
-"""Letters that are read and sent together, and their bytes."""
+CHUNK_LETTERS_MAX, CHUNK_BYTES_MAX = 1000, 64 * 1024 * 1024
+"""How many letters are read and sent together, and their bytes."""
 FIND_ORIGINS_MAX = 1000
-"""Messages that the progress service is asked about at once."""
+"""How many messages one request asks the progress service about."""
 HEADER_BYTES_MAX = 1024 * 1024
-"""What naming each failed item of a message may add to a letter's headers."""
+"""How many bytes the names of a message's failed items may add to a letter's headers."""
 DELIVERY_SECONDS = 30.0
-OF_THE_LETTER = (
+LETTER_HEADERS = (
     "lovelace-reason",
     "lovelace-detail",
     "lovelace-step",
@@ -46,18 +46,18 @@ OF_THE_LETTER = (
     "lovelace-failed-items",
     "lovelace-replays",
 )
-"""Headers that say what became of a message, not what it is; a replay says some of them anew."""
+"""Headers about the failure, not about the message; a replay leaves them out and writes two of them itself."""
 
-FailedAt = tuple[str, int, int]
-"""Topic id, partition and offset that a message was first read at."""
+OriginPosition = tuple[str, int, int]
+"""Topic id, partition and offset at which a message was first read."""
 
 
 class ReplayStatus(StrEnum):
-    """What a replay makes of a letter: it goes, or why it stays."""
+    """Whether a letter is replayed, or why it is not."""
 
     REPLAY = "replay"
     FILTERED = "filtered"
-    NOT_OURS = "not_ours"  # no origin, no failed items, or another flow's topic: somebody else wrote it
+    NOT_OURS = "not_ours"  # no origin, no failed items, or another flow's topic: another program wrote it
     VOID = "void"  # the progress service knows no failed item of it
     RESOLVED = "resolved"  # a replay has written all of its items
     REPLAYED = "replayed"  # the replay topic holds it, and it has not failed again
@@ -67,49 +67,49 @@ class ReplayStatus(StrEnum):
 
 
 class ReplayDecision(msgspec.Struct, frozen=True):
-    """A letter, what becomes of it, and the items that are meant: those to replay, or all that it names."""
+    """A letter, its status, and the items concerned: those to replay, or all that the letter names."""
 
     letter: StoredDeadLetter
-    fate: ReplayStatus
+    status: ReplayStatus
     items: Sequence[FailedItems]
 
     def reasons(self) -> Iterator[tuple[str, int]]:
-        """Reason and number of items."""
+        """Yield (reason, number of items)."""
         for run in self.items:
             yield run.reason, run.last + 1 - run.first
 
     @property
     def length(self) -> int:
-        """How many items."""
+        """The number of items."""
         return sum(count for _, count in self.reasons())
 
 
 class FailedItemIndex:
-    """What the progress service knows of some messages' failed items: item → (reason, whether it is resolved)."""
+    """The failed items of messages at the progress service: item → (reason, whether it is resolved)."""
 
-    def __init__(self, known: dict[FailedAt, dict[int, tuple[str, bool]]]) -> None:
+    def __init__(self, known: dict[OriginPosition, dict[int, tuple[str, bool]]]) -> None:
         self._known = known
 
-    def items(self, at: FailedAt) -> dict[int, tuple[str, bool]]:
-        """None for a message whose letter is void."""
-        return self._known.get(at, {})
+    def items(self, position: OriginPosition) -> dict[int, tuple[str, bool]]:
+        """Give the failed items of a message; none if its letter is void."""
+        return self._known.get(position, {})
 
     @classmethod
-    def ask(cls, settings: ProgressSettings, pipeline: str, places: Iterable[FailedAt]) -> "FailedItemIndex":
-        """Raises `DestinationFault` where the service is away, `DeploymentFault` where it refuses."""
+    def ask(cls, settings: ProgressSettings, pipeline: str, positions: Iterable[OriginPosition]) -> "FailedItemIndex":
+        """Ask the service. Raises `DestinationFault` if it is away, `DeploymentFault` if it refuses."""
         settings.check()
-        known: dict[FailedAt, dict[int, tuple[str, bool]]] = {}
-        wanted = list(dict.fromkeys(places))
+        known: dict[OriginPosition, dict[int, tuple[str, bool]]] = {}
+        wanted = list(dict.fromkeys(positions))
         with ProgressClient(settings) as client:
             for start in range(0, len(wanted), FIND_ORIGINS_MAX):
-                for failure in _find(client, pipeline, wanted[start : start + FIND_ORIGINS_MAX]):
-                    items = known.setdefault((failure.topic_id, failure.partition, failure.offset), {})
-                    items.update(failure.items())
+                for row in _find(client, pipeline, wanted[start : start + FIND_ORIGINS_MAX]):
+                    items = known.setdefault((row.topic_id, row.partition, row.offset), {})
+                    items.update(row.items())
         return cls(known)
 
 
-class Failure(msgspec.Struct):
-    """One row of the service's answer."""
+class FailedItemsRow(msgspec.Struct):
+    """One row of the service's answer: items of a message that failed for one reason."""
 
     topic_id: str
     partition: int
@@ -120,18 +120,18 @@ class Failure(msgspec.Struct):
     resolved: list[tuple[int, int]]
 
     def items(self) -> Iterator[tuple[int, tuple[str, bool]]]:
-        """Each item with its reason, and whether it is resolved."""
+        """Yield each item with its reason, and whether it is resolved."""
         for item in range(self.first, self.last + 1):
             yield item, (self.reason, any(first <= item <= last for first, last in self.resolved))
 
 
-def _find(client: ProgressClient, pipeline: str, places: Sequence[FailedAt]) -> list[Failure]:
-    origins = [dict(zip(("topic_id", "partition", "offset"), place, strict=True)) for place in places]
+def _find(client: ProgressClient, pipeline: str, positions: Sequence[OriginPosition]) -> list[FailedItemsRow]:
+    origins = [dict(zip(("topic_id", "partition", "offset"), position, strict=True)) for position in positions]
     body = msgspec.json.encode({"pipeline": pipeline, "origins": origins})
     answer = client.request("POST", "/failures/find", body=body)
     try:
         if answer.is_success:
-            return msgspec.convert(answer.json()["failures"], list[Failure])
+            return msgspec.convert(answer.json()["failures"], list[FailedItemsRow])
     except (ValueError, KeyError, TypeError):
         pass
     text = f"the progress service {client.url} answers {answer.status} when asked for failed items"
@@ -148,22 +148,22 @@ def plan_replay(
     max_replays: int = MAX_REPLAYS,
     limit: int | None = None,
 ) -> list[ReplayDecision]:
-    """What becomes of each letter (one an origin); those that go in the order in which they go.
+    """Decide for each letter (one an origin) whether it is replayed; those that are come first, in sending order.
 
-    Without a `ledger` nobody knows which are void or resolved, nor whose they are where several flows share a topic for
-    dead letters: then they have to be of one of these `topics`, or of the one asked for. `sent`: origin → how often it
-    was replayed, as the replay topic says.
+    Without a `ledger` void and resolved letters cannot be recognized, nor letters of other flows that share the topic:
+    then a letter must be of one of the `topics`, or of the topic that `wanted` names. `sent`: origin → how often it was
+    replayed, according to the replay topic.
     """
     known = None if ledger is not None or wanted.topic is not None or not topics else topics
-    chosen = [_choice(letter, wanted, ledger, sent or {}, known, max_replays) for letter in letters]
-    going = _newest_first([choice for choice in chosen if choice.fate is ReplayStatus.REPLAY])
-    stay = [choice for choice in chosen if choice.fate is not ReplayStatus.REPLAY]
+    decisions = [_decide(letter, wanted, ledger, sent or {}, known, max_replays) for letter in letters]
+    going = _newest_first([decision for decision in decisions if decision.status is ReplayStatus.REPLAY])
+    stay = [decision for decision in decisions if decision.status is not ReplayStatus.REPLAY]
     if limit is not None:
-        stay += [msgspec.structs.replace(choice, fate=ReplayStatus.OVER_LIMIT) for choice in going[limit:]]
+        stay += [msgspec.structs.replace(decision, status=ReplayStatus.OVER_LIMIT) for decision in going[limit:]]
     return going[:limit] + stay
 
 
-def _choice(
+def _decide(
     letter: StoredDeadLetter,
     wanted: Filter,
     ledger: FailedItemIndex | None,
@@ -181,15 +181,15 @@ def _choice(
         known = ledger.items((origin.topic_id, origin.partition, origin.offset))
         if not known:
             return ReplayDecision(letter, ReplayStatus.VOID, named)
-        # The ledger's word counts, not the letter's: the letter may be of another reading, or its list cut short.
+        # The ledger decides, not the letter: the letter may be of another reading, or its list was cut short.
         named = failed_items({item: reason for item, (reason, resolved) in known.items() if not resolved})
         if not named:
             return ReplayDecision(letter, ReplayStatus.RESOLVED, failed_items(dict(letter.items)))
-    return ReplayDecision(letter, _fate(letter, sent.get(letter.origin, 0), max_replays), named)
+    return ReplayDecision(letter, _status_of(letter, sent.get(letter.origin, 0), max_replays), named)
 
 
-def _fate(letter: StoredDeadLetter, sent: int, max_replays: int) -> ReplayStatus:
-    """Of a letter that has something to replay."""
+def _status_of(letter: StoredDeadLetter, sent: int, max_replays: int) -> ReplayStatus:
+    """Decide for a letter with items to replay."""
     if sent > letter.replays:
         return ReplayStatus.REPLAYED
     if letter.truncated:
@@ -197,32 +197,32 @@ def _fate(letter: StoredDeadLetter, sent: int, max_replays: int) -> ReplayStatus
     return ReplayStatus.MAX_REPLAYS if letter.replays >= max_replays else ReplayStatus.REPLAY
 
 
-def _newest_first(choices: Iterable[ReplayDecision]) -> list[ReplayDecision]:
-    """Within a partition by offset; one with newer messages before others (a topic may have been made again)."""
+def _newest_first(decisions: Iterable[ReplayDecision]) -> list[ReplayDecision]:
+    """Sort by offset within a partition; the partition with the newest message first (a topic may be made again)."""
     partitions: dict[tuple[str, int], list[tuple[int, ReplayDecision]]] = {}
-    for choice in choices:
-        origin = choice.letter.source
+    for decision in decisions:
+        origin = decision.letter.source
         assert origin is not None
-        partitions.setdefault((origin.topic_id, origin.partition), []).append((origin.offset, choice))
-    ordered = sorted(partitions.values(), key=lambda those: -max(choice.letter.timestamp for _, choice in those))
-    return [choice for those in ordered for _, choice in sorted(those, key=lambda pair: -pair[0])]
+        partitions.setdefault((origin.topic_id, origin.partition), []).append((origin.offset, decision))
+    ordered = sorted(partitions.values(), key=lambda pairs: -max(decision.letter.timestamp for _, decision in pairs))
+    return [decision for pairs in ordered for _, decision in sorted(pairs, key=lambda pair: -pair[0])]
 
 
-def counted(choices: Iterable[ReplayDecision]) -> list[tuple[str, str, int, int]]:
-    """(fate, reason, letters, items), in the order of fates, the most frequent reason first."""
+def counts_of(decisions: Iterable[ReplayDecision]) -> list[tuple[str, str, int, int]]:
+    """Count decisions: (status, reason, letters, items), ordered by `ReplayStatus`, then by number of items."""
     items: Counter[tuple[str, str]] = Counter()
     letters: Counter[tuple[str, str]] = Counter()
-    for choice in choices:
-        for reason, count in choice.reasons():
-            items[choice.fate, reason] += count
-        letters.update({(choice.fate, reason) for reason, _ in choice.reasons()} or {(choice.fate, "")})
+    for decision in decisions:
+        for reason, count in decision.reasons():
+            items[decision.status, reason] += count
+        letters.update({(decision.status, reason) for reason, _ in decision.reasons()} or {(decision.status, "")})
     order = list(ReplayStatus)
     keys = sorted(letters, key=lambda key: (order.index(ReplayStatus(key[0])), -items[key], key[1]))
     return [(*key, letters[key], items[key]) for key in keys]
 
 
-def sent_before(settings: KafkaSettings, topic: str) -> dict[str, int]:
-    """Origin → the highest `lovelace-replays` that the replay topic holds of it; empty where there is no such topic."""
+def replays_sent(settings: KafkaSettings, topic: str) -> dict[str, int]:
+    """Read the replay topic: origin → its highest `lovelace-replays`; empty if the topic does not exist."""
     sent: dict[str, int] = {}
     try:
         for message in messages(settings, topic):
@@ -238,7 +238,7 @@ def sent_before(settings: KafkaSettings, topic: str) -> dict[str, int]:
 
 
 class ReplaySender:
-    """Sends the chosen letters of a dead-letter topic to a replay topic, newest first, and waits for every delivery."""
+    """Sends letters of a dead-letter topic to a replay topic, in the given order, and waits for every delivery."""
 
     def __init__(self, settings: KafkaSettings, letters: str, replays: str, *, rate: float | None = None) -> None:
         self.delivered = 0
@@ -260,49 +260,52 @@ class ReplaySender:
             }
         )
 
-    def run(self, choices: Sequence[ReplayDecision], on_delivered: Callable[[], None] = lambda: None) -> int:
-        """How many were delivered. Raises `DestinationFault` or `DeploymentFault` where one was not; run it again."""
+    def run(self, decisions: Sequence[ReplayDecision], on_delivered: Callable[[], None] = lambda: None) -> int:
+        """Send the letters; returns how many were delivered.
+
+        Raises `DestinationFault` or `DeploymentFault` if one was not; the command may be run again.
+        """
         make_topic(self._settings, self._replays, self._letters)
         try:
-            for chunk in _chunks(choices):
+            for chunk in _chunks(decisions):
                 self._send(chunk, on_delivered)
-                self._raise_failures(len(choices))
+                self._raise_failures(len(decisions))
         finally:
             self._producer.flush(DELIVERY_SECONDS)
-        self._raise_failures(len(choices))
+        self._raise_failures(len(decisions))
         return self.delivered
 
     def _send(self, chunk: Sequence[ReplayDecision], on_delivered: Callable[[], None]) -> None:
         found = self._read(chunk)
-        for choice in chunk:
-            message = found.pop(choice.letter.place, None)
-            if message is None:  # the topic's retention, or somebody's purge, was faster
+        for decision in chunk:
+            message = found.pop(decision.letter.position, None)
+            if message is None:  # deleted meanwhile, by the topic's retention or by hand
                 self._failed["gone from the dead-letter topic"] += 1
                 continue
             self._wait()
-            self._produce(message, choice, on_delivered)
+            self._produce(message, decision, on_delivered)
 
     def _read(self, chunk: Sequence[ReplayDecision]) -> dict[LetterPosition, Message]:
-        places = {choice.letter.place for choice in chunk}
-        spans: OffsetRanges = {}
-        for partition, offset in places:
-            first, end = spans.get(partition, (offset, offset + 1))
-            spans[partition] = min(first, offset), max(end, offset + 1)
+        positions = {decision.letter.position for decision in chunk}
+        ranges: OffsetRanges = {}
+        for partition, offset in positions:
+            first, end = ranges.get(partition, (offset, offset + 1))
+            ranges[partition] = min(first, offset), max(end, offset + 1)
         found = {}
-        for message in messages_within(self._settings, self._letters, spans):
-            at: Any = (message.partition(), message.offset())
-            if at in places:
-                found[at] = message
+        for message in messages_within(self._settings, self._letters, ranges):
+            position: Any = (message.partition(), message.offset())
+            if position in positions:
+                found[position] = message
         return found
 
     def _wait(self) -> None:
-        """Keep to the rate, and go on hearing of deliveries meanwhile."""
-        self._due = max(self._due, time.monotonic() - self._pause)  # what was slow is not made up for at once
+        """Wait to keep the rate; deliveries are handled meanwhile."""
+        self._due = max(self._due, time.monotonic() - self._pause)  # a delay is not made up for
         while (left := self._due - time.monotonic()) > 0:
             self._producer.poll(min(left, 0.1))
         self._due += self._pause
 
-    def _produce(self, message: Message, choice: ReplayDecision, on_delivered: Callable[[], None]) -> None:
+    def _produce(self, message: Message, decision: ReplayDecision, on_delivered: Callable[[], None]) -> None:
         def delivered(error: KafkaError | None, _message: Message) -> None:
             if error is None:
                 self.delivered += 1
@@ -316,7 +319,7 @@ class ReplaySender:
                     self._replays,
                     message.value(),
                     message.key(),
-                    headers=replay_headers(headers_of(message), choice),  # type: ignore[arg-type]
+                    headers=replay_headers(headers_of(message), decision),  # type: ignore[arg-type]
                     on_delivery=delivered,
                 )
             except BufferError:
@@ -331,36 +334,36 @@ class ReplaySender:
     def _raise_failures(self, total: int) -> None:
         if not self._failed:
             return
-        told = f"{self.delivered} of {total} letters were sent to {self._replays}; run it again for the others"
+        summary = f"{self.delivered} of {total} letters were sent to {self._replays}; run it again for the others"
         if "MSG_SIZE_TOO_LARGE" in self._failed:
-            raise DeploymentFault(f"{told}, when that topic's max.message.bytes takes them (MSG_SIZE_TOO_LARGE)")
-        raise DestinationFault(", ".join(sorted(self._failed)), told)
+            raise DeploymentFault(f"{summary}, when that topic's max.message.bytes takes them (MSG_SIZE_TOO_LARGE)")
+        raise DestinationFault(", ".join(sorted(self._failed)), summary)
 
 
-def replay_headers(headers: Headers, choice: ReplayDecision) -> Headers:
-    """A letter's headers as its replay has them: what the message is and where it came from, and what is to be done."""
+def replay_headers(headers: Headers, decision: ReplayDecision) -> Headers:
+    """Make a replay's headers: the message's own, its origin, and the items to process."""
     kept = [
         (name, value)
         for name, value in headers
-        if name not in OF_THE_LETTER and not name.startswith("__connect.errors.")
+        if name not in LETTER_HEADERS and not name.startswith("__connect.errors.")
     ]
-    named = ", ".join(f"{run.first}-{run.last}:{run.reason}" for run in choice.items)
+    named = ", ".join(f"{run.first}-{run.last}:{run.reason}" for run in decision.items)
     ours: Headers = [
         ("lovelace-failed-items", named.encode()),
-        ("lovelace-replays", str(choice.letter.replays + 1).encode()),
+        ("lovelace-replays", str(decision.letter.replays + 1).encode()),
     ]
     return kept + ours
 
 
-def _chunks(choices: Sequence[ReplayDecision]) -> Iterator[list[ReplayDecision]]:
+def _chunks(decisions: Sequence[ReplayDecision]) -> Iterator[list[ReplayDecision]]:
     chunk: list[ReplayDecision] = []
     size = 0
-    for choice in choices:
-        if chunk and (len(chunk) >= CHUNK or size + choice.letter.bytes > CHUNK_BYTES):
+    for decision in decisions:
+        if chunk and (len(chunk) >= CHUNK_LETTERS_MAX or size + decision.letter.bytes > CHUNK_BYTES_MAX):
             yield chunk
             chunk, size = [], 0
-        chunk.append(choice)
-        size += choice.letter.bytes
+        chunk.append(decision)
+        size += decision.letter.bytes
     if chunk:
         yield chunk
 
@@ -369,10 +372,10 @@ def _chunks(choices: Sequence[ReplayDecision]) -> Iterator[list[ReplayDecision]]
 
 
 def make_topic(settings: KafkaSettings, name: str, like: str) -> None:
-    """Make sure that a topic is there and takes what another one holds.
+    """Make a topic that takes messages as large as those of topic `like`, or enlarge its limit.
 
-    Raises `DeploymentFault` where it can't be made, `DestinationFault` where the broker is away. That it may not be
-    widened shows when a letter is too large for it.
+    Raises `DeploymentFault` if it can't be made, `DestinationFault` if the broker is away. If the limit may not be
+    changed, sending a letter that is too large fails.
     """
     admin = AdminClient(common_config(settings) | {"log_level": 0})
     try:

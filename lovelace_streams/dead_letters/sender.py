@@ -1,6 +1,6 @@
-"""Sends dead letters to their topic, and settles their items when the broker has acknowledged them (law 2).
+"""Send dead letters to their topic, and settle their items when the broker has acknowledged them (law 2).
 
-All of it goes on in `serve`, because a letter must be sent although its topic falls silent.
+It is done in `serve`, because a letter must be sent although its topic is silent and no step runs.
 """
 
 from collections import deque
@@ -25,12 +25,13 @@ from lovelace_streams.runtime.worker import WorkerContext
 log = structlog.get_logger(__name__)
 
 HEADER_BYTES_MAX = 64 * 1024
-"""What a letter's headers may add to the source's largest message."""
+"""How many bytes a letter's headers may add to the source's largest message."""
 MESSAGE_BYTES_MAX = 1_000_000_000
 """librdkafka's own bound of `message.max.bytes`."""
 DELIVERY_MS = 120_000
+"""How long librdkafka tries to deliver a letter before it reports a failure."""
 NOT_MAKEABLE = FORBIDDEN | {KafkaError.POLICY_VIOLATION, KafkaError.INVALID_CONFIG, KafkaError.TOPIC_EXCEPTION}
-"""Answers to making a topic that waiting does not change; all others come while brokers start."""
+"""Errors of making a topic that waiting does not change; all others occur while brokers start."""
 
 
 class DeadLetterSender(Service):
@@ -41,9 +42,9 @@ class DeadLetterSender(Service):
         self._collector = DeadLetterCollector(context, destination_steps)
         self._queue: list[PendingDeadLetter] = []
         self._in_flight: dict[int, PendingDeadLetter] = {}
-        """Letters that were sent and are not acknowledged, by identity."""
+        """Letters that are `SENT`, by identity."""
         self._unacknowledged_bytes = 0
-        """Of the values that are queued or in flight."""
+        """Bytes of the values that are queued or sent."""
         self._settled: deque[Envelope[Any]] = deque(maxlen=1000)
         self._reasons_to_count: list[str] = []
         self._producer: Producer | None = None
@@ -52,7 +53,7 @@ class DeadLetterSender(Service):
         self._topic_is_gone = False
 
     def take(self, letters: list[DeadLetter], order: int = 0) -> list[Settled]:
-        """Take what failed in the `order`-th step of the flow; give what has been acknowledged meanwhile."""
+        """Take items that failed in the `order`-th step of the flow; returns those acknowledged since the last call."""
         self._collector.take(letters, order)
         if not self._settled:
             return []
@@ -60,10 +61,10 @@ class DeadLetterSender(Service):
         self._settled.clear()
         return [settled]
 
-    # -- what the worker serves -----------------------------------------------------------------------------------
+    # -- as a service ---------------------------------------------------------------------------------------------
 
     def serve(self, *, idle: bool, between_windows: bool) -> None:
-        """Send what may be sent, settle what was acknowledged."""
+        """Send the letters that may be sent, settle those that were acknowledged."""
         if self._producer is None and not self._open():
             return
         assert self._producer is not None
@@ -85,17 +86,17 @@ class DeadLetterSender(Service):
         return bool(self._collector or self._queue or self._in_flight)
 
     def revoke(self, seconds: float) -> None:
-        """Have the letters in flight acknowledged; held ones are dropped, the next owner meets their records again."""
+        """Wait for acknowledgements; held items are dropped, because the next owner reads their records again."""
         if self._producer is not None and self._in_flight:
             self._producer.flush(seconds)
 
     def full(self) -> bool:
-        """Whether the broker owes acknowledgements of more than a thousand letters, or of 64 MiB."""
+        """Whether more than a thousand letters or 64 MiB are not acknowledged."""
         letters = len(self._queue) + len(self._in_flight)
         return letters > STREAK_ITEMS_MAX or self._unacknowledged_bytes > HELD_BYTES_MAX
 
     def close(self) -> None:
-        """Give the letters in flight a last chance."""
+        """Wait a second for the last acknowledgements."""
         if self._producer is not None:
             self._producer.flush(1.0)
 
@@ -112,7 +113,7 @@ class DeadLetterSender(Service):
 
     def _send(self) -> None:
         queue, self._queue = self._queue, []
-        if queue and not self._in_flight:  # a span until all of them are acknowledged
+        if queue and not self._in_flight:  # the span ends when all of them are acknowledged
             self._span = tracing.step("dead_letter", queue[0].record, letters=len(queue))
         for index, letter in enumerate(queue):
             if not self._context.is_current(letter.record):
@@ -139,7 +140,7 @@ class DeadLetterSender(Service):
         except KafkaException as error:
             if error.args[0].code() == KafkaError.MSG_SIZE_TOO_LARGE and value is not None:
                 self._produce(letter, None)
-            else:  # the topic was deleted under us: it is made again
+            else:  # the topic was deleted meanwhile: it is made again
                 log.warning("a dead letter was not taken; trying again", error=error.args[0].name())
                 self._enqueue(letter)
                 self._topic_is_gone = True
@@ -148,7 +149,7 @@ class DeadLetterSender(Service):
             self._in_flight[id(letter)] = letter
 
     def _delivered(self, letter: PendingDeadLetter, value: bytes | None, error: KafkaError | None) -> None:
-        """The broker has answered: settle the letter's items, send it without its value, or send it again."""
+        """Handle the broker's answer: settle the letter's items, send it without its value, or send it again."""
         del self._in_flight[id(letter)]
         if error is None:
             self._settle(letter)
@@ -164,7 +165,7 @@ class DeadLetterSender(Service):
             self._enqueue(letter)
 
     def _settle(self, letter: PendingDeadLetter) -> None:
-        """Settle a letter's items at once, whether or not any step runs again."""
+        """Settle a letter's items at once: no step may run again if the topic is silent."""
         self._unacknowledged_bytes -= letter.size
         failures: dict[int, str] = {item: reason.value for item, reason in letter.failures.items()}
         if self._context.in_flight.fail(letter.record, failures):
@@ -174,7 +175,7 @@ class DeadLetterSender(Service):
     # -- the topic ------------------------------------------------------------------------------------------------
 
     def _open(self) -> bool:
-        """Make the topic and a producer for it; False while the broker is away."""
+        """Make the topic and a producer for it; returns False while the broker is away."""
         settings = self._context.settings
         self._topic = settings.dead_letter_topic or f"{self._context.pipeline}.dlq"
         bytes_max = self._topic_bytes_max()
@@ -196,7 +197,7 @@ class DeadLetterSender(Service):
         return True
 
     def _topic_bytes_max(self) -> int | None:
-        """Make sure that the topic is there; its largest message, None while the broker can't say."""
+        """Make the topic unless it exists; returns its largest message, None while the broker does not say."""
         settings = self._context.settings
         admin = self._context.clients.admin(common_config(settings))
         try:

@@ -1,1 +1,1 @@
-"""Rows on their way to a destination that may be away."""
+"""Delivery: write rows to a destination that may be away, in blocks, with retries, in a background thread."""

@@ -1,10 +1,10 @@
-"""One call at a time in a background thread, under the client's own deadline.
+"""Call a writer in a background thread, one call at a time, under the client's own deadline.
 
     submit ─▶ running ─▶ done
                  └─ the deadline is over, or the drain ─▶ aborted ─▶ `DestinationFault("timeout")`
 
-The thread may hang in a driver. Then its connection is shut under it; if that does not end the call either, the thread
-is left alone and another one takes its place.
+The thread may hang in a driver. Then the writer's connection is closed from the worker's thread. If that does not end
+the call either, the thread is abandoned, and a new one takes its place.
 """
 
 import time
@@ -17,20 +17,20 @@ from lovelace_streams.runtime.worker import WorkerContext
 from lovelace_streams.writers import Writer
 
 T = TypeVar("T")
-"""What a call of the writer answers."""
+"""What a call of the writer returns."""
 T_co = TypeVar("T_co", covariant=True)
-"""The same, where it is only given out."""
+"""The same, where it is only returned."""
 
 KEEP_ALIVE_AFTER_SECONDS = 0.5
-"""How long a call is waited for before the consumer is kept alive meanwhile: most calls end within milliseconds."""
+"""How long a call may take before the consumer is kept alive meanwhile: most calls end within milliseconds."""
 ABORT_SECONDS = 1.0
-"""How long a call may take to end after its connection was shut."""
+"""How long a call may take to end after its connection was closed."""
 LOOK_SECONDS, KEEP_ALIVE_SECONDS = 0.01, 0.1
-"""How often a call that takes long is looked at, and for how long the consumer is kept alive between two looks."""
+"""How often a long call is looked at, and for how long the consumer is kept alive between two looks."""
 
 
 class BackgroundCall(Generic[T_co]):
-    """One call of the writer that was handed to the thread, and when."""
+    """One call of the writer that was given to the thread, and when."""
 
     __slots__ = ("_future", "started_at")
 
@@ -47,11 +47,11 @@ class BackgroundCall(Generic[T_co]):
         return time.monotonic() > self.started_at + deadline
 
     def wait(self, seconds: float) -> bool:
-        """Wait for at most so long; whether the call has ended."""
+        """Wait for at most `seconds`; returns whether the call has ended."""
         return not wait([self._future], seconds).not_done
 
     def result(self) -> T_co:
-        """What the call answered. Raises what it raised."""
+        """Give what the call returned. Raises what it raised."""
         return self._future.result()
 
 
@@ -72,17 +72,17 @@ class BackgroundThread:
         return self._waited_for
 
     def start(self, function: Callable[[], T]) -> BackgroundCall[T]:
-        """Hand a call to the thread."""
+        """Give a call to the thread."""
         return BackgroundCall(self._executor.submit(function), time.monotonic())
 
     def run(self, function: Callable[[], T], meanwhile: Callable[[], None] | None = None) -> T:
-        """Hand a call to the thread and wait for it; raises as `finish` does."""
+        """Give a call to the thread and wait for it. Raises as `finish` does."""
         return self.finish(self.start(function), meanwhile)
 
     def finish(self, call: BackgroundCall[T], meanwhile: Callable[[], None] | None = None) -> T:
-        """Wait for a call, keeping the consumer alive; `meanwhile` is done once first.
+        """Wait for a call and keep the consumer alive; `meanwhile` is called once before.
 
-        Raises what the call raised, and `DestinationFault("timeout")` if it is over its deadline, or the drain is.
+        Raises what the call raised, and `DestinationFault("timeout")` when its deadline or the drain's is over.
         """
         self._waited_for = call
         try:
@@ -100,12 +100,12 @@ class BackgroundThread:
             self._waited_for = None
 
     def abort(self, call: BackgroundCall[object]) -> bool:
-        """Shut the connection under a call; whether that has ended it."""
+        """Close the connection that a call uses; returns whether that has ended the call."""
         self._writer().abort()
         return call.wait(ABORT_SECONDS)
 
     def close(self) -> None:
-        """Take no more calls."""
+        """Accept no more calls."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     def _aborted(self, call: BackgroundCall[object]) -> DestinationFault:

@@ -1,12 +1,13 @@
-"""Writes batches to a destination, block by block; waits while it is away, and leaves a large block to a thread.
+"""Write batches to a destination, block by block; wait while it is away, and leave a large block to a thread.
 
-Theory of this file. The batches of a window become blocks, a transaction each. While the background thread writes one,
-this thread prepares the next. The window's last block, if it is large, is still being written when the call returns, so
-that the next window is read and decoded meanwhile. The next call finishes it, or the worker's `serve` does where none
-comes: a silent topic leaves nothing behind. While the worker is behind, rows wait in the buffer until a block is full.
+Theory of this file. The batches of a window become blocks, one transaction each. While the background thread writes
+one, this thread prepares the next. The window's last block, if it is large, is still being written when the call
+returns, so that the next window is read and decoded meanwhile. The next call finishes it. If the topic is silent no
+call comes, and `serve` finishes it. While the worker is behind, rows wait in the buffer until a block is full.
 
-What became of a block leaves by one of three doors: the answer of `write` (the step's ports), `serve` (settled at the
-context; letters by `add_dead_letters`), and `revoke` (settled before the partition is given up).
+The outcomes of a block leave by one of three ways: `write` returns them (the step's ports); `serve` and `revoke`
+settle them at the context, with failed items by `add_dead_letters`. What of it is in which state: `blocks.BlockState`.
+Why it is so: docs/decisions/0017-what-is-in-flight.md.
 """
 
 import time
@@ -33,9 +34,9 @@ BUFFER_SECONDS = 0.25
 PARKED_SECONDS = 5.0
 """How long a parked block waits for another row before it is tried again."""
 PROBE_ROWS = 10
-"""How many items of the next block may serve to test the destination with."""
+"""How many items of the next block may be used to test the destination."""
 BACKGROUND_ROWS_MIN = 100
-"""Items of a block that is left to the thread: a smaller one is written before anything could be read meanwhile."""
+"""The smallest block that is left to the thread: a smaller one is written before the next window could be read."""
 _GAUGE = {Breaker.CLOSED: 0, Breaker.HALF_OPEN: 1, Breaker.OPEN: 2}
 
 
@@ -53,16 +54,17 @@ class BlockWriter(Service):
         """Blocks that are `WRITING` or `PARKED` between two calls."""
         self._parked_until = 0.0
         self._block: Block | None = None
-        """The block that a call is about, and the one that can be prepared meanwhile."""
+        """The block that is being written, and the one that can be prepared meanwhile."""
         self._next: Block | None = None
         self._span = tracing.OFF
         self._retry = BlockRetry(self._call, self._probe, self._wait, on_fault=self._on_fault)
 
     def write(self, batches: list[Batch[Any]]) -> list[Settled | DeadLetter]:
-        """Write batches; what became of their rows and of earlier ones. What has to be given up is left out.
+        """Write batches; returns the outcomes of their items, and of earlier ones that were still waiting.
 
         A block that may hold a harmful row is parked while there is no other row to test the destination with. It is
-        tried again before the next block, or after five seconds if nothing is read. What is left out is read again.
+        tried again before the next block, or after five seconds if nothing is read. When the worker ends, items without
+        an outcome are left out; the next owner reads them again.
         """
         outcomes: list[Settled | DeadLetter] = []
         self._context.items_at_writer += sum(len(batch.envelopes) for batch in batches)
@@ -77,20 +79,20 @@ class BlockWriter(Service):
                 break
             if due and block is due[-1] and self._write_in_background(block):
                 break
-            done = self._write(block, queue[index + 1] if index + 1 < len(queue) else None)
-            if done is None:
+            written = self._write(block, queue[index + 1] if index + 1 < len(queue) else None)
+            if written is None:
                 break
-            outcomes += done
+            outcomes += written
         metrics.BREAKER.labels(self._context.pipeline).set(_GAUGE[self._retry.breaker])
         return outcomes
 
     def _due(self, batches: Iterable[Batch[Any]]) -> list[Block]:
-        """Blocks to be written now: only full ones while rows may wait, else all that there is."""
+        """Take the blocks to write now: only full ones while rows may wait, else the buffered rest too."""
         full = self._buffer.add(batches)
         return full if self._may_buffer() else full + self._buffer.take()
 
     def _may_buffer(self) -> bool:
-        """Whether rows may wait for a block to fill: more has arrived already, and nothing is wrong."""
+        """Whether rows may wait for a block to fill: more messages have arrived, and nothing is wrong."""
         in_time = time.monotonic() < self._buffer.since + BUFFER_SECONDS
         return self._context.behind and in_time and self._is_healthy()
 
@@ -107,7 +109,7 @@ class BlockWriter(Service):
     # -- one block ------------------------------------------------------------------------------------------------
 
     def _write(self, block: Block, following: Block | None) -> list[Settled | DeadLetter] | None:
-        """Write a block for as long as it takes; None if the worker ends before it is written."""
+        """Write a block for as long as it takes; returns None if the worker ends before it is written."""
         self._block, self._next = block, following
         try:
             with tracing.step("write", block.batch.envelopes[0].record, items=len(block)) as self._span:
@@ -117,7 +119,7 @@ class BlockWriter(Service):
             return None
 
     def _write_current(self, block: Block, probe_rows: Sequence[Entry]) -> list[Settled | DeadLetter] | None:
-        """Write those items of a block whose assignments have not ended; begin again when one ends meanwhile."""
+        """Write the items of a block whose assignments have not ended; starts again when one ends meanwhile."""
         while True:
             self._prepare(block)
             if not block.entries:
@@ -145,7 +147,7 @@ class BlockWriter(Service):
         self._parked_until = time.monotonic() + PARKED_SECONDS
 
     def _write_in_background(self, block: Block) -> bool:
-        """Leave a large block to the thread; False if it has to be waited for."""
+        """Leave a large block to the thread; returns False if it must be waited for."""
         if not self._is_healthy() or len(block) < BACKGROUND_ROWS_MIN:
             return False
         self._prepare(block)
@@ -156,7 +158,7 @@ class BlockWriter(Service):
         return True
 
     def _prepare(self, block: Block) -> None:
-        """Make a block's entries; if an assignment has ended since it was begun, without the items of that."""
+        """Make a block's entries, without the items of assignments that have ended since its write was started."""
         current = self._context.in_flight.current
         if block.call is not None and not block.is_current(current):
             self._discard(block)
@@ -164,7 +166,7 @@ class BlockWriter(Service):
             block.prepare(current, self.writer)
 
     def _discard(self, block: Block) -> None:
-        """Wait for a write whose results count for nothing: what is still ours of the block is written again."""
+        """Wait for a write and ignore its results: the items whose assignments still hold are written again."""
         call, block.call = block.call, None
         assert call is not None
         try:
@@ -180,10 +182,10 @@ class BlockWriter(Service):
         if following is not None and following.call is None:
             following.prepare(self._context.in_flight.current, self.writer)
 
-    # -- the doors beside the stream ------------------------------------------------------------------------------
+    # -- beside the stream ----------------------------------------------------------------------------------------
 
     def serve(self, *, idle: bool, between_windows: bool) -> None:  # noqa: ARG002
-        """Connect and compare the table before anything is read; finish what is written, buffered or parked."""
+        """Connect and compare the table before anything is read; finish blocks that are written, buffered or parked."""
         if not between_windows:
             return
         overdue = bool(self._buffer) and not self._may_buffer()
@@ -200,12 +202,12 @@ class BlockWriter(Service):
             self._context.note(fault)
 
     def _is_finished(self) -> bool:
-        """Whether the block that the thread writes is written, or should be by now."""
+        """Whether the thread has written its block, or is over the deadline."""
         calls = [block.call for block in self._in_state(BlockState.WRITING) if block.call is not None]
         return any(call.is_done() or call.is_overdue(self.writer.deadline) for call in calls)
 
     def _settle(self, outcomes: Iterable[Settled | DeadLetter]) -> None:
-        """Hand on outcomes that no call of the step can answer."""
+        """Pass on outcomes while no call of the step can return them."""
         letters = []
         for outcome in outcomes:
             if isinstance(outcome, Settled):
@@ -215,13 +217,13 @@ class BlockWriter(Service):
         self._context.add_dead_letters(letters)
 
     def unfinished(self) -> bool:
-        """Whether a block is being written, or buffered."""
+        """Whether a block is being written, or rows are buffered."""
         return bool(self._in_state(BlockState.WRITING)) or bool(self._buffer)
 
     def revoke(self, seconds: float) -> None:
-        """Wait for the transaction in flight; shut its connection if that takes longer.
+        """Wait for the transaction in flight; close its connection if that takes longer than `seconds`.
 
-        Its outcome is settled before the partition is given up. Where it failed, the next owner writes the rows.
+        Its outcomes are settled before the partition is given up. If it failed, the next owner writes the rows.
         """
         writing = next(iter(self._in_state(BlockState.WRITING)), None)
         call = self._thread.waited_for or (writing.call if writing is not None else None)
@@ -236,30 +238,30 @@ class BlockWriter(Service):
                 self._settle(writing.outcomes(self._step, results))
 
     def close(self) -> None:
-        """Let go of the connection: nothing uses it any more."""
+        """Close the connection, also under a write that has not ended."""
         for block in self._in_state(BlockState.WRITING):
             if block.call is not None and not block.call.is_done():
                 self._thread.abort(block.call)
         self._thread.close()
         self.writer.close()
 
-    # -- what the retry calls -------------------------------------------------------------------------------------
+    # -- called by the retry --------------------------------------------------------------------------------------
 
     def _call(self, entries: Sequence[Entry]) -> list[RowResult]:
-        """Write entries under the client's own deadline, connecting first where there is no connection."""
+        """Write entries under the client's own deadline; connects first if there is no connection."""
         self._connect()
         if not entries:
             return []
         try:
             results, seconds = self._results(entries)
         except DestinationFault:
-            self._connected = False  # whatever it was, the next try begins with a connection that answers
+            self._connected = False  # after any fault the next try begins with a new connection
             raise
         metrics.WRITE_SECONDS.labels(self._context.pipeline).observe(seconds)
         return results
 
     def _results(self, entries: Sequence[Entry]) -> TimedResults:
-        """The results of the write that the thread was left with, if it is of these entries; else of a new one."""
+        """Take the results of the write that the thread has started with these entries; else of a new write."""
         block = self._block
         if block is not None and block.call is not None and block.entries is entries:
             call, block.call, block.state = block.call, None, BlockState.PREPARED
@@ -274,7 +276,7 @@ class BlockWriter(Service):
         if not self._connected:
             check_capabilities(self.writer)
             self._thread.run(self.writer.open)
-            self._buffer.rows_max = self.writer.capabilities.block_rows  # which the real table may decide
+            self._buffer.rows_max = self.writer.capabilities.block_rows  # the real table may decide it
             self._connected = True
 
     def _probe(self, probe_rows: Sequence[Entry]) -> bool | None:

@@ -1,4 +1,6 @@
-"""Batches as blocks, a transaction each; and the results of a block's rows as outcomes of its items.
+"""Join batches to blocks, one transaction each; turn the results of a block's rows into outcomes of its items.
+
+Where a block is, `BlockState` says:
 
 batches ─ BlockBuffer ─▶ WAITING ─ prepare ─▶ PREPARED ─ start ─▶ WRITING ─▶ finished
                             ▲                     │
@@ -15,27 +17,27 @@ from lovelace_streams.records import Batch, DeadLetter, Envelope, Outcome, Settl
 from lovelace_streams.writers import Entry, Refusal, RowOutcome, RowResult, SupportsEncode, Writer, sequence_of
 
 BLOCK_BYTES_MAX = 64 * 1024 * 1024
-"""Of the messages' values in a block of several batches: a parameter of Postgres holds less than a GiB."""
+"""Bytes of the messages' values in a block of several batches: a parameter of Postgres holds less than a GiB."""
 
 TimedResults = tuple[list[RowResult], float]
-"""What a write answers: a result for each entry, and the seconds that it took."""
+"""What a write returns: a result for each entry, and the seconds that it took."""
 
 
 class BlockState(Enum):
     """Where a block is on its way."""
 
     WAITING = "waiting"
-    """Its batches are cut off; nothing is worked out yet."""
+    """Its batches are complete; no entries are made yet."""
     PREPARED = "prepared"
-    """Its entries are made, and encoded if the writer can do that ahead."""
+    """Its entries are made, and encoded if the writer can encode ahead."""
     WRITING = "writing"
     """The background thread writes it."""
     PARKED = "parked"
-    """It may hold a harmful row, and no other row was there to test the destination with."""
+    """It may hold a harmful row, and there was no other row to test the destination with."""
 
 
 class Block:
-    """Items that are written in one transaction, with their rows once it is prepared."""
+    """Items that are written in one transaction, with their entries once it is prepared."""
 
     __slots__ = ("batch", "call", "entries", "envelopes", "rows_per_item", "state")
 
@@ -46,13 +48,13 @@ class Block:
         self.entries: Sequence[Entry] = ()
         self.rows_per_item: list[int] = []
         self.call: BackgroundCall[TimedResults] | None = None
-        """The write under way, of a block that is `WRITING`."""
+        """The call that writes it, while it is `WRITING`."""
 
     def __len__(self) -> int:
         return len(self.batch.envelopes)
 
     def prepare(self, current: Container[int], writer: Writer) -> None:
-        """Make the entries of the items whose assignment has not ended; does nothing if that is done and still true."""
+        """Make the entries of the items whose assignment has not ended; does nothing if they are made and current."""
         if self.entries and self.is_current(current):
             return
         self.envelopes = self.batch.envelopes
@@ -67,12 +69,12 @@ class Block:
         return all(number in current for number in {e.record.assignment for e in self.envelopes})
 
     def outcomes(self, step: str, results: Sequence[RowResult]) -> list[Settled | DeadLetter]:
-        """What became of its items, from a result for each of its entries."""
+        """Turn a result for each of its entries into the outcomes of its items."""
         return outcomes_of(step, self.envelopes, self.rows_per_item, results)
 
 
 class BlockBuffer:
-    """Joins consecutive batches into blocks of up to so many items and `BLOCK_BYTES_MAX`.
+    """Joins consecutive batches to blocks of at most `rows_max` items and `BLOCK_BYTES_MAX`.
 
     >>> from lovelace_streams.records import Record
     >>> batch = Batch([Envelope(Record("t", 0, 0, 0, 1, None, b"", [], -1, items=1), 0, None)] * 2, "rows", 0)
@@ -86,18 +88,18 @@ class BlockBuffer:
         self.rows_max = rows_max
         self._batch: Batch[Any] | None = None
         self.since = 0.0
-        """When what is buffered began to wait."""
+        """When the first buffered batch arrived, by the monotonic clock."""
 
     def __bool__(self) -> bool:
         return self._batch is not None
 
     def add(self, batches: Iterable[Batch[Any]]) -> list[Block]:
-        """Take batches; give the blocks that are full now. The last one waits for more."""
+        """Add batches; returns the blocks that are full now. The rest waits for more."""
         full: list[Block] = []
         for batch in batches:
             if self._batch is not None and not self._has_room_for(self._batch, batch):
                 full += self.take()
-            if self._batch is None:  # a list of the block's own: it grows, and the batch stays as it is
+            if self._batch is None:  # a new list, because it grows and the batch must not
                 self._batch = Batch(list(batch.envelopes), batch.reason, batch.size)
                 self.since = time.monotonic()
             else:
@@ -109,7 +111,7 @@ class BlockBuffer:
         return full
 
     def take(self) -> list[Block]:
-        """Take what is buffered, if anything is."""
+        """Take the buffered rest as a block; an empty list if nothing is buffered."""
         batch, self._batch = self._batch, None
         return [Block(batch)] if batch is not None else []
 
@@ -119,7 +121,7 @@ class BlockBuffer:
 
 
 def entries_of(envelopes: Sequence[Envelope[Any]]) -> tuple[list[Entry], list[int]]:
-    """Make the entries of the items' rows; also how many rows each item has."""
+    """Make the entries of the items' rows; also returns how many rows each item has."""
     entries: list[Entry] = []
     rows_per_item = [1] * len(envelopes)
     for index, envelope in enumerate(envelopes):
@@ -127,7 +129,8 @@ def entries_of(envelopes: Sequence[Envelope[Any]]) -> tuple[list[Entry], list[in
         origin = record.origin
         sequence = sequence_of((origin or record).offset, envelope.item)
         if row.__class__ is tuple:
-            entries += [Entry(each, origin is not None, sequence, same_item=n > 0) for n, each in enumerate(row)]
+            rows = enumerate(row)
+            entries += [Entry(one, origin is not None, sequence, same_item=n > 0) for n, one in rows]
             rows_per_item[index] = len(row)
         else:
             entries.append(Entry(row, origin is not None, sequence))
@@ -137,7 +140,7 @@ def entries_of(envelopes: Sequence[Envelope[Any]]) -> tuple[list[Entry], list[in
 def outcomes_of(
     step: str, envelopes: Sequence[Envelope[Any]], rows_per_item: Sequence[int], results: Sequence[RowResult]
 ) -> list[Settled | DeadLetter]:
-    """What became of the items: one fails if one of its rows does, and is superseded if all of them are."""
+    """Make the outcomes of items: an item fails if one of its rows does, and is superseded if all its rows are."""
     if results.count(RowOutcome.WRITTEN) == len(results):
         return [_settled(RowOutcome.WRITTEN, list(envelopes))]
     settled: dict[RowOutcome, list[Envelope[Any]]] = {}
@@ -147,11 +150,11 @@ def outcomes_of(
             settled.setdefault(result, []).append(envelope)
         else:
             letters.append(DeadLetter(envelope.record, envelope.item, 1, step, result.reason, result.rule, result.code))
-    return [_settled(outcome, done) for outcome, done in settled.items()] + letters
+    return [_settled(outcome, items) for outcome, items in settled.items()] + letters
 
 
 def _by_item(rows_per_item: Sequence[int], results: Sequence[RowResult]) -> Iterable[RowResult]:
-    """Give one result an item."""
+    """Give one result for each item."""
     return results if len(rows_per_item) == len(results) else _of_several(rows_per_item, results)
 
 

@@ -1,12 +1,12 @@
-"""Whose fault, and then what: waiting for a destination, and finding the row that harms it (law 5).
+"""Wait for a destination that fails, and find the row that makes it fail (law 5).
 
-No I/O, clock or engine here (all of it is handed in), so that a table-driven simulator can hold it to one rule: *an
-outage gives no dead letter, a bad record stops nobody.*
+No I/O, clock or engine here: the caller passes them in. So a table-driven simulator can test the one rule: *an outage
+gives no dead letter, and a bad record stops no other.*
 
-A block fails ─▶ wait and write it again ─▶ after five failures, if the code may be one row's fault: bisect it. A single
-item that fails three times, while another row can be written before and after each try, is refused. If no other row can
-be written it is an outage: wait on. If there is no other row, nothing is known (`inconclusive`): the caller parks the
-block until there is one.
+    a block fails ─▶ wait, write it again ─▶ five failures, and the code may be one row's fault ─▶ bisect it
+    a single item fails three times ─┬─ another row could be written before and after each try ─▶ refuse the item
+                                     ├─ no other row could be written: an outage ─▶ wait, write it again
+                                     └─ there is no other row: `inconclusive` ─▶ the caller parks the block
 
 In one thread that waits anyway, a breaker is the retry loop plus a gauge; it is not a second mechanism.
 """
@@ -22,13 +22,13 @@ from lovelace_streams.writers import Entry, Refusal, RowResult
 FAILURES_BEFORE_DOUBT = 5
 """How often a block fails before it is bisected for a harmful row."""
 SINGLE_ITEM_TRIES = 3
-"""How often an item fails alone, while another row can be written in between, before it is dead-lettered."""
+"""How often an item fails alone, while another row can be written in between, before it is refused."""
 IMMEDIATE_RETRIES = 3
-"""How often a deadlock or a serialization failure, ordinary between transactions, is tried again without waiting."""
+"""How often a deadlock or serialization failure is tried again without waiting: both are ordinary."""
 
 
 def may_be_one_rows_fault(code: str) -> bool:
-    """Codes that one record can cause as well as an outage: a timeout, memory, an internal error, a lost connection.
+    """Whether one record can cause this code as an outage can: timeout, memory, internal error, lost connection.
 
     >>> list(map(may_be_one_rows_fault, ("57014", "53200", "XX000", "08006", "timeout")))
     [True, True, True, True, True]
@@ -44,7 +44,7 @@ def may_be_one_rows_fault(code: str) -> bool:
 
 
 class Breaker(StrEnum):
-    """What the gauge shows: calls go through; nobody calls; one call is being tried."""
+    """What the gauge shows: blocks are written; the destination is waited for; a block is tried again."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -52,11 +52,11 @@ class Breaker(StrEnum):
 
 
 class BlockRetry:
-    """Writes blocks through `call`, waiting out the destination's faults through `wait`.
+    """Writes blocks by `call`, and waits out the destination's faults by `wait`.
 
-    `wait(seconds)` answers False when waiting on makes no sense (a drain, an assignment that ended). Then `write` gives
-    the block up and answers None: nothing is known of its rows, which are read and written again. `probe(rows)` tells
-    whether one of these rows, or else one written before, could be written now; None where there is neither.
+    `wait(seconds)` returns False when the block must not wait any longer (a drain, an assignment that ended). Then
+    `write` returns None: nothing is known of the block's rows, which are read and written again. `probe(rows)` returns
+    whether one of these rows, or else a row written before, could be written now; None if there is no such row.
     """
 
     def __init__(
@@ -74,12 +74,12 @@ class BlockRetry:
         self._on_fault = on_fault
         self.breaker = Breaker.CLOSED
         self.inconclusive = False
-        """Whether no other row was there to tell an outage from a harmful row."""
+        """Whether the last block was given up because no other row was there to test the destination with."""
 
     def write(self, block: Sequence[Entry], probe_rows: Sequence[Entry] = ()) -> list[RowResult] | None:
-        """Write a block; its results in order, None where it was given up. Raises `DeploymentFault`.
+        """Write a block; returns its results in order, None if it was given up. Raises `DeploymentFault`.
 
-        `probe_rows` are rows of the same table that may serve to test the destination with.
+        `probe_rows` are rows of the same table that may be used to test the destination.
         """
         failures = 0
         self.inconclusive = False
@@ -100,7 +100,7 @@ class BlockRetry:
             self.breaker = Breaker.HALF_OPEN
 
     def _call_with_immediate_retries(self, block: Sequence[Entry]) -> list[RowResult]:
-        """Call once, and again at once after a deadlock or a serialization failure."""
+        """Call, and again without waiting after a deadlock or a serialization failure."""
         for _ in range(IMMEDIATE_RETRIES):
             try:
                 return self._call(block)
@@ -110,25 +110,25 @@ class BlockRetry:
         return self._call(block)
 
     def _bisect(self, block: Sequence[Entry], probe_rows: Sequence[Entry]) -> list[RowResult] | None:
-        """Write a suspected block in halves, in order; None as soon as it looks like an outage after all."""
+        """Write a suspected block in halves, in order; returns None as soon as it looks like an outage after all."""
         middle = _middle(block)
         if middle is None:
             return self._judge_single_item(block, probe_rows)
         results: list[RowResult] = []
         for half, rest in ((block[:middle], block[middle:]), (block[middle:], block[:middle])):
             try:
-                done: list[RowResult] | None = self._call_with_immediate_retries(half)
+                part: list[RowResult] | None = self._call_with_immediate_retries(half)
             except DestinationFault as fault:
                 if not may_be_one_rows_fault(fault.code):
                     return None
-                done = self._bisect(half, [*rest, *probe_rows])
-            if done is None:
+                part = self._bisect(half, [*rest, *probe_rows])
+            if part is None:
                 return None
-            results += done
+            results += part
         return results
 
     def _judge_single_item(self, item: Sequence[Entry], probe_rows: Sequence[Entry]) -> list[RowResult] | None:
-        """Refuse an item that fails each time, while another row can be written before and after each; else None."""
+        """Refuse an item that fails each time while another row can be written before and after each try; else None."""
         code = ""
         for _ in range(SINGLE_ITEM_TRIES):
             accepted = self._probe(probe_rows)
@@ -147,6 +147,6 @@ class BlockRetry:
 
 
 def _middle(block: Sequence[Entry]) -> int | None:
-    """Where the item nearest to the middle begins; None where all is one item."""
+    """Find the start of the item nearest to the middle; None if the block is one item."""
     starts = [index for index in range(1, len(block)) if not block[index].same_item]
     return min(starts, key=lambda index: abs(index - len(block) // 2), default=None)

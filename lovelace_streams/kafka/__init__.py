@@ -1,1 +1,1 @@
-"""Clients of Kafka: the consumer of a group, topics, headers, settings for librdkafka."""
+"""Kafka's clients: the consumer of a group, reading a topic without one, topics, headers, settings for librdkafka."""

@@ -1,4 +1,4 @@
-"""Topics of ours: making them, and how large a message they take."""
+"""Make the library's own topics, and set how large a message they take."""
 
 from collections.abc import Mapping
 
@@ -13,7 +13,7 @@ FORBIDDEN = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER
 
 
 def ensure_topic(admin: AdminClient, name: str, config: Mapping[str, str] | None = None) -> None:
-    """Make a topic of one partition, unless it is there. Raises `KafkaException` if the broker refuses or is away."""
+    """Make a topic of one partition, unless it exists. Raises `KafkaException` if the broker refuses or is away."""
     new = NewTopic(name, num_partitions=1, config=dict(config or {}))
     try:
         admin.create_topics([new])[name].result(REQUEST_SECONDS)
@@ -23,7 +23,10 @@ def ensure_topic(admin: AdminClient, name: str, config: Mapping[str, str] | None
 
 
 def max_message_bytes(admin: AdminClient, topic: str) -> int:
-    """The largest message that a topic takes; the broker's default where we may not ask. Raises `KafkaException`."""
+    """Ask for the largest message that a topic takes; the broker's default if we may not ask.
+
+    Raises `KafkaException`.
+    """
     resource = ConfigResource(ResourceType.TOPIC, topic)
     try:
         described = admin.describe_configs([resource])[resource].result(REQUEST_SECONDS)
@@ -35,7 +38,7 @@ def max_message_bytes(admin: AdminClient, topic: str) -> int:
 
 
 def set_max_message_bytes(admin: AdminClient, topic: str, size: int) -> None:
-    """Have a topic take messages of this size; does nothing where we may not. Raises `KafkaException`."""
+    """Let a topic take messages of `size` bytes; does nothing if we may not. Raises `KafkaException`."""
     entry = ConfigEntry("max.message.bytes", str(size), incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
     try:

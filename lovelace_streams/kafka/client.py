@@ -1,4 +1,4 @@
-"""What all of librdkafka's clients are told, and what their errors mean: whose fault, by code (law 5)."""
+"""Settings for librdkafka's clients, and what their errors mean: whose fault, by code (law 5)."""
 
 import logging
 from typing import Any
@@ -9,7 +9,7 @@ from confluent_kafka.admin import AdminClient
 from lovelace_streams.settings import KafkaSettings
 
 REFUSED_IN_REBALANCE = {KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_MEMBER_ID, KafkaError.REBALANCE_IN_PROGRESS}
-"""They refuse a whole commit, also for partitions still owned: keep the positions, commit again later."""
+"""The broker refuses a whole commit with these, also for partitions still owned: commit again later."""
 DEPLOYMENT_ERRORS = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
     KafkaError.GROUP_AUTHORIZATION_FAILED,
@@ -19,11 +19,11 @@ LOGIN_REJECTED = {
     KafkaError.SASL_AUTHENTICATION_FAILED,
     KafkaError._AUTHENTICATION,  # noqa: SLF001 - librdkafka's own codes are named so
 }
-"""A wrong password, but also what a broker says that is starting and does not know its users yet."""
+"""A wrong password; but a broker that is starting and does not know its users yet answers the same."""
 AUTH_GRACE_SECONDS = 10.0
-"""For so long, without a success in between, it is not believed."""
+"""How long a rejected login is not believed, unless a request succeeds in between."""
 
-LOG = logging.getLogger("librdkafka")
+LIBRDKAFKA_LOG = logging.getLogger("librdkafka")
 CONSUMER_ONLY = {
     "max.poll.interval.ms",
     "session.timeout.ms",
@@ -39,17 +39,17 @@ CONSUMER_ONLY = {
     "queued.min.messages",
     "queued.max.messages.kbytes",
 }
-"""What other clients of librdkafka would warn about."""
+"""Settings that a client of librdkafka warns about, unless it is a consumer."""
 
 
 def common_config(settings: KafkaSettings, **more: Any) -> dict[str, Any]:
-    """librdkafka's settings for a client that is not a consumer."""
+    """Make librdkafka's settings for a client that is not a consumer."""
     extra = {name: value for name, value in settings.extra.items() if name not in CONSUMER_ONLY}
-    return {"bootstrap.servers": settings.brokers, "logger": LOG, **extra, **more}
+    return {"bootstrap.servers": settings.brokers, "logger": LIBRDKAFKA_LOG, **extra, **more}
 
 
 def name_of(error: KafkaError | Exception | int) -> str:
-    """An error's name for a log line: librdkafka's, else the exception's class."""
+    """Name an error for a log line: librdkafka's name, else the exception's class."""
     if isinstance(error, KafkaException) and isinstance(error.args[0], KafkaError):
         error = error.args[0]
     if isinstance(error, KafkaError):
@@ -58,7 +58,7 @@ def name_of(error: KafkaError | Exception | int) -> str:
 
 
 class KafkaClients:
-    """Makes librdkafka's clients; `testing` puts a broker in memory in its place."""
+    """Makes librdkafka's clients; `testing` replaces it by a broker in memory."""
 
     def consumer(self, config: dict[str, Any]) -> Consumer:
         """Make a member of a consumer group."""
@@ -88,19 +88,19 @@ class AuthGrace:
         self._rejected_at: float | None = None
 
     def rejected(self, now: float) -> None:
-        """Note that the broker rejected the login. librdkafka repeats it only seldom, so repeats are not counted."""
+        """Note that the broker rejected the login. librdkafka rarely repeats it, so repeats are not counted."""
         if self._rejected_at is None:
             self._rejected_at = now
 
     @property
     def is_suspected(self) -> bool:
-        """Whether a rejection waits for an answer that disproves it."""
+        """Whether a rejection was noted that no answer has disproved yet."""
         return self._rejected_at is not None
 
     def accepted(self) -> None:
-        """Note that the broker has answered something."""
+        """Note that the broker has answered a request."""
         self._rejected_at = None
 
     def has_expired(self, now: float) -> bool:
-        """Whether the rejection has lasted too long to be a broker that is starting."""
+        """Whether the rejection has lasted longer than a starting broker needs."""
         return self._rejected_at is not None and now >= self._rejected_at + self._seconds

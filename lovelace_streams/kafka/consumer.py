@@ -1,8 +1,8 @@
 """A member of a consumer group: it polls, gets and loses partitions, and commits positions.
 
-Every call is made from the worker's one thread, and librdkafka runs its callbacks within a poll. The consumer holds a
-partition for the time of an assignment (`runtime.in_flight`). What it reads is reported only while the broker says that
-the topic is still the one that the assignment began with (`topic_ids`).
+Every call comes from the worker's one thread, and librdkafka runs its callbacks within a poll. The consumer holds a
+partition for the time of an assignment (`runtime.in_flight`). Records are reported only while the broker says that the
+topic is still the one that the assignment began with (`topic_ids`).
 
     group assigns ─▶ ASSIGNED ─ start offset known ─▶ READING ─ the broker has no such offset ─▶ RESETTING
                         ▲                                ▲                                          │
@@ -22,7 +22,7 @@ from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.kafka.admin import ensure_topic
 from lovelace_streams.kafka.client import (
     DEPLOYMENT_ERRORS,
-    LOG,
+    LIBRDKAFKA_LOG,
     LOGIN_REJECTED,
     REFUSED_IN_REBALANCE,
     AuthGrace,
@@ -40,14 +40,14 @@ from lovelace_streams.runtime.worker import WorkerContext
 log = structlog.get_logger(__name__)
 
 QUIET_SECONDS = 10.0
-"""Treat the topics as silent after so long of empty polls, even if a partition's end is unknown or not reached."""
+"""Treat the topics as silent after this time of empty polls, even if a partition's end is unknown or not reached."""
 REVOKE_SECONDS = 5.0
-"""How long giving up a partition may wait for what is in flight; then the destination's connection is shut."""
+"""How long giving up a partition may wait for what is in flight; then the destination's connection is closed."""
 FETCH_BYTES_MAX = 4 * 1024 * 1024
-"""Of one answer of the broker, unless its messages may be larger."""
+"""Bytes of one answer of the broker, unless its messages may be larger."""
 CONSUME_MESSAGES_MAX = 200
-"""Messages of one call. They are freed once they are records, while what they hold is still in the cache: making a
-record costs half as much again in lists of 1,000."""
+"""Messages of one call. They are freed as soon as they are records, while their bytes are still in the CPU's cache:
+making a record costs half as much again in lists of 1,000."""
 PartitionKey = tuple[str, int]
 """Topic and partition."""
 
@@ -59,11 +59,11 @@ class PartitionState(Enum):
     """It reads nothing yet: its start offset is not known."""
     READING = "reading"
     RESETTING = "resetting"
-    """It reads nothing: the broker has no record at its position, and has not said yet which topic it is."""
+    """It reads nothing: the broker has no record at its position, and its topic's id is not known yet."""
 
 
 class GroupConsumer:
-    """One consumer of a worker's group, and what it has been assigned: the `Reader` of a `KafkaSource`."""
+    """The `Reader` of a `KafkaSource`: one consumer of a group, and the partitions assigned to it."""
 
     def __init__(self, context: WorkerContext) -> None:
         self._context = context
@@ -80,7 +80,7 @@ class GroupConsumer:
         """Assignment → the end of what was read when its topic's id was last asked for."""
         self._partitions: dict[PartitionKey, PartitionState] = {}
         self._held_messages: list[Message] = []
-        """What arrived while nothing was to be read."""
+        """Messages that arrived while the partitions were paused; the next `read` begins with them."""
         self._paused = False
         self.behind = False
         self._window_ended_at = float("-inf")
@@ -94,15 +94,15 @@ class GroupConsumer:
 
     @property
     def starting(self) -> bool:
-        """Whether it was assigned partitions that it does not read yet."""
+        """Whether it holds partitions that it does not read yet."""
         return PartitionState.ASSIGNED in self._partitions.values()
 
     # -- reading -------------------------------------------------------------------------------------------------
 
     def read(self, count: int, seconds: float) -> list[Envelope[bytes]]:
-        """Gather at most so many messages, as records in flight, for at most so long after the last window.
+        """Gather at most `count` messages, as records in flight, until `seconds` after the last window.
 
-        What has arrived since the last window has waited already.
+        The time counts from the last window, because messages that have arrived since have waited already.
         """
         if self.starting:
             self._start_assigned()
@@ -115,13 +115,13 @@ class GroupConsumer:
         self.behind = len(window) >= count
         self._fill(window, count, max(began, self._window_ended_at + seconds))
         self._window_ended_at = time.monotonic()
-        if not assignments <= self._in_flight.current.keys():  # one was given up between two lists: none of it goes on
+        if not assignments <= self._in_flight.current.keys():  # one was given up meanwhile: drop its messages
             window = [envelope for envelope in window if envelope.record.assignment in self._in_flight.current]
         self._empty_since = None if window else self._empty_since or began
         return window
 
     def _fill(self, window: list[Envelope[bytes]], count: int, deadline: float) -> None:
-        """Read on until the window is full or the deadline is over; what has arrived already is taken in any case."""
+        """Read until the window is full or the deadline is over; messages that have arrived are taken in any case."""
         while (wanted := min(CONSUME_MESSAGES_MAX, count - len(window))) > 0:
             messages = self._consume(wanted, max(0.0, deadline - time.monotonic()))
             window += self._records(messages)
@@ -129,11 +129,11 @@ class GroupConsumer:
                 return
 
     def idle(self, seconds: float) -> None:
-        """Poll with all partitions paused: the membership lives on, and what arrives all the same is kept for later."""
+        """Poll with all partitions paused, to stay a member; messages that arrive nevertheless are kept for later."""
         self._pause()
         self.behind = False
         arrived = self._consume(1, seconds)
-        self._held_messages += arrived  # after the callbacks, which may have dropped some of it
+        self._held_messages += arrived  # after the callbacks, which may have dropped some held messages
 
     def close(self) -> None:
         """Leave the group."""
@@ -141,11 +141,12 @@ class GroupConsumer:
             self._consumer.close()
 
     def is_caught_up(self) -> bool:
-        """Whether a poll found nothing because there is nothing, not because a fetch was slow.
+        """Whether a poll found nothing because there is nothing to read, not because a fetch was slow.
 
         On a busy machine a fetch takes longer than one poll, and letters of a wrong deployment would be sent meanwhile.
-        An open transaction keeps an end from being reached, and a partition whose broker is away keeps it from being
-        known: hence the bound in time. It counts polls only, however long the steps between them take.
+        So the end of every partition must be known and reached. An end cannot be reached while a transaction is open,
+        nor known while the partition's broker is away: after `QUIET_SECONDS` of empty polls that does not count. The
+        time that the steps take between two polls is not part of it.
         """
         if self._empty_since is not None and time.monotonic() - self._empty_since > QUIET_SECONDS:
             return True
@@ -153,7 +154,7 @@ class GroupConsumer:
         return all(end is not None and end <= a.next for a, end in ends)
 
     def known_end(self, assignment: Assignment) -> int | None:
-        """The end of a partition as the last fetch told it; None before the first fetch."""
+        """Give the end of a partition as of the last fetch; None before the first fetch."""
         assert self._consumer is not None
         try:
             _, end = self._consumer.get_watermark_offsets(
@@ -192,12 +193,12 @@ class GroupConsumer:
     # -- joining --------------------------------------------------------------------------------------------------
 
     def open(self) -> bool:
-        """Connect, check topics, make ours and join the group; False while the broker is away."""
+        """Connect, check the topics, make the replay topic and join the group; False while the broker is away."""
         try:
             self._connect()
         except KafkaException as error:
             if self._admin is not None:
-                self._admin.poll(0)  # librdkafka tells the reason to `error_cb`, and only from here
+                self._admin.poll(0)  # librdkafka passes the reason to `error_cb`, and only within a poll
             self._on_error(error.args[0])
             self._note_login(answered=False)
             return False
@@ -225,28 +226,28 @@ class GroupConsumer:
         self._topic_ids = self._ids.now(topics)
         self._consumer = self._context.clients.consumer(
             {
-                # The default back-off, 1 s, leaves the fetcher asleep whenever the queue was full: 250k against
-                # 1.2M messages/s on one core, 432-byte messages, librdkafka 2.x.
+                # With the default, 1 s, the fetcher sleeps whenever the queue was full: 250k against 1.2M
+                # messages/s on one core, 432-byte messages, librdkafka 2.x.
                 "fetch.queue.backoff.ms": 5,
-                # By default up to 64 MiB wait for each partition: too much for a worker that has many of them.
+                # By default up to 64 MiB wait for each partition: too much for a worker with many partitions.
                 "queued.max.messages.kbytes": 8_192,
                 "fetch.max.bytes": _fetch_bytes_max(self._settings.extra),
                 "partition.assignment.strategy": "cooperative-sticky",
-                "topic.metadata.refresh.interval.ms": 30_000,  # how soon partitions that were added are found
+                "topic.metadata.refresh.interval.ms": 30_000,  # how soon new partitions are found
                 "bootstrap.servers": self._settings.brokers,
-                "logger": LOG,
+                "logger": LIBRDKAFKA_LOG,
                 **self._settings.extra,
                 "group.id": self._group,
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
-                "enable.partition.eof": True,  # what lies behind the last record is known by nothing else
+                "enable.partition.eof": True,  # offsets behind the last record show in nothing else
                 "auto.offset.reset": "error",
                 "on_commit": self._on_commit,
                 "error_cb": self._on_error,
             }
         )
-        ledger, topics_of_ours = self._context.ledger_cover, self._context.topics
-        self._start_offsets = StartOffsets(self._consumer, self._admin, ledger, topics_of_ours)
+        ledger, in_ledger = self._context.ledger_cover, self._context.topics
+        self._start_offsets = StartOffsets(self._consumer, self._admin, ledger, in_ledger)
         self._consumer.subscribe(topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
 
     def _make_replay_topic(self, name: str) -> bool:
@@ -270,7 +271,10 @@ class GroupConsumer:
         log.warning("waiting for the broker", brokers=self._settings.brokers, error=name_of(error))
 
     def _note_login(self, *, answered: bool) -> None:
-        """An answer shows that the broker accepts our login; a rejection that lasts is the deployment's fault."""
+        """Note whether the broker answered, which shows that it accepts the login.
+
+        A rejection that lasts is the deployment's fault.
+        """
         if answered:
             self._login.accepted()
         elif self._login.has_expired(time.monotonic()):
@@ -310,7 +314,7 @@ class GroupConsumer:
             self._asked = {number: a.next for number, a in current.items()}
 
     def _confirm_now(self) -> None:
-        """Do the same and wait for the answer: partitions are about to be given up."""
+        """Ask the same, and wait for the answer: partitions are about to be given up."""
         assert self._ids is not None
         current = self._in_flight.current
         try:
@@ -322,9 +326,9 @@ class GroupConsumer:
                 held.confirmed = held.next
 
     def _judge_resets(self) -> None:
-        """Restart topics that were made again (they have another id); where the id is the same, the offset has expired.
+        """Restart topics that were made again: they have another id. If the id is the same, the offset has expired.
 
-        A partition whose topic is gone, or whose broker does not answer, stays as it is until the next poll.
+        A partition whose topic does not exist, or whose broker does not answer, keeps its state until the next poll.
         """
         assert self._ids is not None
         waiting = [key for key, state in self._partitions.items() if state is PartitionState.RESETTING]
@@ -343,13 +347,13 @@ class GroupConsumer:
 
     def _note_expired(self, held: Assignment) -> None:
         assert self._consumer is not None
-        at = TopicPartition(held.topic, held.partition)
-        low, high = self._consumer.get_watermark_offsets(at, REQUEST_SECONDS)
+        partition = TopicPartition(held.topic, held.partition)
+        low, high = self._consumer.get_watermark_offsets(partition, REQUEST_SECONDS)
         self._context.note(_expired(self._group, held.topic, held.partition, held.next, low, high))
         self._partitions[held.topic, held.partition] = PartitionState.READING
 
     def _restart_topic(self, topic: str, topic_id: str) -> None:
-        """Read a topic that was made again from its beginning, also what was read of it under the old id."""
+        """Read a topic that was made again from its beginning, also the records already read under the old id."""
         assert self._consumer is not None
         log.warning("the topic was made again; reading it from its beginning", topic=topic)
         self._topic_ids[topic] = topic_id
@@ -360,12 +364,12 @@ class GroupConsumer:
     # -- rebalances ----------------------------------------------------------------------------------------------
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """Note what was assigned; the next window asks for its start offsets, where that holds up no rebalance."""
+        """Note the assigned partitions; the next window asks for their starts, which here would delay the rebalance."""
         consumer.incremental_assign([])
         self._partitions |= {(p.topic, p.partition): PartitionState.ASSIGNED for p in partitions}
 
     def _start_assigned(self) -> None:
-        """Start what was assigned; while the broker or the ledger does not know where, every window asks them again."""
+        """Start reading assigned partitions whose start offset is known; every window asks again for the others."""
         assert self._consumer is not None
         assert self._ids is not None
         assert self._start_offsets is not None
@@ -383,7 +387,9 @@ class GroupConsumer:
             started = [TopicPartition(start.topic, start.partition, start.offset) for start in starts]
             self._consumer.incremental_assign(started)
             self._partitions |= {(start.topic, start.partition): PartitionState.READING for start in starts}
-            self._consumer.resume(started)  # librdkafka's pause outlives an assignment: it would come back mute
+            self._consumer.resume(
+                started
+            )  # librdkafka's pause outlives an assignment: a partition that comes back would be paused
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Finish what is in flight, report, commit, and only then release the partitions."""
@@ -395,16 +401,16 @@ class GroupConsumer:
         self._release(consumer, partitions)
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """Release the partitions at once: another worker owns them already, so nothing may be written for them."""
+        """Release the partitions at once: another worker owns them already, so none of their items may be written."""
         log.warning("lost", partitions=[f"{p.topic}-{p.partition}" for p in partitions])
         self._release(consumer, partitions)
 
     def _release(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """End the assignments of these partitions and forget what was read of them.
+        """End the assignments of these partitions and drop their held messages.
 
         Only started partitions are unassigned: for others librdkafka raises a bare KafkaError, which is no exception.
-        Their states are remembered, not asked for: `assignment()` raises while the consumer closes, which is when this
-        is called too.
+        `_partitions` says which were started, because `assignment()` raises while the consumer closes, and closing
+        calls this too.
         """
         keys = {(p.topic, p.partition) for p in partitions}
         for topic, partition in keys:
@@ -428,7 +434,7 @@ class GroupConsumer:
     # -- commits -------------------------------------------------------------------------------------------------
 
     def commit(self) -> None:
-        """Move the group offset, one request at a time; refusals in a rebalance are tried again by the next call."""
+        """Commit the positions, one request at a time; the next call repeats what was refused in a rebalance."""
         assert self._consumer is not None
         if self._committing:
             return
@@ -470,13 +476,13 @@ def _key_of(message: Message) -> PartitionKey:
 
 
 def _is_end(message: Message) -> bool:
-    """Whether it only says that its partition ends here; it stays in its place, behind what is to be read before."""
+    """Whether it is the event that a partition ends here, which comes in its place behind the records before it."""
     error = message.error()
     return error is not None and error.code() == KafkaError._PARTITION_EOF  # noqa: SLF001
 
 
 def _by_partition(messages: Iterable[Message]) -> Iterator[list[Message]]:
-    """Consecutive messages of one partition; what is no record is a run of its own."""
+    """Split messages into runs of one partition; an event is a run of its own."""
     run: list[Message] = []
     topic, partition, add = "", -1, run.append
     for message in messages:
@@ -493,12 +499,12 @@ def _by_partition(messages: Iterable[Message]) -> Iterator[list[Message]]:
 
 
 def _position(assignment: Assignment) -> TopicPartition:
-    """The topic's id goes along: a commit with another id is of a topic that is gone, and no position in this one."""
+    """Make what is committed. The topic's id is its metadata: a commit with another id is of a deleted topic."""
     return TopicPartition(assignment.topic, assignment.partition, assignment.position, metadata=assignment.topic_id)
 
 
 def _fetch_bytes_max(extra: Mapping[str, str]) -> int:
-    """Of one answer; librdkafka refuses a bound that is less than the largest message that it was told.
+    """Choose the bytes of one answer; librdkafka refuses a number below `message.max.bytes`.
 
     >>> _fetch_bytes_max({}), _fetch_bytes_max({"message.max.bytes": "10000000"})
     (4194304, 10000000)

@@ -1,6 +1,6 @@
-"""What a message's headers say: job, attempt, number of items, and where a replayed letter came from.
+"""Read a message's headers: job, attempt, number of items, and the origin of a replayed letter.
 
-Anybody may write to a topic, so what is not valid is no header, counted by name.
+Any producer may write to a topic, so an invalid header is read as absent, and counted by its name.
 """
 
 import re
@@ -16,7 +16,7 @@ from lovelace_streams.records import ITEMS_MAX, Origin, Record
 from lovelace_streams.runtime.in_flight import Assignment
 
 JOB_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
-OURS = frozenset(
+READ_HEADERS = frozenset(
     {
         "lovelace-job-id",
         "lovelace-job-attempt",
@@ -31,11 +31,11 @@ Headers = list[tuple[str, bytes | None]]
 
 
 class JobHeaders(msgspec.Struct, gc=False):
-    """What a message's headers say."""
+    """What a message's headers say, parsed once for messages with equal headers."""
 
     headers: Headers
     same: Headers | None = None
-    """Headers equal to these say the same; None where one is not valid, which is counted each time."""
+    """Messages with headers equal to these share the result; None if one is invalid, so that each message counts it."""
     job: str | None = None
     attempt: int = 1
     declared: int | None = None
@@ -46,13 +46,13 @@ NO_HEADERS = JobHeaders([], [])
 
 
 def records_of(messages: Iterable[Message], assignment: Assignment) -> list[Record]:
-    """Messages of one partition as records of its assignment, after what was read of that before.
+    """Make records of one partition's messages; messages that its assignment has read already are left out.
 
-    A job's messages mostly carry the same headers: comparing them with the last one's costs a tenth of reading
-    them, and their list is shared, so nobody may change it.
+    A job's messages mostly carry the same headers. Comparing them with those of the message before costs a tenth of
+    parsing them. Their list is shared, so no step may change it.
     """
     topic, partition, number, after = assignment.topic, assignment.partition, assignment.number, assignment.next
-    told = NO_HEADERS
+    parsed = NO_HEADERS
     records = []
     for message in messages:
         offset = cast("int", message.offset())
@@ -62,8 +62,8 @@ def records_of(messages: Iterable[Message], assignment: Assignment) -> list[Reco
             headers = cast("Headers", message.headers() or [])
         except UnicodeDecodeError:
             headers = headers_of(message)
-        if headers != told.same:
-            told = parse_job_headers(headers, topic)
+        if headers != parsed.same:
+            parsed = parse_job_headers(headers, topic)
         records.append(
             Record(
                 topic,
@@ -73,12 +73,12 @@ def records_of(messages: Iterable[Message], assignment: Assignment) -> list[Reco
                 number,
                 message.key(),
                 message.value(),
-                told.headers,
+                parsed.headers,
                 message.timestamp()[1],
-                told.job,
-                told.attempt,
-                told.declared,
-                told.origin,
+                parsed.job,
+                parsed.attempt,
+                parsed.declared,
+                parsed.origin,
             )
         )
         after = offset + 1
@@ -86,40 +86,40 @@ def records_of(messages: Iterable[Message], assignment: Assignment) -> list[Reco
 
 
 def record_of(message: Message, assignment: Assignment) -> Record:
-    """A message as a record of its assignment, which has read nothing from its offset on."""
+    """Make a record of a message that its assignment has not read yet."""
     [record] = records_of([message], assignment)
     return record
 
 
 def headers_of(message: Message) -> Headers:
-    """The headers in their order; the client's type allows more than it ever gives."""
+    """Give the headers in their order, with the type that the client really returns."""
     try:
         return cast("Headers", message.headers() or [])
-    except UnicodeDecodeError:  # a name that is not UTF-8: the client gives all or nothing
+    except UnicodeDecodeError:  # a name that is not UTF-8: the client returns no headers at all then
         metrics.BAD_HEADERS.labels("name").inc()
         return []
 
 
 def parse_job_headers(headers: Headers, topic: str) -> JobHeaders:
-    """Job, attempt, number of items and origin; the last of a name wins, what is not valid is no header."""
-    told = JobHeaders(headers, headers)
-    named = {name: value for name, value in headers if name in OURS and value is not None}
+    """Parse job, attempt, number of items and origin; the last header of a name wins, an invalid one is absent."""
+    parsed = JobHeaders(headers, headers)
+    named = {name: value for name, value in headers if name in READ_HEADERS and value is not None}
     if (job := named.get("lovelace-job-id")) is not None:
-        told.job = _job(job)
-        if told.job is not None:
-            told.attempt = _number(named.get("lovelace-job-attempt"), 1, 2**31 - 1) or 1
+        parsed.job = _job(job)
+        if parsed.job is not None:
+            parsed.attempt = _number(named.get("lovelace-job-attempt"), 1, 2**31 - 1) or 1
         else:
-            told.same = None
+            parsed.same = None
             metrics.BAD_HEADERS.labels("lovelace-job-id").inc()
-    told.declared = _number(named.get("lovelace-items"), 0, ITEMS_MAX)
+    parsed.declared = _number(named.get("lovelace-items"), 0, ITEMS_MAX)
     if topic.endswith(".replay") and (origin := named.get("lovelace-origin")) is not None:
-        told.origin = parse_origin(origin, named.get("lovelace-origin-timestamp"), named.get("lovelace-failed-items"))
-    return told
+        parsed.origin = parse_origin(origin, named.get("lovelace-origin-timestamp"), named.get("lovelace-failed-items"))
+    return parsed
 
 
-@lru_cache(maxsize=1024)  # a job's messages all say the same
-def _job(told: bytes) -> str | None:
-    text = told.decode("ascii", "replace")
+@lru_cache(maxsize=1024)  # a job's messages all carry the same value
+def _job(value: bytes) -> str | None:
+    text = value.decode("ascii", "replace")
     return text if JOB_ID.match(text) else None
 
 
@@ -132,7 +132,7 @@ def _number(text: bytes | None, low: int, high: int) -> int | None:
 
 
 def parse_origin(origin: bytes, timestamp: bytes | None, items: bytes | None) -> Origin | None:
-    """The headers of a letter, as `dead_letter` wrote them; None where they are not ours.
+    """Parse the headers that `dead_letter` wrote; None if something else wrote them.
 
     >>> parse_origin(b"id/topic/3/42", b"1700000000000", b"0-1:check, 7:null").items
     (0, 1, 7)
@@ -140,7 +140,7 @@ def parse_origin(origin: bytes, timestamp: bytes | None, items: bytes | None) ->
     try:
         topic_id, rest = origin.decode().split("/", 1)
         topic, partition, offset = rest.rsplit("/", 2)
-        # what the progress service takes, and no more: what it refuses stops the worker
+        # The progress service's own limits: a report that it refuses would stop the worker.
         if not (
             TOPIC_ID.match(topic_id) and topic and 0 <= int(partition) < 2**31 - 1 and 0 <= int(offset) < 2**63 - 1
         ):
@@ -151,7 +151,7 @@ def parse_origin(origin: bytes, timestamp: bytes | None, items: bytes | None) ->
                 break
             first, _, last = part.strip().split(":", 1)[0].partition("-")
             least = numbers[-1] + 1 if numbers else 0  # ascending, so that no header names more than ITEMS_MAX
-            if not least <= int(first) <= int(last or first) < ITEMS_MAX:  # anybody may write to a replay topic
+            if not least <= int(first) <= int(last or first) < ITEMS_MAX:  # any producer may write to a replay topic
                 return None
             numbers.extend(range(int(first), int(last or first) + 1))
         return Origin(topic_id, topic, int(partition), int(offset), int(timestamp or -1), tuple(numbers))

@@ -1,8 +1,8 @@
-"""Which topic is it? Ids are asked for again after every read, because a name may come to mean another topic.
+"""Ask for topic ids, again after every read, because a name may come to mean another topic.
 
-A topic that is deleted and made again under a running worker shows nothing of it to a consumer whose position exists
-in the new one too: it reads on in the middle. So what was read is accounted for only when the broker, asked *after* the
-read, still gives the id that the assignment began with; an id never comes back. What else was thought of:
+A topic may be deleted and made again under a running worker. If the consumer's position exists in the new topic too,
+the consumer notices nothing and reads on in the middle. So records are reported only when the broker, asked *after*
+the read, still gives the id that the assignment began with. An id never comes back. The alternatives:
 docs/decisions/0006-which-topic-is-it.md.
 """
 
@@ -16,13 +16,13 @@ from confluent_kafka.admin import AdminClient
 
 REQUEST_SECONDS = 10.0
 BUSY_SECONDS = 0.05
-"""While something is being read, the ids are asked for this often at most."""
+"""The shortest time between two requests for ids while records are being read."""
 IDLE_SECONDS = 5.0
-"""And this often while nothing is: a topic made again has to be noticed although it is silent."""
+"""The same while none are: a topic that was made again has to be noticed although it is silent."""
 
 
 class TopicIds:
-    """Asks the broker for topic ids: at once, or in the background with an answer that is fetched later."""
+    """Asks the broker for topic ids: waiting for the answer, or in the background."""
 
     def __init__(self, admin: AdminClient, clock: Callable[[], float] = time.monotonic) -> None:
         self._admin = admin
@@ -31,11 +31,11 @@ class TopicIds:
         self._last = float("-inf")
 
     def now(self, topics: Iterable[str]) -> dict[str, str]:
-        """The ids of the topics that exist. Raises `KafkaException`."""
+        """Ask for the ids of topics and wait; topics that do not exist are left out. Raises `KafkaException`."""
         return self._ids(self._ask(topics), REQUEST_SECONDS)
 
     def begin(self, topics: Iterable[str], *, busy: bool) -> bool:
-        """Ask in the background, unless it is too soon; answers whether it was begun."""
+        """Ask in the background, unless it is too soon; returns whether it asked."""
         now = self._clock()
         if self._asked or now < self._last + (BUSY_SECONDS if busy else IDLE_SECONDS):
             return False
@@ -44,7 +44,7 @@ class TopicIds:
         return True
 
     def answer(self) -> dict[str, str] | None:
-        """What `begin` asked for, once; None while there is no answer. A broker that is away answers nothing: `{}`."""
+        """Take the answer to `begin`, once; None while there is none, `{}` if the broker is away."""
         if not self._asked or not all(future.done() for future in self._asked.values()):
             return None
         asked, self._asked = self._asked, {}
@@ -64,11 +64,11 @@ class TopicIds:
         ids = {}
         for topic, future in asked.items():
             try:
-                # As Kafka itself writes it, safe in a path: librdkafka's text is plain base64.
+                # Kafka's own notation, which is safe in a path; librdkafka's is plain base64.
                 ids[topic] = str(future.result(seconds).topic_id).replace("+", "-").replace("/", "_")
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
                     raise
-            except TimeoutError:  # the future's own: a broker that went away answers neither way
+            except TimeoutError:  # the future's own: a broker that went away gives neither answer nor error
                 raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from None  # noqa: SLF001
         return ids

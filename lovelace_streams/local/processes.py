@@ -23,6 +23,8 @@ from lovelace_streams.local import supervisor
 
 HOST = "127.0.0.1"
 SUPERVISOR = str(Path(supervisor.__file__).resolve())
+PORTS = range(20_000, 32_000)
+"""What `free_port` chooses from: below the ports that the kernel gives to outgoing connections."""
 
 
 class ManagedServer:
@@ -294,17 +296,17 @@ def listens(port: int | None) -> bool:
 
 
 def free_port() -> int:
-    """Find a port without a listener, below those that the kernel gives to outgoing connections.
+    """Find a port of `PORTS` without a listener, below those that the kernel gives to outgoing connections.
 
     A client may get a port of that range while its server is down. The client may even be the one that tries to reach
     the server: a TCP socket can connect to itself.
     """
-    for port in random.SystemRandom().sample(range(20_000, 32_000), 200):
+    for port in random.SystemRandom().sample(PORTS, 200):
         with contextlib.suppress(OSError), socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((HOST, port))
             return port
-    raise DeploymentFault("no port between 20000 and 32000 is free: stop the programs that listen there")
+    raise DeploymentFault(f"no port from {PORTS.start} to {PORTS.stop} is free: stop the programs that listen there")
 
 
 def write_secret(path: Path, text: str) -> None:

@@ -1,1 +1,1 @@
-"""The operators, one a module: thin, on top of packages that know no engine."""
+"""The Bytewax operators, one a module: thin, on top of packages that know no engine."""

@@ -1,6 +1,7 @@
-"""`JobState` → how far each job is, how fast, and until when: on a compacted topic that anybody can follow.
+"""7. `JobState` → `JobProgress`: each job's progress, rate and estimated end, on a compacted topic.
 
-It is an aid: where nothing can be published, that is logged once and counted, and records go their way.
+It is an aid: if nothing can be published, that is logged once and counted, and records are processed all the same. The
+work is done in `reporting.publisher`.
 """
 
 import bytewax.operators as op
@@ -19,10 +20,23 @@ def aggregate_progress(
     topic: str | None = None,
     every: float = EVERY_SECONDS,
 ) -> Stream[JobProgress]:
-    """Publish each job's progress, rate and estimated end to a topic (default `<pipeline>.progress`, keyed by job).
+    """Publish each job's progress, rate (items a second) and estimated end: `JobState` → `JobProgress`.
 
-    At most one message a job in `every` seconds, and its final state always; gives the same as a stream. Nothing leaves
-    by `errs`, and nothing here stops the flow. A restart forgets the rate, and publishes what it is told from then on.
+    `states` are those of `progress`, which absolute counts and a version make exact (`reporting.rates` computes the
+    rate over a minute). They are published to `topic`, by default `<pipeline>.progress`, keyed by job: at most one
+    message a job in `every` seconds, and its final state always. The stream has the same.
+
+    Nothing leaves by `errs`, nothing is raised, and nothing here stops the flow. A restart forgets the rate, and
+    publishes the states that the service answers from then on.
+
+    >>> import bytewax.operators as op
+    >>> from bytewax.dataflow import Dataflow
+    >>> from bytewax.testing import TestingSource
+    >>> from lovelace_streams import KafkaSettings, KafkaSource
+    >>> source = KafkaSource(KafkaSettings("127.0.0.1:9092"), topics=["orders"])
+    >>> states = op.input("states", Dataflow("orders"), TestingSource([]))
+    >>> aggregate_progress("aggregate_progress", states, source).stream_id
+    'orders.aggregate_progress.aggregate.down'
     """
     publisher = Publisher(source, topic, every)
     source.on_states(publisher.hear)

@@ -1,4 +1,4 @@
-"""4. `Envelope[Row]` → `Batch`: the window that the source gathered, cut by rows and by bytes."""
+"""4. `Envelope[Row]` → `Batch`: cut the window that the source gathered by rows and by bytes."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -11,9 +11,9 @@ from lovelace_streams.settings import BatchPolicy
 
 
 def cut(envelopes: Sequence[Envelope[Any]], policy: BatchPolicy) -> Iterator[Batch[Any]]:
-    """Batches in the order given, each closed by `policy.rows`, by `policy.bytes`, or by the window's end.
+    """Cut items into batches, in the order given: at `policy.rows`, at `policy.bytes`, or at the window's end.
 
-    Bytes are those of the messages' values, shared out evenly among a message's items; an item is never cut.
+    The bytes are those of the messages' values, divided evenly among a message's items. An item is never cut.
 
     >>> from lovelace_streams.records import Record
     >>> record = Record("t", 0, 0, 0, 1, None, b"x" * 10, [], -1, items=1)
@@ -37,9 +37,23 @@ def cut(envelopes: Sequence[Envelope[Any]], policy: BatchPolicy) -> Iterator[Bat
 
 @operator
 def batch(step_id: str, up: Stream[Envelope[Any]], policy: BatchPolicy) -> Stream[Batch[Any]]:
-    """Cut each window into batches of `policy.rows` (100): the unit in which a refused row is isolated.
+    """Cut each window of rows into batches, the unit in which a refused row is isolated: `Envelope[Row]` → `Batch`.
 
-    The window is the source's: at most `poll_size` messages gathered for at most `linger`. Nothing is kept here from
-    one window to the next, so nothing waits when the topic falls silent.
+    A batch has at most `policy.rows` rows (100) and `policy.bytes` bytes of the messages' values (8 MiB), but for its
+    last item, which is never cut; it says in `reason` what closed it. The window is the source's: at most `poll_size`
+    messages gathered within `linger` seconds. Nothing is kept from one window to the next, so nothing waits while the
+    topic is silent. Nothing fails here, and a restart repeats nothing of its own.
+
+    >>> import bytewax.operators as op
+    >>> from bytewax.dataflow import Dataflow
+    >>> from bytewax.testing import TestingSink, TestingSource, run_main
+    >>> from lovelace_streams.records import Record
+    >>> record = Record("orders", 0, 0, 0, 1, None, b"{}", [], -1, items=1)
+    >>> flow, batches = Dataflow("orders"), []
+    >>> rows = op.input("rows", flow, TestingSource([Envelope(record, 0, None)] * 5, batch_size=5))
+    >>> op.output("out", batch("batch", rows, BatchPolicy(rows=2)), TestingSink(batches))
+    >>> run_main(flow)
+    >>> [len(b.envelopes) for b in batches]
+    [2, 2, 1]
     """
     return op.flat_map_batch("cut", up, lambda window: cut(window, policy))

@@ -1,4 +1,7 @@
-"""2. `Envelope[bytes]` → `Envelope[raw item]`: whatever the bytes are, every item leaves by one of three ports."""
+"""2. `Envelope[bytes]` → `Envelope[raw item]`: decode messages; every item leaves by one of three ports.
+
+The decoders are in `formats`.
+"""
 
 from functools import partial
 
@@ -19,11 +22,31 @@ log = structlog.get_logger(__name__)
 
 @operator
 def decode(step_id: str, up: Stream[Envelope[bytes]], decoder: Decoder, source: WorkerContext | None = None) -> Sorted:
-    """Decode messages into items, each by itself: one bad member does not cost its chunk (law 7).
+    """Decode messages into items: `Envelope[bytes]` → `Envelope[raw item]`, in the order read.
 
-    Undecodable messages and items leave by `errs`, tombstones, unknown events and empty messages by `skipped`. While a
-    schema registry that the decoder asks is away, the step waits and dead-letters nothing. Such a decoder needs the
-    `source`, else `DeploymentFault` is raised at build. A registry that refuses us stops the worker with exit code 78.
+    Items leave by `oks`, one by one, so one bad item does not fail its message (law 7). Messages that cannot be decoded
+    leave by `errs`, whole, as the number of items in their header, or 1 (law 6). Tombstones, unknown events and empty
+    messages leave by `skipped`. A restart decodes again what is read again, with the same result.
+
+    While a schema registry that the decoder asks is away, the step waits in `source.keep_alive` and dead-letters
+    nothing; a registry that rejects the login stops the worker with exit code 78. Raises `DeploymentFault` at build if
+    such a decoder is given without a `source`.
+
+    >>> import bytewax.operators as op
+    >>> from bytewax.dataflow import Dataflow
+    >>> from bytewax.testing import TestingSink, TestingSource, run_main
+    >>> from lovelace_streams import JsonDecoder, Row
+    >>> from lovelace_streams.records import Record
+    >>> class Order(Row, table="orders", primary_key="id"):
+    ...     id: int
+    >>> cut_off = Record("orders", 0, 0, 0, 1, None, b'{"id": ', [], -1)
+    >>> flow, letters = Dataflow("orders"), []
+    >>> messages = op.input("in", flow, TestingSource([Envelope(cut_off, 0, cut_off.value)]))
+    >>> decoded = decode("decode", messages, JsonDecoder(Order))
+    >>> op.output("out", decoded.errs, TestingSink(letters))
+    >>> run_main(flow)
+    >>> [(letter.step, str(letter.reason)) for letter in letters]
+    [('decode', 'not_json')]
     """
     if not decoder.waits:
         return split(op.flat_map_batch("sort", up, by_list("decode", partial(sort, decoder))))

@@ -1,4 +1,7 @@
-"""3. `Envelope[raw item]` → `Envelope[Row]`: what a source calls a thing becomes what the table calls it."""
+"""3. `Envelope[raw item]` → `Envelope[Row]`: items become rows, by the row classes' declarations.
+
+The mapping itself is `rows`: generated code, and the interpreter that decides where that code raises.
+"""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -25,13 +28,22 @@ def normalize(
     target: type[Row] | Callable[..., Any] | Sequence[type[Row]],
     source: WorkerContext | None = None,
 ) -> Sorted:
-    """Map each item to a row of the class that its event names, or by a plain function.
+    """Map each decoded item to a row, by a row class or by a function: `Envelope[raw item]` → `Envelope[Row]`.
 
-    `target` is the row class, or one of each table where events are of several, or the function.
+    `target` is the row class; a list with one row class for each table; or a function that takes the decoded item and
+    returns a `Row`, several of them, or a `Skip`. Rows leave by `oks`, `Skip`s by `skipped`. An item that does not fit
+    leaves by `errs` with a reason, the path, what was expected and which kind was found; never with the value.
 
-    A function takes the decoded item and answers `Row`, several of them, or `Skip`. What does not fit leaves by `errs`
-    with path, expectation and kind, never with the value; `Skip` leaves by `skipped`. Items of a table that `target` is
-    not of are the deployment's fault: with the `source` the worker stops with exit code 78, without it by an exception.
+    An item of a table that is not in `target` is the deployment's fault: with the `source` the worker stops with exit
+    code 78, without it `DeploymentFault` is raised in the flow. A restart maps again what is read again, to the same
+    rows.
+
+    >>> from lovelace_streams import From, Row
+    >>> from lovelace_streams.testing import mapped  # this step and `decode`, by themselves
+    >>> class Order(Row, table="orders", primary_key="id"):
+    ...     id: int
+    >>> mapped(Order, {"id": "7"}).row, mapped(Order, {"id": "seven"}).letter.detail
+    (Order(id=7), 'expected int, got str at $.id')
     """
     mapper = normalizer(target)
 
@@ -48,21 +60,25 @@ def normalize(
 
 
 def sort(mapper: Normalizer, envelopes: Iterable[Envelope[Any]]) -> Ports:
-    """Items as rows, letters and skips."""
+    """Sort items into rows, dead letters and skips."""
     ports = Ports()
     add = ports.oks.append
     now = int(time.time() * 1000)
-    believed = latest(now)
-    target = made = None
+    newest_version = latest(now)
+    target = to_row = None
     for envelope in envelopes:
         raw = envelope.payload
         if raw.target is not target:
             target = raw.target
-            made = mapper.generated(target)
-        if made is not None and raw.item is not None:
+            to_row = mapper.generated(target)
+        if to_row is not None and raw.item is not None:
             try:
-                add(Envelope(envelope.record, envelope.item, made(raw.item, raw.root, envelope.record, believed)))
-            except Exception:  # noqa: BLE001 - whatever it was, the plain way says what it is
+                add(
+                    Envelope(
+                        envelope.record, envelope.item, to_row(raw.item, raw.root, envelope.record, newest_version)
+                    )
+                )
+            except Exception:  # noqa: BLE001 - whatever it was, the interpreter decides the reason
                 _interpret(mapper, envelope, now, ports)
         else:
             _interpret(mapper, envelope, now, ports)

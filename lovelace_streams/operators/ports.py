@@ -1,4 +1,4 @@
-"""Three ports: how a list that was sorted by plain code becomes the streams `oks`, `errs` and `skipped`."""
+"""Make the streams `oks`, `errs` and `skipped` of lists that plain code has sorted."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from lovelace_streams.records import DeadLetter, Envelope, Outcome, Settled
 
 @dataclass(frozen=True)
 class Sorted:
-    """Three ports: items to go on with, dead letters, and what was skipped with its reason."""
+    """Three ports: items for the next step, dead letters, and skipped items with their reason."""
 
     oks: Stream[Envelope[Any]]
     errs: Stream[DeadLetter]
@@ -24,7 +24,7 @@ class Sorted:
 
 
 def by_list(step: str, sort: Callable[[list[Envelope[Any]]], Ports]) -> Callable[[list[Envelope[Any]]], list[Ports]]:
-    """Sort list by list, each in a span of its own."""
+    """Make a function that sorts a list of items into `Ports`, in a span of its own."""
 
     def sort_list(envelopes: list[Envelope[Any]]) -> list[Ports]:
         with tracing.step(step, envelopes[0].record, taken=len(envelopes)) as span:
@@ -36,7 +36,7 @@ def by_list(step: str, sort: Callable[[list[Envelope[Any]]], Ports]) -> Callable
 
 
 def split(sorted_lists: Stream[Ports]) -> Sorted:
-    """Unpack lists of three into three streams."""
+    """Make three streams of a stream of `Ports`."""
     return Sorted(
         oks=op.flat_map_batch("oks", sorted_lists, _oks),
         errs=op.flat_map_batch("errs", sorted_lists, _errs),

@@ -1,4 +1,7 @@
-"""5. `Batch` → `Settled`: rows become durable, what is refused is isolated, an outage is waited out."""
+"""5. `Batch` → `Settled`: write rows durably, isolate refused ones, wait out an outage.
+
+The work is done by `delivery.block_writer`, with one of the `writers`.
+"""
 
 from dataclasses import dataclass
 from typing import Any, cast
@@ -14,7 +17,7 @@ from lovelace_streams.writers import Writer
 
 @dataclass(frozen=True)
 class Written:
-    """Two ports: what is durable (or was suppressed by a trigger), and what the destination's rules refuse."""
+    """Two ports: items that are durable (or that a trigger suppressed), and items that the destination refuses."""
 
     settled: Stream[Settled]
     errs: Stream[DeadLetter]
@@ -22,11 +25,30 @@ class Written:
 
 @operator
 def upsert(step_id: str, up: Stream[Batch[Any]], writer: Writer, source: WorkerContext) -> Written:
-    """Write each batch in one transaction; a refused row is isolated and leaves by `errs`, its neighbours are written.
+    """Write batches to a table: `Batch` → `Settled` and `DeadLetter`.
 
-    A destination that is down is waited for (`source.keep_alive`), for as long as it takes, and nothing is
-    dead-lettered; a call that takes longer than the writer's `deadline` is cut off and tried again. A restart writes
-    rows again: they are idempotent (law 8). A wrong table stops the worker with exit code 78.
+    Batches are joined to blocks of at most `writer.capabilities.block_rows` rows, one transaction each. A row that the
+    destination's rules refuse is isolated and leaves by `errs` with its reason; the other rows of its batch are written
+    and leave by `settled`, as `written`, `superseded` or `skipped`. A large block is written while the next window is
+    read, so its items may be settled without passing these ports (`BlockWriter` has all three ways).
+
+    While the destination is down the step waits in `source.keep_alive`, for as long as it takes, and dead-letters
+    nothing. A call that takes longer than `writer.deadline` seconds is aborted and tried again. A table that does not
+    match the row classes stops the worker with exit code 78, before anything is read. A restart writes rows again that
+    were not committed: the table ends the same (law 8).
+
+    >>> import bytewax.operators as op
+    >>> from bytewax.dataflow import Dataflow
+    >>> from bytewax.testing import TestingSource
+    >>> from lovelace_streams import KafkaSettings, KafkaSource, Row
+    >>> source = KafkaSource(KafkaSettings("127.0.0.1:9092"), topics=["orders"])
+    >>> from lovelace_streams.writers.memory import MemoryWriter
+    >>> class Order(Row, table="orders", primary_key="id"):
+    ...     id: int
+    >>> batches = op.input("batches", Dataflow("orders"), TestingSource([]))
+    >>> written = upsert("upsert", batches, MemoryWriter(Order), source)
+    >>> written.settled.stream_id, written.errs.stream_id
+    ('orders.upsert.side.trues', 'orders.upsert.side.falses')
     """
     block_writer = BlockWriter("upsert", writer, source)
     source.register(block_writer, holds_items=True)

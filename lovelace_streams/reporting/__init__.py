@@ -1,1 +1,1 @@
-"""The client's side of the progress service: what a worker reports, and what it is answered."""
+"""Reporting: the worker's side of the progress service, and publishing what it answers."""

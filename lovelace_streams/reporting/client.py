@@ -1,8 +1,8 @@
-"""Requests to the progress service, and whose fault an answer is: the one place that says so.
+"""Send requests to the progress service, and decide whose fault an answer is; only here (law 5).
 
-no answer, 5xx    the destination's: it is away, try again
-401, 403          the deployment's: it rejects PROGRESS_API_TOKEN
-any other         the caller's to judge
+no answer, 5xx    the destination's: the service is away, try again
+401, 403          the deployment's: the service rejects PROGRESS_API_TOKEN
+any other         left to the caller
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from lovelace_streams.settings import ProgressSettings
 
 UNAUTHORIZED, FORBIDDEN, TOO_LARGE, UNPROCESSABLE, SERVER_ERROR = 401, 403, 413, 422, 500
 DETAIL_MAX = 500
-"""Characters of the service's own explanation that an error shows."""
+"""How many characters of the service's own explanation an error shows."""
 
 
 class Response(NamedTuple):
@@ -28,16 +28,16 @@ class Response(NamedTuple):
 
     @property
     def is_success(self) -> bool:
-        """Whether the service did what it was asked."""
+        """Whether the service accepted the request."""
         return 200 <= self.status < 300  # noqa: PLR2004 - HTTP's successes
 
     def json(self) -> Any:
-        """The body's value. Raises `ValueError`."""
+        """Parse the body. Raises `ValueError`."""
         return msgspec.json.decode(self.body)
 
     @property
     def detail(self) -> str:
-        """The service's own explanation of a refusal; "" where something else answered in its place."""
+        """The service's own explanation of a refusal; "" if something else answered in its place (a proxy)."""
         try:
             return str(self.json().get("detail", ""))[:DETAIL_MAX]
         except (ValueError, AttributeError):
@@ -45,7 +45,7 @@ class Response(NamedTuple):
 
 
 class ProgressClient:
-    """A client of the progress service that keeps its connections; threads may share it."""
+    """A client of the progress service that keeps its connections open; threads may share it."""
 
     def __init__(
         self, settings: ProgressSettings, *, timeout: float | None = None, transport: httpx.BaseTransport | None = None
@@ -61,11 +61,13 @@ class ProgressClient:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
-        """Close the connections; a request after that raises `DestinationFault`."""
+        """Close the connections. A request after that raises `DestinationFault`."""
         self._client.close()
 
     def request(
@@ -77,7 +79,7 @@ class ProgressClient:
         query: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Response:
-        """Send a request; `body` is JSON. Raises `DestinationFault` or `DeploymentFault` as the module says."""
+        """Send a request; `body` is JSON. Raises `DestinationFault` or `DeploymentFault`, as the module says."""
         sent = {"content-type": "application/json"} if body is not None else {}
         try:
             answer = self._client.request(
@@ -103,7 +105,7 @@ class ProgressClient:
         return Response(answer.status_code, answer.content)
 
     def get(self, path: str, query: Mapping[str, Any] | None = None) -> Any:
-        """GET a path's JSON. Raises `DestinationFault`, and `DeploymentFault` for any other answer than a success."""
+        """Get a path's JSON. Raises `DestinationFault`, and `DeploymentFault` for any answer but a success."""
         answer = self.request("GET", path, query=query)
         try:
             if answer.is_success:
@@ -114,9 +116,9 @@ class ProgressClient:
         raise DeploymentFault(f"{self.url} answers {answer.status} to {path}: {why}")
 
     def open_job(self, job: Mapping[str, Any], key: str | None = None) -> dict[str, Any]:
-        """`POST /jobs`; answers the job's state with its attempt. `key` makes a repeated request one.
+        """Open a job (`POST /jobs`); returns its state with the attempt. Requests with one `key` count once.
 
-        Raises `DestinationFault`, and `DeploymentFault` where the service refuses the job.
+        Raises `DestinationFault`, and `DeploymentFault` if the service refuses the job.
         """
         headers = {"idempotency-key": key} if key else {}
         answer = self.request("POST", "/jobs", body=msgspec.json.encode(job), headers=headers)
@@ -126,7 +128,7 @@ class ProgressClient:
 
 
 def open_job(settings: ProgressSettings, job: dict[str, Any], key: str | None = None) -> dict[str, Any]:
-    """Open a job; see `ProgressClient.open_job`. Raises `DeploymentFault` for invalid settings, too."""
+    """Open a job as `ProgressClient.open_job` does. Raises `DeploymentFault` for invalid settings too."""
     settings.check()
     with ProgressClient(settings) as client:
         return client.open_job(job, key)

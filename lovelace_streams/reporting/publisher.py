@@ -1,9 +1,10 @@
-"""States of jobs to a topic, each with its rate and estimated end.
+"""Publish the states of jobs to a topic, each with its rate and estimated end.
 
 The progress service answers absolute, versioned states, so nothing is summed here: of each job the highest version
-counts, whoever it came from. A flow in a consumer group has no stateful step (no key is anybody's alone); every worker
-keeps the jobs it has heard of, and publishes what the service answered it. The last states of a job come when its topic
-has fallen silent, hence the worker's context hands them over (`on_states`) and serves the publishing.
+counts, from whichever worker. A flow in a consumer group has no stateful step (no key belongs to one worker), so every
+worker keeps the jobs that the service has answered it about, and publishes their states. A job's last states arrive
+when its topic is silent already and no step runs; so the worker's context passes them on (`on_states`) and serves the
+publishing.
 """
 
 from collections import OrderedDict
@@ -31,34 +32,35 @@ log = structlog.get_logger(__name__)
 
 EVERY_SECONDS = 1.0
 JOBS_MAX = 1000
-"""Jobs that a worker keeps; past it the one it has not heard of for longest goes."""
+"""How many jobs a worker keeps; then the one without an answer for longest is dropped."""
 RETRY_SECONDS = 5.0
+"""How long after a refusal publishing, or making the topic, is tried again."""
 MAY_BE_THERE = {
     KafkaError.NO_ERROR,
     KafkaError.TOPIC_ALREADY_EXISTS,
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
     KafkaError.CLUSTER_AUTHORIZATION_FAILED,
 }
-"""Answers to making the topic with which it may well be there: publishing will tell."""
+"""Errors of making the topic with which it may exist nevertheless: publishing will show."""
 FINAL_STATUSES = {"completed", "closed"}
-"""States after which nothing is expected."""
+"""Statuses after which a job does not change."""
 
 
 class JobProgress(JobState, frozen=True):
-    """A job as the progress service sees it, with how fast it goes: what is published, as JSON."""
+    """A job's state with its rate and estimated end; published as JSON."""
 
     done: int
     """`succeeded + failed + skipped`."""
     items_per_second: float | None
-    """Over the last minute, of all workers together; None while there is nothing to tell by."""
+    """The rate over the last minute, of all workers together; None while it is unknown."""
     estimated_end: datetime | None
-    """When `total_items` are done at that rate; None where nobody can say."""
+    """When `total_items` are done at that rate; None if it is unknown, and in a final state."""
     at: datetime
-    """When this worker heard of it."""
+    """When this worker got the answer, in UTC."""
 
 
 class Job:
-    """One job: its newest state, how fast it goes, and what of it was published."""
+    """One job: its newest state, its rate, and which version was published."""
 
     __slots__ = ("due", "in_flight", "latest", "published", "rate", "repeats")
 
@@ -68,28 +70,28 @@ class Job:
         self.published = -1
         """The highest version that was published."""
         self.due = 0.0
-        """When the next message may go."""
+        """When the next message may be sent."""
         self.repeats = 1
         self.in_flight = False
 
     @property
     def version(self) -> int:
-        """Of the newest state, -1 before the first."""
+        """The version of the newest state, -1 before the first."""
         return -1 if self.latest is None else self.latest.version
 
     @property
     def final(self) -> bool:
-        """Whether nothing more is expected."""
+        """Whether the job does not change any more."""
         return self.latest is not None and self.latest.status in FINAL_STATUSES
 
     @property
     def unpublished(self) -> bool:
-        """Whether something of it was not published yet."""
+        """Whether its newest state was not published yet."""
         return self.version > self.published
 
 
 class Jobs:
-    """What is known of each job and what of it is due to be published; no clock and no Kafka of its own."""
+    """The newest states of jobs, and which are due to be published; no clock and no Kafka here."""
 
     def __init__(self, every: float = EVERY_SECONDS, jobs_max: int = JOBS_MAX) -> None:
         self._every = every
@@ -97,7 +99,7 @@ class Jobs:
         self._jobs: OrderedDict[str, Job] = OrderedDict()
 
     def hear(self, states: Iterable[JobState], now: float, at: datetime) -> list[JobProgress]:
-        """Take the states of an answer; give those that are newer than what is known, with rate and end."""
+        """Note the states of an answer; returns those that are newer than the known ones, with rate and end."""
         newer = []
         for state in states:
             job = self._job(state.job_id)
@@ -120,7 +122,7 @@ class Jobs:
         return newer
 
     def due(self, now: float, *, ending: bool = False) -> list[JobProgress]:
-        """What is to be published now, each handed out once; with `ending` all that was not published."""
+        """Take the states to publish now, each handed out once; with `ending` all that were not published."""
         due = []
         for job in self._jobs.values():
             if job.latest is None or job.in_flight or not (now >= job.due or (ending and job.unpublished)):
@@ -132,10 +134,10 @@ class Jobs:
         return due
 
     def delivered(self, progress: JobProgress, now: float) -> None:
-        """The broker has it. A final state is said once more before the job is forgotten.
+        """Note that the broker has acknowledged a state; a final one is published twice before the job is dropped.
 
-        Another worker may have held back an older one meanwhile, for `every` seconds at most, and what was written
-        last is what compaction keeps.
+        Another worker may have held back an older state meanwhile, for `every` seconds at most, and compaction keeps
+        the message that was written last.
         """
         if (job := self._jobs.get(progress.job_id)) is None:
             return
@@ -148,27 +150,27 @@ class Jobs:
             job.due = now + 2 * self._every
 
     def refused(self, progress: JobProgress, now: float) -> None:
-        """It could not be published: the newest that is known then goes a while later."""
+        """Note that a state was not published: the newest one is tried again after `RETRY_SECONDS`."""
         if job := self._jobs.get(progress.job_id):
             job.in_flight = False
             job.due = now + RETRY_SECONDS
 
     @property
     def unpublished(self) -> bool:
-        """Whether something was not published yet."""
+        """Whether a job's newest state was not published yet."""
         return any(job.unpublished for job in self._jobs.values())
 
     def _job(self, job_id: str) -> Job:
         job = self._jobs.setdefault(job_id, Job())
         self._jobs.move_to_end(job_id)
         if len(self._jobs) > self._jobs_max:
-            quiet = next((name for name, each in self._jobs.items() if not each.unpublished and name != job_id), None)
+            quiet = next((name for name, other in self._jobs.items() if not other.unpublished and name != job_id), None)
             self._jobs.pop(quiet or next(iter(self._jobs)))
         return job
 
 
 class Publisher(Service):
-    """Publishes what is due; the worker waits for nothing of it but, within the drain, the broker."""
+    """Publishes states that are due. The worker never waits for it, except for acknowledgements while it drains."""
 
     def __init__(
         self, context: WorkerContext, topic: str | None, every: float, clock: Callable[[], float] = monotonic
@@ -187,22 +189,22 @@ class Publisher(Service):
 
     @property
     def topic(self) -> str:
-        """Where it is published."""
+        """The topic that states are published to."""
         return self._named or f"{self._context.pipeline}.progress"
 
     def hear(self, states: Iterable[JobState]) -> None:
-        """Take the states of an answer of the progress service."""
+        """Note the states of an answer of the progress service."""
         heard = self._jobs.hear(states, self._clock(), datetime.now(UTC))
         self._heard = [*self._heard[-JOBS_MAX:], *heard]
 
     def take(self, states: list[JobState]) -> list[JobProgress]:  # noqa: ARG002
-        """What was heard since the last call: states are told before they flow."""
+        """Take the newer states since the last call; `hear` has noted them before they flow."""
         heard, self._heard = self._heard, []
         return heard
 
     def serve(self, *, idle: bool, between_windows: bool) -> None:  # noqa: ARG002
-        """Make the topic, publish what is due, take the acknowledgements; waits for nothing."""
-        if self._context.ledger_cover is None:  # no progress service: there is nothing to tell
+        """Make the topic, publish the states that are due, take the acknowledgements; without waiting."""
+        if self._context.ledger_cover is None:  # no progress service: there are no states
             return
         if not self._made:
             self._make_topic()
@@ -215,11 +217,11 @@ class Publisher(Service):
             self._publish(progress)
 
     def unfinished(self) -> bool:
-        """States that were not acknowledged; where publishing fails nobody waits for it."""
+        """Whether states are not acknowledged yet; the worker does not wait for them if publishing fails."""
         return self._jobs.unpublished and not self._refused
 
     def close(self) -> None:
-        """A last chance for what is under way."""
+        """Wait a second for the last acknowledgements."""
         if self._producer is not None and self.unfinished():
             self._producer.flush(1.0)
 
@@ -254,7 +256,7 @@ class Publisher(Service):
         self._refused = True
 
     def _make_topic(self) -> None:
-        """Have the topic made, in the background; a broker that will not is asked no more, one that is away is."""
+        """Make the topic in the background; a broker that is away is asked again, one that refuses is not."""
         if self._making is None:
             if self._clock() < self._make_after:
                 return

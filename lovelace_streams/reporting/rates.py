@@ -1,30 +1,30 @@
-"""How fast, and until when: a rate over a sliding window of absolute counts, and the time that is left at that rate.
+"""Compute a rate over a sliding window of absolute counts, and the time left at that rate.
 
-Counts are absolute, so a sample may be lost or come twice and changes nothing. Between two samples the pace is taken as
-even; after the last one nothing has happened. No clock in here: whoever asks says what time it is.
+Counts are absolute, so a lost or repeated sample changes nothing. Between two samples the rate is taken as constant;
+after the last one it is zero. No clock here: the caller passes the time.
 """
 
 from collections import deque
 from typing import NamedTuple
 
 WINDOW_SECONDS = 60.0
-SAMPLES = 60
-"""A window keeps so many samples, at most twice that: the rate moves smoothly, and it can be had for every job."""
+SAMPLES_A_WINDOW = 60
+"""How many samples a window keeps, twice that at most: enough for a smooth rate, and few enough for every job."""
 
 
 class Sample(NamedTuple):
-    """So much was done at this time."""
+    """The count `done` at the time `at`, in seconds."""
 
     at: float
     done: int
 
 
 class Rate:
-    """Items a second over the last `window` seconds of one thing that is counted.
+    """The rate of one counter, in items a second over the last `window` seconds.
 
     >>> rate = Rate()
     >>> rate.add(100.0, 0)
-    >>> rate.per_second(100.0) is None  # one sample says nothing of a pace
+    >>> rate.per_second(100.0) is None  # one sample is no rate
     True
     >>> rate.add(110.0, 500)
     >>> rate.per_second(110.0), rate.seconds_left(110.0, total=2000)
@@ -40,14 +40,14 @@ class Rate:
         self._samples: deque[Sample] = deque()
 
     def add(self, at: float, done: int) -> None:
-        """Note how much is done by now; less than before means that it began again."""
+        """Add a sample; a count below the last one means that counting started again."""
         samples = self._samples
         if samples and done < samples[-1].done:
             samples.clear()
         if samples:
             at = max(at, samples[-1].at)
-        if len(samples) > 1 and at - samples[-2].at < self._window / SAMPLES:
-            samples.pop()  # the newest one always stands for all that came close together
+        if len(samples) > 1 and at - samples[-2].at < self._window / SAMPLES_A_WINDOW:
+            samples.pop()  # of samples close together the newest is kept
         samples.append(Sample(at, done))
         while len(samples) > 1 and samples[1].at <= at - self._window:
             samples.popleft()
@@ -58,14 +58,14 @@ class Rate:
         return self._samples[-1].done if self._samples else 0
 
     def per_second(self, now: float) -> float | None:
-        """Items a second; None while there is no stretch of time to tell by."""
+        """Give the items a second; None while the samples span no time."""
         if not self._samples:
             return None
         begin = max(self._samples[0].at, now - self._window)
         return (self.done - self._done_at(begin)) / (now - begin) if now > begin else None
 
     def seconds_left(self, now: float, total: int | None) -> float | None:
-        """Seconds until `total` at this rate: 0 where it is reached, None where nobody can say."""
+        """Give the seconds until `total` at this rate: 0 if it is reached, None if it is unknown."""
         if total is None:
             return None
         if self.done >= total:

@@ -1,9 +1,11 @@
-"""Reports what is settled to the progress service, and lets commits follow what it has accepted.
+"""Report settled ranges to the progress service; what it has accepted may be committed (law 3).
 
-One report is in flight a worker, from a thread with its own clock, so that a range leaves within 100 ms of being
-settled whether or not anything more is read. What settles meanwhile goes with the next one, which begins
-`REQUEST_INTERVAL_SECONDS` after this one. The service is idempotent (a set of offsets), so a report is repeated until
-it is accepted.
+A worker has one request in flight, sent by a thread with its own clock, so that a range leaves within 100 ms after it
+was settled, also if nothing more is read. Ranges that settle meanwhile go with the next request, which starts
+`REQUEST_INTERVAL_SECONDS` after this one. The service keeps a set of offsets, so a request is repeated until it is
+accepted.
+
+    take, serve ─▶ queue ─▶ the thread: gather, send, split or send again ─▶ answers ─▶ serve ─▶ InFlight.accept
 """
 
 import threading
@@ -39,44 +41,44 @@ from lovelace_streams.settings import ProgressSettings
 log = structlog.get_logger(__name__)
 
 REQUEST_INTERVAL_SECONDS = 0.09
-"""From the beginning of a request to that of the next: what settles in between goes together. The first after a silence
-leaves at once. A request costs 0.7 ms of the worker's CPU by httpx (0.15 by http.client; median of 300, 2 kB) and
-several of the service's, so their number is kept as low as the 100 ms allow."""
+"""From the start of a request to the start of the next: ranges that settle in between go together. The first after a
+silence leaves at once. A request costs 0.7 ms of the worker's CPU by httpx (0.15 by http.client; median of 300, 2 kB)
+and several of the service's, so their number is kept as low as the 100 ms allow."""
 STATES_MAX = 1000
-"""Answers that are kept until the step's next call takes them."""
+"""How many states are kept until the step's next call takes them."""
 
 
 class Unanswered(Enum):
-    """What became of a request that was not accepted."""
+    """Why a request was not accepted."""
 
     TRY_AGAIN = "try again"
     TOO_LARGE = "too large"
 
 
 class Committer(Service):
-    """Without a progress service, what is settled is accounted for."""
+    """The end of a flow without a progress service: settled ranges may be committed at once."""
 
     def __init__(self, context: WorkerContext) -> None:
         self._context = context
 
     def take(self, settled: Iterable[Settled]) -> list[JobState]:
-        """Note what is durable."""
-        for each in settled:
-            self._context.settle(each)
+        """Settle items; returns no states."""
+        for items in settled:
+            self._context.settle(items)
         return []
 
     def serve(self, *, idle: bool, between_windows: bool) -> None:  # noqa: ARG002
-        """Extend the covered offsets; the worker commits."""
+        """Add settled ranges to the covered offsets; the worker commits them."""
         for assignment, ranges in self._context.in_flight.take_ranges():
             self._context.in_flight.accept(assignment.number, ranges)
 
     def revoke(self, seconds: float) -> None:  # noqa: ARG002
-        """Let what is settled be committed."""
+        """Add settled ranges to the covered offsets, before the partition is given up."""
         self.serve(idle=False, between_windows=False)
 
 
 class Reporter(Service):
-    """Sends ranges in the background and brings back what was accepted; all else happens in the worker's thread."""
+    """Sends ranges in a background thread; everything but the sending happens in the worker's thread."""
 
     def __init__(
         self, context: WorkerContext, settings: ProgressSettings, interval: float = REQUEST_INTERVAL_SECONDS
@@ -92,25 +94,25 @@ class Reporter(Service):
         self._queued_ranges = 0
         self._takes_sums = True
         self._saw_duplicates = False
-        """Whether the service knew some of what was reported last: sums are for what is new."""
+        """Whether the service knew some of the offsets reported last: sums are for new offsets only."""
         self._in_flight = False
         self._request_began_at = float("-inf")
         self._flush_now = False
-        """Whether a report leaves at once, because partitions are given up or the worker ends."""
+        """Whether the next request is sent at once, because partitions are given up or the worker ends."""
         self._ended = False
         self._states: list[JobState] = []
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
 
     def take(self, settled: Iterable[Settled]) -> list[JobState]:
-        """Note what is durable and queue its ranges at once; give the states that came back since."""
-        for each in settled:
-            self._context.settle(each)
+        """Settle items and queue their ranges at once; returns the states answered since the last call."""
+        for items in settled:
+            self._context.settle(items)
         self._enqueue()
         states, self._states = self._states, []
         return states
 
     def serve(self, *, idle: bool, between_windows: bool) -> None:  # noqa: ARG002
-        """Queue what is ready, take the answers."""
+        """Queue ready ranges, take the answers."""
         self._check_settings()
         self._enqueue()
         if self._context.ending and not self._flush_now:
@@ -123,7 +125,7 @@ class Reporter(Service):
         return bool(self._queue or self._in_flight or self._answers)
 
     def revoke(self, seconds: float) -> None:
-        """Have what is settled accepted before the partition is given up."""
+        """Wait until settled ranges are accepted, before the partition is given up."""
         self._enqueue()
         self._flush()
         with self._changed:
@@ -132,7 +134,7 @@ class Reporter(Service):
         self._accept()
 
     def close(self) -> None:
-        """End the thread; the next owner reads again, and reports, what was not accepted."""
+        """End the thread; the next owner reads and reports again what was not accepted."""
         with self._changed:
             self._ended = True
             self._changed.notify_all()
@@ -141,7 +143,10 @@ class Reporter(Service):
         self.client.close()
 
     def cover(self, topic_id: str) -> dict[int, Offsets]:
-        """Partition → what the ledger has settled; empty if it is away. Asked at a start without committed offsets."""
+        """Ask for a topic's covered offsets: partition → offsets; empty if the ledger is away.
+
+        They are needed where nothing was committed (`kafka.start_offsets`).
+        """
         try:
             answer = self.client.get(f"/progress/{self._context.pipeline}/{topic_id}")
             partitions = msgspec.convert(answer["partitions"], dict[int, list[tuple[int, int]]], strict=False)
@@ -165,7 +170,7 @@ class Reporter(Service):
         if not (taken := self._context.in_flight.take_ranges()):
             return
         with self._changed:
-            thread_knows = bool(self._queue)  # and sends what is queued in time
+            thread_knows = bool(self._queue)  # it sends queued reports when their time comes
             for assignment, ranges in taken:
                 for start in range(0, len(ranges), RANGES_MAX):
                     self._queue.append(_report(assignment, ranges[start : start + RANGES_MAX]))
@@ -201,12 +206,12 @@ class Reporter(Service):
                     self._changed.notify_all()
         except _StoppedError:
             pass
-        except Exception as error:  # noqa: BLE001 - a thread that ends unseen would leave the worker waiting for ever
+        except Exception as error:  # noqa: BLE001 - if the thread ended silently, the worker would wait for ever
             text = f"reporting to {self.client.url} ended by {type(error).__name__}: a bug, please tell us"
             self._fault = DeploymentFault(text)
 
     def _next(self) -> list[Report]:
-        """Wait for something to report; gather one request's worth of what is queued, one report a partition."""
+        """Wait for queued reports; gather as many as one request takes."""
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._ended)
             left = self._request_began_at + self._interval - time.monotonic()
@@ -215,23 +220,23 @@ class Reporter(Service):
                 return []
             self._request_began_at = time.monotonic()
             gathered: list[Report] = []
-            room = RANGES_MAX
-            while self._queue and len(self._queue[0].ranges) <= room:
-                room -= len(self._queue[0].ranges)
+            ranges_left = RANGES_MAX
+            while self._queue and len(self._queue[0].ranges) <= ranges_left:
+                ranges_left -= len(self._queue[0].ranges)
                 gathered.append(self._queue.popleft())
-            self._queued_ranges -= RANGES_MAX - room
+            self._queued_ranges -= RANGES_MAX - ranges_left
             self._in_flight = True
             return gathered
 
     def _is_due(self) -> bool:
-        """Whether a request leaves before its interval is over."""
+        """Whether a request is sent before the interval is over."""
         return self._flush_now or self._ended or self._queued_ranges >= RANGES_MAX
 
     def _deliver(self, reports: list[Report], *, allow_sums: bool = True) -> None:
-        """Send until it is accepted, however long that takes; in halves where the service finds it too large.
+        """Send reports until they are accepted, however long that takes; in halves if the service finds them too large.
 
-        Reports that overlap covered offsets are sent again as ranges. While the service says that it knew some offsets
-        already, ranges are sent first.
+        Reports that overlap covered offsets are sent again as ranges. While the service reports known offsets, ranges
+        are sent first.
         """
         answer = self._answer(reports, allow_sums=allow_sums and not self._saw_duplicates)
         if answer is Unanswered.TOO_LARGE:
@@ -247,7 +252,7 @@ class Reporter(Service):
             self._deliver(group, allow_sums=False)
 
     def _answer(self, reports: list[Report], *, allow_sums: bool) -> Answer | Unanswered:
-        """Try until the service says something. Raises `_StoppedError` when the worker ends."""
+        """Repeat a request until the service answers it. Raises `_StoppedError` when the worker ends."""
         backoff, failures = Backoff(0.1, 5.0), 0
         while (answer := self._post(reports, allow_sums=allow_sums)) is Unanswered.TRY_AGAIN:
             if self._fault is not None or self._ended:
@@ -258,7 +263,7 @@ class Reporter(Service):
         return answer
 
     def _post(self, reports: list[Report], *, allow_sums: bool) -> Answer | Unanswered:
-        """Send one request, and judge its answer; what waiting does not change becomes the worker's fault."""
+        """Send one request and judge its answer; a refusal that waiting does not change is noted as a fault."""
         body, has_sums = request_of(self._context.pipeline, reports, allow_sums=allow_sums and self._takes_sums)
         ranges = sum(len(report.ranges) for report in reports)
         try:
@@ -293,7 +298,7 @@ class Reporter(Service):
 
 
 class _StoppedError(Exception):
-    """The worker ends, or has noted why it must."""
+    """The worker ends, or has a fault."""
 
 
 def _report(assignment: Assignment, ranges: list[Range]) -> Report:

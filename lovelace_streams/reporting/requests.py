@@ -1,9 +1,9 @@
-"""What a worker sends to the progress service: ranges gathered into one request, said in short where that will do.
+"""Make requests to the progress service: the ranges of several partitions in one, as sums where those are shorter.
 
-A report of a partition has *ranges*, which the service cuts to what is new to it, or *sums*, which it takes only where
-nothing of their spans is covered yet. Sums cost the same however the jobs lie interleaved; ranges are what is exact in
-any case. So the worker keeps the ranges until it is answered, sends sums where they are shorter, and of a report that
-overlaps the ranges (docs/decisions/0015-sums-in-reports.md). No I/O and no engine here.
+A report of a partition has *ranges*, of which the service takes the offsets that are new to it, or *sums*, which it
+takes only if nothing of their spans is covered yet. Sums cost the same however the jobs are interleaved; ranges are
+exact in any case. So the worker keeps the ranges until it has an answer, sends sums where they are shorter, and sends
+ranges for a report that overlaps covered offsets (docs/decisions/0015-sums-in-reports.md). No I/O and no engine here.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,10 +12,10 @@ from typing import Any
 import msgspec
 
 from lovelace_streams.records import JobState
-from lovelace_streams.runtime.ranges import Range, summed
+from lovelace_streams.runtime.ranges import Range, sums_of
 
 RANGES_MAX = 5000
-"""Ranges of one request: about half a megabyte."""
+"""The most ranges of one request: about half a megabyte."""
 
 
 class Report(msgspec.Struct):
@@ -27,30 +27,30 @@ class Report(msgspec.Struct):
     partition: int
     ranges: list[Range]
     window: Any = None
-    """The span that they were settled in, where there is one."""
+    """The span of the window that they were settled in, if traces are on."""
 
 
 class Overlap(msgspec.Struct, frozen=True):
-    """A partition of which sums were sent, and something was covered already: nothing of it was counted."""
+    """A partition whose sums were not counted, because some of their offsets were covered already."""
 
     topic_id: str
     partition: int
 
 
 class Answer(msgspec.Struct):
-    """What the service says to a request. An older one knows no overlaps."""
+    """What the service answers to a request. An older service answers no overlaps."""
 
     jobs: list[JobState]
     known: int
     overlaps: list[Overlap] = []
 
     def overlaps_with(self, report: Report) -> bool:
-        """Whether this report's ranges have to be sent."""
+        """Whether this report's ranges must be sent."""
         return any((o.topic_id, o.partition) == (report.topic_id, report.partition) for o in self.overlaps)
 
 
 def answer_of(body: bytes) -> Answer | None:
-    """The service's answer; None where something else answered in its place (a proxy's page)."""
+    """Parse the service's answer; None if something else answered in its place (a proxy's page)."""
     try:
         return msgspec.json.decode(body, type=Answer)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -58,7 +58,7 @@ def answer_of(body: bytes) -> Answer | None:
 
 
 def request_of(pipeline: str | None, reports: Iterable[Report], *, allow_sums: bool) -> tuple[bytes, bool]:
-    """The body of a request, one report a partition; and whether one of them has sums, if `allow_sums`.
+    """Make the body of a request, one report a partition; also returns whether one has sums, if `allow_sums`.
 
     >>> def one(offset, job): return Report(1, "t", "T", 0, [Range(offset, offset, 1, 0, 0, job)])
     >>> request_of("p", [one(0, "a"), one(1, "b")], allow_sums=True)[1]  # two jobs and a span are not shorter
@@ -69,36 +69,36 @@ def request_of(pipeline: str | None, reports: Iterable[Report], *, allow_sums: b
     merged: dict[tuple[str, str, int], list[Range]] = {}
     for report in reports:
         merged.setdefault((report.topic, report.topic_id, report.partition), []).extend(report.ranges)
-    said: list[dict[str, Any]] = []
+    bodies: list[dict[str, Any]] = []
     has_sums = False
     for (topic, topic_id, partition), unsorted in merged.items():
         ranges = _disjoint(sorted(unsorted, key=lambda r: (r.first, r.last)))
         where = {"topic": topic, "topic_id": topic_id, "partition": partition}
-        sums = summed(ranges) if allow_sums else None
+        sums = sums_of(ranges) if allow_sums else None
         if sums is not None and len(sums.spans) + len(sums.sums) < len(ranges):
-            said.append(where | {"spans": sums.spans, "sums": sums.sums})
+            bodies.append(where | {"spans": sums.spans, "sums": sums.sums})
             has_sums = True
         else:
-            said.append(where | {"ranges": ranges})
-    return msgspec.json.encode({"pipeline": pipeline, "reports": said}), has_sums
+            bodies.append(where | {"ranges": ranges})
+    return msgspec.json.encode({"pipeline": pipeline, "reports": bodies}), has_sums
 
 
-def group_by_size(reports: Iterable[Report], room: int) -> Iterator[list[Report]]:
-    """Reports in groups of at most so many ranges (one that has more by itself is a group)."""
+def group_by_size(reports: Iterable[Report], ranges_max: int) -> Iterator[list[Report]]:
+    """Group reports to at most `ranges_max` ranges; a report with more is a group of its own."""
     group: list[Report] = []
-    held = 0
+    count = 0
     for report in reports:
-        if group and held + len(report.ranges) > room:
+        if group and count + len(report.ranges) > ranges_max:
             yield group
-            group, held = [], 0
+            group, count = [], 0
         group.append(report)
-        held += len(report.ranges)
+        count += len(report.ranges)
     if group:
         yield group
 
 
 def split_in_half(reports: list[Report]) -> Iterator[list[Report]]:
-    """The same ranges in two requests."""
+    """Split reports into two requests, one report between its ranges."""
     if len(reports) > 1:
         middle = len(reports) // 2
         yield reports[:middle]
@@ -111,7 +111,7 @@ def split_in_half(reports: list[Report]) -> Iterator[list[Report]]:
 
 
 def _disjoint(ranges: Iterable[Range]) -> list[Range]:
-    """Two assignments of one partition may have settled the same offsets: the first word counts, here as there."""
+    """Cut ranges that overlap: two assignments may have settled one offset, and the first outcome counts."""
     kept: list[Range] = []
     for r in ranges:
         if kept and r.first <= kept[-1].last:

@@ -1,7 +1,7 @@
-"""Tells the progress service how far the worker's partitions are: for people to look at, nothing is decided by it.
+"""Send the partitions' status to the progress service: for people to read; nothing is decided by it.
 
-A thread and a connection of its own, so that it never holds up a report, a drain or a revocation. What the service does
-not accept is not repeated: the next status says more.
+It has a thread and a connection of its own, so that it never delays a report, a drain or a revocation. A status that
+the service does not accept is not repeated: the next one replaces it.
 """
 
 import threading
@@ -23,9 +23,9 @@ REQUEST_SECONDS = 5.0
 
 
 class StatusReporter(Service):
-    """Sends the partitions' status every few seconds; nothing while the worker has none.
+    """Sends the partitions' status every `interval` seconds, if the worker holds any.
 
-    A service that does not take it (an older one) is left alone: reports are what matters, and they say more about it.
+    A service that does not accept it (an older one) is not asked again.
     """
 
     def __init__(
@@ -39,14 +39,14 @@ class StatusReporter(Service):
         self.client = ProgressClient(settings, timeout=REQUEST_SECONDS)
 
     def serve(self, *, idle: bool, between_windows: bool) -> None:  # noqa: ARG002
-        """Take over what was seen last."""
+        """Pass the newest status to the thread."""
         self._statuses = self._context.partition_statuses
         if self._statuses and self.thread is None:
             self.thread = threading.Thread(target=self._run, name="status", daemon=True)
             self.thread.start()
 
     def close(self) -> None:
-        """End the thread; one that waits for an answer ends with the process."""
+        """End the thread; if it waits for an answer it ends with the process."""
         self._ended.set()
 
     def _run(self) -> None:
@@ -55,14 +55,14 @@ class StatusReporter(Service):
                 pass
 
     def _send(self) -> bool:
-        """Send the status; whether to go on sending it."""
+        """Send the status; returns whether to continue."""
         if not (statuses := self._statuses):
             return True
         body = {"pipeline": self._context.pipeline, "reports": [], "partitions": statuses}
         try:
             answer = self.client.request("POST", "/progress", body=msgspec.json.encode(body))
         except (DestinationFault, DeploymentFault):
-            return True  # reports meet the same, and say so
+            return True  # reports meet the same fault, and the reporter logs it
         if answer.status == UNPROCESSABLE:
             log.info("the progress service takes no partitions", url=self.client.url)
             return False

@@ -1,1 +1,1 @@
-"""What a worker holds and how it lives; no engine and no client here."""
+"""A running worker: its loop, the records in flight, what it reports and commits; no engine and no client here."""

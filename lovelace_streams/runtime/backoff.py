@@ -1,4 +1,4 @@
-"""How long to wait after failures in a row."""
+"""How long to wait after failures in a row: one backoff for all that waits."""
 
 import random
 from collections.abc import Callable
@@ -16,6 +16,6 @@ class Backoff:
         self._chance = chance
 
     def seconds(self, failures: int) -> float:
-        """How long to wait after this many failures in a row (from 1)."""
+        """Give the seconds to wait after this many failures in a row (from 1)."""
         full = min(self.longest, self.first * 2.0 ** min(failures - 1, 30))
         return full * (0.5 + self._chance() / 2)

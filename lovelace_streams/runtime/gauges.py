@@ -1,7 +1,7 @@
-"""The gauges of a worker, once a second: how far behind it is, what it holds, and for how long.
+"""The gauges of a worker, once a second: how far behind it is, what is in flight, and for how long.
 
-The steps increment the counters, once per list (`metrics`). Gauges are computed here once a second, so their cost does
-not grow with throughput. A service of the worker: the gauges move on while a step waits.
+The steps increment the counters, once per list (`observability.metrics`). Gauges are computed here once a second, so
+their cost does not grow with throughput. `WorkerGauges` is a service of the worker, so it also runs while a step waits.
 """
 
 import time
@@ -21,7 +21,7 @@ LOOK_SECONDS = 1.0
 
 
 class PartitionStatus(msgspec.Struct, frozen=True):
-    """How far a partition is: read up to `position`, of `end`; `pending` items in flight, the oldest for so long."""
+    """How far a partition is read: up to `position`, of `end`; `pending` items are in flight."""
 
     topic: str
     topic_id: str
@@ -33,9 +33,9 @@ class PartitionStatus(msgspec.Struct, frozen=True):
 
 
 class WorkerGauges(Service):
-    """Keeps the gauges of one worker: by partition its end, the lag, what is in hand and for how long; and their sums.
+    """Keeps the gauges of one worker: end, lag, items in flight and their age, by partition and in total.
 
-    `end_of(assignment)` answers the end of its partition as the last fetch told it, None where nothing was fetched yet.
+    `end_of(assignment)` gives the end of its partition as of the last fetch, None before the first fetch.
     """
 
     def __init__(
@@ -53,22 +53,22 @@ class WorkerGauges(Service):
         self._window: Sequence[Envelope[Any]] = ()
         self._given_up = 0
         self._read: dict[int, deque[tuple[int, float]]] = {}
-        """Assignment → (everything below this offset, was read by this time), one for each look that found more."""
+        """Assignment → (end of what was read, when it was read), one pair for each look that found more."""
         self._shown: set[tuple[Gauge, str, int]] = set()
         self.partition_statuses: list[PartitionStatus] = []
-        """As of the last look; a new list each time."""
+        """As of the last look; every look makes a new list."""
 
     def read(self, window: Sequence[Envelope[Any]]) -> None:
-        """Note a window: its items are counted when every step has seen them."""
+        """Note a window; its items are counted when every step has seen them."""
         self._window = window
         tracing.window(self._pipeline, window)
 
     def alive(self) -> None:
-        """Note that the worker goes round, also while its broker is away."""
+        """Note that the worker's loop runs, also while the broker is away."""
         metrics.ROUND.labels(self._pipeline).set_to_current_time()
 
     def serve(self, *, idle: bool, between_windows: bool) -> None:  # noqa: ARG002
-        """Count the items of the last window; look, if a second has passed since the last time."""
+        """Count the items of the last window; look, if a second has passed since the last look."""
         if between_windows:
             metrics.decoded(self._pipeline, self._window)
             self._window = ()
@@ -80,7 +80,7 @@ class WorkerGauges(Service):
             self.look(now)
 
     def close(self) -> None:
-        """Send the last spans."""
+        """Send the last spans of the trace."""
         tracing.close()
 
     def look(self, now: float) -> None:
@@ -91,14 +91,14 @@ class WorkerGauges(Service):
         statuses = []
         pending, oldest = 0, 0.0
         for a in current.values():
-            held, age, end = a.pending, self._age(a, now), self._end_of(a)
-            pending, oldest = pending + held, max(oldest, age)
-            shown[metrics.PARTITION_PENDING, a.topic, a.partition] = held
+            items, age, end = a.pending, self._age(a, now), self._end_of(a)
+            pending, oldest = pending + items, max(oldest, age)
+            shown[metrics.PARTITION_PENDING, a.topic, a.partition] = items
             shown[metrics.PARTITION_OLDEST, a.topic, a.partition] = age
             if end is not None:
                 shown[metrics.END, a.topic, a.partition] = end
                 shown[metrics.LAG, a.topic, a.partition] = max(0, end - a.next)
-            statuses.append(PartitionStatus(a.topic, a.topic_id, a.partition, a.next, end, held, int(1000 * age)))
+            statuses.append(PartitionStatus(a.topic, a.topic_id, a.partition, a.next, end, items, int(1000 * age)))
         self.partition_statuses = statuses
         self._show(shown)
         metrics.PENDING.labels(self._pipeline).set(pending)
@@ -107,20 +107,19 @@ class WorkerGauges(Service):
         self._given_up = self._in_flight.given_up
 
     def _show(self, shown: dict[tuple[Gauge, str, int], float]) -> None:
-        for gauge, *place in self._shown - shown.keys():
-            gauge.remove(self._pipeline, *place)
-        for (gauge, *place), value in shown.items():
-            gauge.labels(self._pipeline, *place).set(value)
+        for gauge, *labels in self._shown - shown.keys():
+            gauge.remove(self._pipeline, *labels)
+        for (gauge, *labels), value in shown.items():
+            gauge.labels(self._pipeline, *labels).set(value)
         self._shown = set(shown)
 
     def _age(self, assignment: Assignment, now: float) -> float:
-        """How long the oldest record has been in flight, to within one look; 0 where nothing is."""
+        """Give the seconds that the oldest record has been in flight, to within one look; 0 if nothing is in flight."""
         read = self._read[assignment.number]
         if not read or read[-1][0] < assignment.next:
             read.append((assignment.next, now))
-        oldest = next(
-            iter(assignment.in_flight), assignment.next
-        )  # records come in flight in the order of their offsets
+        # Records are added in the order of their offsets, so the first one is the oldest.
+        oldest = next(iter(assignment.in_flight), assignment.next)
         while read and read[0][0] <= oldest:
             read.popleft()
         return now - read[0][1] if read else 0.0

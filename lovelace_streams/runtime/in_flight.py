@@ -1,10 +1,14 @@
 """What is in flight and what is settled: sets of offsets, never sums, so that nothing counts twice (laws 1, 3 and 4).
 
-Theory of this file. A partition is held for the time of an *assignment*, which has a number. Records read in it are
-*in flight* until all their items have an outcome. Then they are *ready* and become *ranges* (consecutive offsets with
-one outcome), which are reported. What the service accepted is added to the *covered* offsets, and the group offset
-moves to the end of their unbroken beginning. A number that is not current any more (the partition was given up) is
-ignored everywhere: the next owner reads those offsets again. No I/O, no clock, no engine here.
+Theory of this file. A worker holds a partition for the time of an *assignment*, which has a number. Records that were
+read in it are *in flight* until all their items have an outcome. Then they are *ready* and become *ranges* (consecutive
+offsets with one outcome), which are reported. Ranges that the service has accepted are added to the *covered* offsets,
+and the group offset moves to the end of their unbroken beginning.
+
+    read ─▶ in_flight ─ last outcome ─▶ ready ─ confirmed, take_ranges ─▶ reported ─ accept ─▶ covered ─▶ position
+
+An assignment ends when the partition is given up. Its number is then ignored everywhere: the next owner reads its
+offsets again. No I/O, no clock, no engine here.
 """
 
 from collections.abc import Iterable
@@ -13,11 +17,11 @@ import msgspec
 
 from lovelace_streams.records import Outcome, Record, Settled
 from lovelace_streams.runtime.offsets import Offsets
-from lovelace_streams.runtime.ranges import Range, cut_at, joined, ranges_of
+from lovelace_streams.runtime.ranges import Range, merge_neighbours, ranges_of, split_at
 
 
 class Assignment(msgspec.Struct, gc=False):
-    """One partition for the time between getting and losing it, with its accounts."""
+    """One partition for the time between getting and losing it, with the accounts of what was read."""
 
     number: int
     topic: str
@@ -25,27 +29,27 @@ class Assignment(msgspec.Struct, gc=False):
     partition: int
     start: int
     next: int
-    """The end of what was read: where the next record's `after` begins."""
+    """The end of what was read: the next record's `after`."""
     committed: int
     confirmed: float = float("inf")
-    """Offsets below are known to be of the topic with this id: only they are reported (`kafka.topic_ids` says why)."""
+    """Offsets below this are known to be of the topic with this id; only they are reported (see `kafka.topic_ids`)."""
     in_flight: dict[int, Record] = {}
     ready: list[Range] = []
-    """What is settled and was not handed out, in any order."""
+    """Settled ranges that `take_ranges` has not handed out yet, in any order."""
     covered: Offsets = msgspec.field(default_factory=Offsets)
-    """Accepted by the progress service (or settled, in a flow without one)."""
+    """Offsets that the progress service has accepted (or that are settled, in a flow without one)."""
     unaccepted: int = 0
-    """Offsets that were read and are not covered yet."""
+    """How many offsets were read and are not covered yet."""
     counts: dict[str, int] = msgspec.field(default_factory=lambda: {"read": 0} | {str(end): 0 for end in Outcome})
 
     @property
     def position(self) -> int:
-        """Where the group offset may move to: the end of the unbroken beginning of the covered offsets."""
+        """The offset that may be committed: the end of the unbroken beginning of the covered offsets."""
         return self.covered.end_of(self.start)
 
     @property
     def pending(self) -> int:
-        """Items in flight without an outcome, counted by themselves; a record not decoded yet counts none."""
+        """Items in flight without an outcome, counted record by record; a record not decoded yet counts none."""
         return sum(
             record.items - record.succeeded - record.failed - record.skipped for record in self.in_flight.values()
         )
@@ -54,19 +58,19 @@ class Assignment(msgspec.Struct, gc=False):
 class InFlight:
     """All current assignments of a worker: what was read, how it ended, what may be reported and committed.
 
-    One thread. Everything asked about an assignment that has ended is answered by doing nothing.
+    Only the worker's one thread may call it. A call about an assignment that has ended does nothing.
     """
 
     def __init__(self) -> None:
         self.current: dict[int, Assignment] = {}
         self.totals: dict[str, int] = {str(end): 0 for end in Outcome}
-        """Items by outcome since the worker began, also those of assignments that have ended."""
+        """Items by outcome since the worker started, also those of assignments that have ended."""
         self.given_up = 0
         """Items without an outcome when their assignment ended: the next owner reads them again."""
         self._last_number = 0
 
     def assign(self, topic: str, topic_id: str, partition: int, start: int) -> Assignment:
-        """Begin an assignment at `start`, ending an earlier one of the same partition."""
+        """Start an assignment at offset `start`; an earlier one of the same partition ends."""
         self.end(topic, partition)
         self._last_number += 1
         new = Assignment(self._last_number, topic, topic_id, partition, start, start, start)
@@ -74,17 +78,17 @@ class InFlight:
         return new
 
     def of(self, topic: str, partition: int) -> Assignment | None:
-        """The current assignment of a partition."""
+        """Give the current assignment of a partition; None without one."""
         return next((a for a in self.current.values() if a.topic == topic and a.partition == partition), None)
 
     def end(self, topic: str, partition: int) -> None:
-        """Forget a partition: every step drops what of it is still on its way."""
+        """End the assignment of a partition: every step drops the items of it that are still on their way."""
         if ended := self.of(topic, partition):
             self.given_up += ended.pending
             del self.current[ended.number]
 
     def read(self, *records: Record) -> None:
-        """Note records of one assignment as in flight, each after the one before."""
+        """Note records of one assignment as in flight, in ascending order."""
         assignment = self.current[records[0].assignment]
         in_flight = assignment.in_flight
         for record in records:
@@ -94,7 +98,7 @@ class InFlight:
         assignment.next = end
 
     def pass_over(self, number: int, end: int) -> None:
-        """Note that there is no record from the last one read up to `end`: the broker skipped those offsets."""
+        """Note that there is no record between the last one read and `end`: the broker skipped those offsets."""
         assignment = self.current[number]
         if end > assignment.next:
             assignment.ready.append(Range(assignment.next, end - 1, 0, 0, 0))
@@ -107,9 +111,9 @@ class InFlight:
         return assignment is not None and record.offset in assignment.in_flight
 
     def settle(self, settled: Settled) -> int:
-        """Note the outcome of items that were written or skipped; of dead-lettered ones `fail` has been told.
+        """Note the outcome of items that were written or skipped; `fail` has noted the dead-lettered ones.
 
-        Answers how many items that were: none of an assignment that has ended.
+        Returns the number of items noted, without those of an assignment that has ended.
         """
         if settled.outcome is Outcome.DEAD_LETTERED:
             return 0
@@ -128,7 +132,10 @@ class InFlight:
         return noted + sum(self._end_plain(number, records, settled.outcome) for number, records in plain.items())
 
     def _end_plain(self, number: int, records: list[Record], outcome: Outcome) -> int:
-        """Messages of one item each, in bulk: most of what a worker settles, hence a loop that makes no calls."""
+        """Settle messages of one item each, in bulk.
+
+        Most of what a worker settles is of this kind, hence a loop that makes no calls.
+        """
         if (assignment := self.current.get(number)) is None:
             return 0
         skipped = int(outcome is Outcome.SKIPPED)
@@ -140,7 +147,7 @@ class InFlight:
         for record in records:
             offset = record.offset
             if in_flight.pop(offset, None) is None:
-                raise _twice(record)
+                raise _settled_twice(record)
             if skipped:
                 record.skipped = 1
             else:
@@ -158,7 +165,7 @@ class InFlight:
         return len(records)
 
     def _end_items(self, record: Record, outcome: Outcome, items: int) -> int:
-        """Items of any message."""
+        """Settle items of any message."""
         if (assignment := self.current.get(record.assignment)) is None:
             return 0
         self._begin_count(assignment, record)
@@ -183,7 +190,7 @@ class InFlight:
         return True
 
     def _begin_count(self, assignment: Assignment, record: Record) -> None:
-        """The items of a record count as read when the first of them has an outcome."""
+        """Count the items of a record as read when the first of them has an outcome."""
         if not (record.succeeded or record.failed or record.skipped):
             assignment.counts["read"] += record.items
 
@@ -197,21 +204,21 @@ class InFlight:
         if done < record.items:
             return
         if done > record.items or assignment.in_flight.pop(record.offset, None) is None:
-            raise _twice(record)
+            raise _settled_twice(record)
         assignment.ready += ranges_of(record)
 
     def take_ranges(self) -> list[tuple[Assignment, list[Range]]]:
-        """Take what became ready since the last call and is confirmed, as ranges; each is handed out once."""
+        """Take the ranges that became ready since the last call and are confirmed; each is handed out once."""
         taken = []
         for assignment in self.current.values():
             if assignment.ready:
-                ranges, assignment.ready = cut_at(joined(assignment.ready), assignment.confirmed)
+                ranges, assignment.ready = split_at(merge_neighbours(assignment.ready), assignment.confirmed)
                 if ranges:
                     taken.append((assignment, ranges))
         return taken
 
     def accept(self, number: int, ranges: Iterable[Range]) -> None:
-        """Note that ranges are accounted for: extend the covered offsets."""
+        """Add ranges that the progress service has accepted to the covered offsets."""
         assignment = self.current.get(number)
         if assignment is None:
             return
@@ -220,12 +227,12 @@ class InFlight:
             assignment.unaccepted -= r.last + 1 - r.first
 
     def committable(self) -> list[Assignment]:
-        """Assignments whose position is past what was committed."""
+        """List the assignments whose position is past the committed offset."""
         return [a for a in self.current.values() if a.position > a.committed]
 
     @property
     def unaccepted(self) -> int:
-        """How many offsets were read and are not covered: a crash now would have them read again."""
+        """How many offsets were read and are not covered: after a crash now they would be read again."""
         return sum(a.unaccepted for a in self.current.values())
 
     @property
@@ -234,6 +241,6 @@ class InFlight:
         return any(a.unaccepted or a.position > a.committed for a in self.current.values())
 
 
-def _twice(record: Record) -> AssertionError:
+def _settled_twice(record: Record) -> AssertionError:
     where = f"{record.topic}-{record.partition}@{record.offset}"
     return AssertionError(f"{where}: more outcomes than items ({record.items}): a step settled an item twice")

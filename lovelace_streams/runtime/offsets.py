@@ -1,4 +1,4 @@
-"""A set of offsets, so that nothing counts twice."""
+"""A set of offsets: what was covered, so that nothing counts twice (law 4)."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator
 class Offsets:
     """A set of offsets, kept as disjoint, ascending, inclusive intervals that do not touch.
 
-    >>> cover = Offsets([(5, 9)])
-    >>> cover.add(0, 3), cover.add(2, 4), list(cover)
+    >>> covered = Offsets([(5, 9)])
+    >>> covered.add(0, 3), covered.add(2, 4), list(covered)
     (4, 1, [(0, 9)])
-    >>> 7 in cover, cover.touches(9, 12), cover.end_of(0)
+    >>> 7 in covered, covered.touches(9, 12), covered.end_of(0)
     (True, True, 10)
 
     It has no length: `list(offsets)` would reserve room for as many intervals as there are offsets.
@@ -25,7 +25,7 @@ class Offsets:
             self.add(first, last)
 
     def add(self, first: int, last: int) -> int:
-        """Unite with `first … last`, inclusive; answer how many of these offsets were new."""
+        """Add `first … last`, inclusive; returns how many of these offsets were new."""
         firsts, lasts = self._firsts, self._lasts
         low = bisect_left(lasts, first - 1)
         high = bisect_right(firsts, last + 1)
@@ -34,7 +34,7 @@ class Offsets:
             lasts.insert(low, last)
             return last - first + 1
         known = lasts[low] - firsts[low] + 1
-        if high - low > 1:  # not so in nearly every call of a worker, where one interval grows
+        if high - low > 1:  # rare: in nearly every call of a worker one interval grows
             known += sum(lasts[low + 1 : high]) - sum(firsts[low + 1 : high]) + high - low - 1
             lasts[low] = lasts[high - 1]
             del firsts[low + 1 : high], lasts[low + 1 : high]
@@ -44,13 +44,13 @@ class Offsets:
 
     def touches(self, first: int, last: int) -> bool:
         """Whether one of `first … last`, inclusive, is in the set."""
-        at = bisect_left(self._lasts, first)
-        return at < len(self._lasts) and self._firsts[at] <= last
+        index = bisect_left(self._lasts, first)
+        return index < len(self._lasts) and self._firsts[index] <= last
 
     def end_of(self, first: int) -> int:
-        """The end (exclusive) of the unbroken range that holds `first`; `first` itself where none does."""
-        at = bisect_left(self._lasts, first)
-        return self._lasts[at] + 1 if at < len(self._lasts) and self._firsts[at] <= first else first
+        """Give the end (exclusive) of the interval that holds `first`; `first` itself if none holds it."""
+        index = bisect_left(self._lasts, first)
+        return self._lasts[index] + 1 if index < len(self._lasts) and self._firsts[index] <= first else first
 
     def __contains__(self, offset: int) -> bool:
         return self.end_of(offset) > offset

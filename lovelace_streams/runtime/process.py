@@ -1,6 +1,6 @@
-"""The worker's process: its log, metrics port and signals, the collector of cycles, its exit code.
+"""The worker's process: its log, metrics port, signals, garbage collector and exit code.
 
-One object, so that `lovelace_streams.testing` can put one in its place that leaves the process alone.
+All of it is one object, so that `lovelace_streams.testing` can replace it by one that leaves the process alone.
 """
 
 import gc
@@ -16,31 +16,32 @@ from lovelace_streams.errors import EXIT_DEPLOYMENT, DeploymentFault
 from lovelace_streams.observability.logs import observe
 
 COLLECT_AFTER = 50_000, 20, 100
-"""The collector's thresholds: so many new objects until it looks for cycles, and how often it looks at older ones."""
+"""The garbage collector's thresholds: new objects until it looks for cycles, and how often it looks at older ones."""
 
 
 class WorkerProcess:
-    """The process of a worker; opens nothing before `begin`."""
+    """The process of a worker; it opens nothing before `begin`."""
 
     def begin(self, drain: Callable[..., None]) -> None:
-        """Show the log and the metrics, and drain when the process is asked to end."""
+        """Start the log and the metrics server, and drain on SIGTERM and SIGINT."""
         observe()
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, drain)
             signal.signal(signal.SIGINT, drain)
 
     def started(self) -> None:
-        """Keep the collector of cycles off everything made so far, and have it look seldom at what is new.
+        """Exempt every object made so far from garbage collection, and collect new ones less often.
 
-        A window's tens of thousands of objects end by their counts. Looking through them for cycles took 10 to 13 µs of
-        the 27 to 35 that a JSON or Avro message cost from bytes to ClickHouse, in windows of 10,000.
+        A window's tens of thousands of objects are freed by their reference counts. Looking through them for cycles
+        took 10 to 13 µs of the 27 to 35 that a JSON or Avro message cost from bytes to ClickHouse, in windows of
+        10,000.
         """
         gc.collect()
         gc.freeze()
         gc.set_threshold(*COLLECT_AFTER)
 
     def stop(self, line: str) -> None:
-        """Print the one line and exit with 78. An exception would give ninety lines and exit code 1."""
+        """Print one line and exit with code 78. An exception would print ninety lines and exit with code 1."""
         logging.shutdown()
         sys.stdout.flush()
         sys.stderr.write(f"{line}\n")
@@ -49,9 +50,9 @@ class WorkerProcess:
 
 
 def show_faults_in_one_line() -> None:
-    """Have a fault that keeps `python -m bytewax.run` from building a flow end it as a worker's does.
+    """Print a fault raised while `python -m bytewax.run` builds a flow in one line, and exit with code 78.
 
-    What is raised there (invalid settings, most of all) meets no code of ours on its way out.
+    Such a fault (invalid settings, for example) passes no code of this library on its way out of the process.
     """
     main = getattr(sys.modules.get("__main__"), "__spec__", None)
     if main is None or main.name != "bytewax.run":

@@ -1,4 +1,8 @@
-"""What is reported of settled offsets: ranges, and sums of them."""
+"""What a worker reports of settled offsets: ranges, and sums of them.
+
+A *range* is consecutive offsets with one outcome. Ranges are cut and merged here, and shortened to *sums* where the
+jobs of a partition lie interleaved (docs/decisions/0015-sums-in-reports.md). No I/O, no clock, no engine here.
+"""
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
@@ -43,7 +47,7 @@ class Range(msgspec.Struct, gc=False, omit_defaults=True):
     resolves: list[OriginItem] | None = None
 
     def follows(self, other: "Range") -> bool:
-        """Whether the two are one range."""
+        """Whether it continues another range, with the same outcome and nothing that names single items."""
         return (
             self.job_id == other.job_id
             and self.first == other.last + 1
@@ -57,7 +61,7 @@ class Range(msgspec.Struct, gc=False, omit_defaults=True):
 
 
 def failed_items(failures: dict[int, str]) -> list[FailedItems]:
-    """Item → reason, as runs of neighbours with one reason.
+    """Turn item → reason into runs of neighbours with one reason.
 
     >>> failed_items({3: "null", 0: "check", 1: "check"})
     [FailedItems(first=0, last=1, reason='check'), FailedItems(first=3, last=3, reason='null')]
@@ -71,14 +75,14 @@ def failed_items(failures: dict[int, str]) -> list[FailedItems]:
     return runs
 
 
-def joined(ranges: Iterable[Range]) -> list[Range]:
-    """Ranges in ascending order, neighbours with one outcome as one: of a run the first, which grows."""
+def merge_neighbours(ranges: Iterable[Range]) -> list[Range]:
+    """Sort ranges, and merge neighbours with one outcome: the first of a run grows, the others are dropped."""
     runs: list[Range] = []
-    for each in sorted(ranges, key=_first):
-        if runs and each.follows(runs[-1]):
-            runs[-1].last = each.last
+    for current in sorted(ranges, key=_first):
+        if runs and current.follows(runs[-1]):
+            runs[-1].last = current.last
         else:
-            runs.append(each)
+            runs.append(current)
     return runs
 
 
@@ -86,7 +90,7 @@ _first, _last = attrgetter("first"), attrgetter("last")
 
 
 class Span(msgspec.Struct, gc=False):
-    """Consecutive offsets, whatever became of them."""
+    """Consecutive offsets, with any outcomes."""
 
     first: int
     last: int
@@ -102,7 +106,7 @@ class FailedThere(msgspec.Struct, frozen=True, gc=False):
 
 
 class Sum(msgspec.Struct, gc=False, omit_defaults=True):
-    """What became of the items of one attempt of a job in some spans; of no job only messages with failed items."""
+    """How many items of one attempt of a job ended how in some spans; without a job, only messages that failed."""
 
     job_id: str | None = None
     attempt: int = 1
@@ -113,17 +117,17 @@ class Sum(msgspec.Struct, gc=False, omit_defaults=True):
 
 
 class Sums(msgspec.Struct, gc=False):
-    """Ranges in short, taken where nothing of their spans is covered yet (docs/decisions/0015-sums-in-reports.md)."""
+    """A shorter form of ranges; the service takes it where nothing of the spans is covered yet."""
 
     spans: list[Span]
     sums: list[Sum]
 
 
-def summed(ranges: Sequence[Range]) -> Sums | None:
-    """Ascending, disjoint ranges as sums; None where those can't say it: replays, and more than `SPAN_MAX` offsets.
+def sums_of(ranges: Sequence[Range]) -> Sums | None:
+    """Sum ascending, disjoint ranges; None for what sums cannot express: replays, and more than `SPAN_MAX` offsets.
 
-    >>> sums = summed([Range(0, 0, 1, 0, 0, "a"), Range(1, 1, 1, 0, 0, "b"), Range(2, 3, 2, 0, 1, "a")])
-    >>> sums.spans, [(each.job_id, each.succeeded, each.skipped) for each in sums.sums]
+    >>> sums = sums_of([Range(0, 0, 1, 0, 0, "a"), Range(1, 1, 1, 0, 0, "b"), Range(2, 3, 2, 0, 1, "a")])
+    >>> sums.spans, [(total.job_id, total.succeeded, total.skipped) for total in sums.sums]
     ([Span(first=0, last=3)], [('a', 5, 2), ('b', 1, 0)])
     """
     spans: list[Span] = []
@@ -152,19 +156,19 @@ def summed(ranges: Sequence[Range]) -> Sums | None:
 
 
 def ranges_of(record: Record) -> list[Range]:
-    """The range of a record whose items all have an outcome, and before it of the offsets that do not exist."""
+    """Give the range of a record whose items all have an outcome, after a range of the offsets that do not exist."""
     ranges = [_range(record)]
     if record.after < record.offset:
         ranges.insert(0, Range(record.after, record.offset - 1, 0, 0, 0))
     return ranges
 
 
-def cut_at(ranges: list[Range], end: float) -> tuple[list[Range], list[Range]]:
-    """Ascending ranges up to an offset (exclusive), and the others; one that lies across it is cut."""
-    at = bisect_left(ranges, end, key=_last)
-    if at == len(ranges):
+def split_at(ranges: list[Range], end: float) -> tuple[list[Range], list[Range]]:
+    """Split ascending ranges at an offset: those below `end`, and the others; a range across it is cut in two."""
+    index = bisect_left(ranges, end, key=_last)
+    if index == len(ranges):
         return ranges, []
-    before, after = ranges[:at], ranges[at:]
+    before, after = ranges[:index], ranges[index:]
     if after[0].first < end:
         before.append(msgspec.structs.replace(after[0], last=int(end) - 1))
         after[0].first = int(end)

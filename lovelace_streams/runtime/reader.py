@@ -1,4 +1,4 @@
-"""What a source brings to the worker's context: a reader of records, and the clients of Kafka that steps need."""
+"""What a source brings to the worker's context: a reader of records, and the Kafka clients that steps need."""
 
 from typing import Any, Protocol
 
@@ -7,10 +7,10 @@ from lovelace_streams.runtime.in_flight import Assignment
 
 
 class Reader(Protocol):
-    """Where a worker's records come from. All calls are made from the worker's one thread."""
+    """Reads a worker's records. All calls come from the worker's one thread."""
 
     behind: bool
-    """Whether more had arrived than the last window holds: the next one will be there at once."""
+    """Whether more had arrived than the last window holds: the next window will be full at once."""
 
     @property
     def is_open(self) -> bool:
@@ -18,35 +18,35 @@ class Reader(Protocol):
 
     @property
     def starting(self) -> bool:
-        """Whether it was assigned partitions that it does not read yet."""
+        """Whether it holds partitions that it does not read yet."""
 
     def open(self) -> bool:
-        """Connect; False while the other side is away. A fault of the deployment is noted at the context."""
+        """Connect; False while the other side is away. Notes a fault of the deployment at the context."""
 
     def read(self, count: int, seconds: float) -> list[Envelope[bytes]]:
-        """Read a window of at most so many messages, for at most so long, and note its records as in flight."""
+        """Read a window of at most `count` messages within `seconds`, and note its records as in flight."""
 
     def idle(self, seconds: float) -> None:
-        """Stay alive for so long without reading."""
+        """Stay connected for `seconds` without reading."""
 
     def confirm(self) -> None:
-        """Find out whether what was read may be reported; called after each read, waits for nothing."""
+        """Check, without waiting, whether what was read may be reported. The worker calls it after each read."""
 
     def commit(self) -> None:
-        """Store the positions of `InFlight.committable`; waits for nothing."""
+        """Store the positions of `InFlight.committable`, without waiting."""
 
     def is_caught_up(self) -> bool:
         """Whether an empty window means that there is nothing to read."""
 
     def known_end(self, assignment: Assignment) -> int | None:
-        """The end of a partition as it was last seen; None if it is unknown."""
+        """Give the end of a partition as it was last seen; None if it is unknown."""
 
     def close(self) -> None:
         """Give up all partitions and disconnect."""
 
 
 class Clients(Protocol):
-    """Makes librdkafka's clients, from its settings (`kafka.client.KafkaClients`; a broker in memory for tests)."""
+    """Makes librdkafka's clients from its settings: `kafka.client.KafkaClients`, or a broker in memory in tests."""
 
     def consumer(self, config: dict[str, Any]) -> Any:
         """Make a member of a consumer group."""

@@ -1,14 +1,14 @@
-"""A service: a part of the flow that has work to do although nothing is read."""
+"""A service: the part of a step that has work to do between windows, also while nothing is read."""
 
 
 class Service:
-    """Work that has to be done although nothing is read; every method has a default that does nothing."""
+    """Work of a step between windows; the worker's context calls it. Every default does nothing."""
 
     def serve(self, *, idle: bool, between_windows: bool) -> None:
-        """Do what is due, without waiting.
+        """Do what is due.
 
-        `idle`: there is nothing to read. `between_windows`: every step has seen everything of the last window (not so
-        when a step that waits has the services served).
+        `idle`: there is nothing to read. `between_windows`: every step has seen all of the last window. It is false
+        while a step waits in `keep_alive`, which serves the other services.
         """
 
     def unfinished(self) -> bool:
@@ -16,11 +16,11 @@ class Service:
         return False
 
     def revoke(self, seconds: float) -> None:
-        """Finish what is in flight within this time: the worker is about to give up partitions."""
+        """Finish what is in flight within `seconds`: the worker is about to give up partitions."""
 
     def full(self) -> bool:
-        """Whether the worker should read nothing more for now."""
+        """Whether too much waits here: the worker should read nothing more for now."""
         return False
 
     def close(self) -> None:
-        """Let go of everything: the worker ends."""
+        """Release connections and threads: the worker ends."""

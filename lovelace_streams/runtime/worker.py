@@ -1,15 +1,18 @@
-"""The worker's context: what the steps of a flow ask of their worker and tell it, and how the worker goes round.
+"""The worker's context: what the steps of a flow ask of their worker and report to it, and the worker's loop.
 
-Theory of this file. Everything that happens without a record happens here, in `next_window`, because no step downstream
-runs while a topic is silent: held letters go out, reports are answered, offsets are committed. A part that has such
-work registers a `Service`. One call of `next_window` serves, commits, and then reads a window of at most `poll_size`
-messages for at most `linger`. The list then goes through every step before the next call, so nothing more than a
-window is in flight.
+Theory of this file. Work that needs no record is done here, in `next_window`, because no step downstream runs while a
+topic is silent: held letters are sent, answers to reports are taken, offsets are committed. A step that has such work
+registers a `Service`. One call of `next_window` serves the services, commits, and then reads a window of at most
+`poll_size` messages within `linger` seconds. Every step sees the window before the next call, so that no step keeps
+anything from one window to the next unless a service of its own looks after it.
 
-A step that must wait (a destination is down) waits through `keep_alive`: the worker goes on polling without reading, so
-that an outage of any length costs neither the membership of a group nor memory, and never holds up a rebalance.
+    next_window:  confirm ─▶ serve each service ─▶ commit ─▶ ended? ─▶ read a window ─▶ the steps
+    keep_alive:   idle (poll without reading) ─▶ confirm ─▶ serve the other services ─▶ again until the time is over
 
-No engine and no client here: a source (`sources`) brings the `Reader`, the clients and the process with it.
+A step that must wait (a destination is down) waits in `keep_alive`: the worker goes on polling without reading. So an
+outage of any length costs neither the membership of the group nor memory, and delays no rebalance.
+
+No engine and no client here: a source (`sources`) brings the `Reader` and the clients.
 """
 
 import time
@@ -33,15 +36,15 @@ log = structlog.get_logger(__name__)
 POLL_SECONDS = 0.1
 """How often a waiting worker polls: far below any `max.poll.interval.ms`."""
 DRAIN_POLL_SECONDS = 0.02
-"""How often a draining worker looks whether all is finished."""
+"""How often a draining worker checks whether everything is finished."""
 
 
 class WorkerContext:
-    """What steps ask of their worker and tell it; one object a worker, made with the flow.
+    """What steps ask of their worker and report to it; one object a worker, made with the flow.
 
-    `settings` name the broker that dead letters go to, whatever the source is. Nothing is opened before the first
-    window. A restart reads again from the committed position: what was settled but not committed is repeated, and
-    every effect is idempotent.
+    `settings` name the broker that dead letters go to, also where the source reads something else. Nothing is opened
+    before the first window. A restart reads again from the committed position: items that were settled but not
+    committed are repeated, and every effect is idempotent.
     """
 
     def __init__(self, settings: KafkaSettings, topics: Iterable[str], clients: Clients) -> None:
@@ -54,9 +57,9 @@ class WorkerContext:
         self.fault: DeploymentFault | None = None
         self.draining_since: float | None = None
         self.items_at_writer = 0
-        """Items that came to a writer, whatever it makes of them: they passed all steps before it."""
+        """How many items came to a writer: they passed all steps before it, also where the writer refuses them."""
         self.ledger_cover: Callable[[str], dict[int, Offsets]] | None = None
-        """Topic id → partition → what the ledger has settled: where to start if nothing was committed."""
+        """Topic id → partition → the ledger's covered offsets: where to start if nothing was committed."""
         self.services: list[Service] = []
         self._item_holders: list[Service] = []
         self._state_listeners: list[Callable[[list[JobState]], None]] = []
@@ -69,13 +72,13 @@ class WorkerContext:
         self._reading = False
 
     def make_reader(self) -> Reader:
-        """Make what reads the records; a source says how. Called once, at the first window."""
+        """Make the reader of the records; each source has its own. Called once, at the first window."""
         raise NotImplementedError
 
-    # -- what steps ask and tell ----------------------------------------------------------------------------------
+    # -- for the steps --------------------------------------------------------------------------------------------
 
     def register(self, service: Service, *, holds_items: bool = False) -> None:
-        """Have a service served before every window, in the order registered.
+        """Add a service; it is served before every window, in the order registered.
 
         `holds_items`: it keeps items from one window to the next, and any of them may still be refused.
         """
@@ -85,34 +88,37 @@ class WorkerContext:
 
     @property
     def behind(self) -> bool:
-        """Whether more had arrived than the last window holds: the next one will be there at once."""
+        """Whether more had arrived than the last window holds: the next window will be full at once."""
         return self._reader is not None and self._reader.behind
 
     @property
     def holds_items(self) -> bool:
-        """Whether items of earlier windows are still on their way: an empty window does not mean that all is over."""
+        """Whether a service holds items of earlier windows: an empty window does not mean that none is left."""
         return any(service.unfinished() for service in self._item_holders)
 
     @property
     def partition_statuses(self) -> list[PartitionStatus]:
-        """How far each current partition was a second ago."""
+        """How far each current partition was read, at most a second ago."""
         return self._gauges.partition_statuses if self._gauges is not None else []
 
     def on_states(self, listener: Callable[[list[JobState]], None]) -> None:
-        """Call a listener with every answer of the progress service, at once: the stream has it with the next list."""
+        """Call a listener with every answer of the progress service, at once.
+
+        The stream of `progress` has the same states with the next list that is read.
+        """
         self._state_listeners.append(listener)
 
     def notify_states(self, states: list[JobState]) -> None:
-        """Hand an answer of the progress service to all listeners."""
+        """Pass an answer of the progress service to all listeners."""
         for listener in self._state_listeners:
             listener(states)
 
     def is_current(self, record: Record) -> bool:
-        """Whether the record's assignment has not ended: asked before every effect."""
+        """Whether the record's assignment has not ended; a step asks before every effect."""
         return record.assignment in self.in_flight.current
 
     def topic_id(self, topic: str) -> str:
-        """Kafka's id of a topic of which a partition is held: a topic that is made again has another one."""
+        """Give Kafka's id of a topic that the worker holds a partition of; a topic that is made again has another."""
         return next((held.topic_id for held in self.in_flight.current.values() if held.topic == topic), "")
 
     def settle(self, settled: Settled) -> None:
@@ -120,24 +126,24 @@ class WorkerContext:
         metrics.items(self.pipeline, settled, self.in_flight.settle(settled))
 
     def add_dead_letters(self, letters: Iterable[DeadLetter]) -> None:
-        """Hand over items that failed outside of a step's call; `dead_letter` takes them."""
+        """Add items that failed while no step was being called; `dead_letter` takes them."""
         self._dead_letters += letters
 
     def take_dead_letters(self) -> list[DeadLetter]:
-        """Take what was handed over since the last call."""
+        """Take the items that were added since the last call."""
         taken, self._dead_letters = self._dead_letters, []
         return taken
 
     def note(self, fault: DeploymentFault) -> None:
-        """Stop the worker for this reason, with one line and exit code 78. The first fault counts.
+        """Stop the worker because of this fault, with one line and exit code 78. The first fault counts.
 
-        A step does not raise through the engine: Bytewax would print ninety lines and exit with 1.
+        A step does not raise through the engine: Bytewax would print ninety lines and exit with code 1.
         """
         self.fault = self.fault or fault
 
     @property
     def ending(self) -> bool:
-        """Whether the worker drains or stops: steps begin nothing new."""
+        """Whether the worker drains or stops: steps start nothing new."""
         return self.fault is not None or self.draining_since is not None
 
     def drain(self, *_: object) -> None:
@@ -154,12 +160,15 @@ class WorkerContext:
 
     @property
     def unfinished(self) -> bool:
-        """Whether something is yet to be read, or was read and is not settled, accounted for and committed."""
+        """Whether partitions are not read yet, or records are not settled, reported and committed yet."""
         starting = self._reader is not None and self._reader.starting and not self.ending
         return starting or self.in_flight.unfinished or any(service.unfinished() for service in self.services)
 
     def keep_alive(self, seconds: float, records: Iterable[Record] = ()) -> bool:
-        """Wait without reading; False at once if the worker ends or the assignment of one of the records has ended."""
+        """Wait for `seconds` without reading; the consumer is polled and the other services are served.
+
+        False at once if the worker ends, or if the assignment of one of the records has ended.
+        """
         assert self._reader is not None
         records = list(records)
         deadline = time.monotonic() + seconds
@@ -175,10 +184,10 @@ class WorkerContext:
             if left <= 0:
                 return True
 
-    # -- how the worker goes round --------------------------------------------------------------------------------
+    # -- the worker's loop ----------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Start the process's log, metrics and signals; a fault is noted. Called once, by the engine's side."""
+        """Start the process's log, metrics and signals; a fault is noted. The source calls it once."""
         try:
             self.process.begin(self.drain)
         except DeploymentFault as fault:
@@ -187,7 +196,7 @@ class WorkerContext:
         self.register(self._gauges)
 
     def next_window(self) -> list[Envelope[bytes]]:
-        """Serve, commit, and read the next window; raises `StopIteration` when the worker has ended."""
+        """Serve, commit, and read the next window. Raises `StopIteration` when the worker has ended."""
         if self._gauges is not None:
             self._gauges.alive()
         if (reader := self._opened()) is None:
@@ -203,7 +212,7 @@ class WorkerContext:
             return self._drained(reader)
         if self._full():
             reader.idle(POLL_SECONDS)
-            self._idle = True  # nothing passes a step while nothing is read: letters that are held have to go
+            self._idle = True  # no item passes a step while nothing is read, so held letters must be released
             return []
         return self._read(reader)
 
@@ -220,13 +229,13 @@ class WorkerContext:
             self.process.stop(f"{self.pipeline}: {self.fault}")
 
     def revoke(self, seconds: float) -> None:
-        """Have every service finish what is in flight: the reader is about to give up partitions."""
+        """Let every service finish what is in flight: the reader is about to give up partitions."""
         deadline = time.monotonic() + seconds
         for service in self.services:
             service.revoke(max(0.0, deadline - time.monotonic()))
 
     def _opened(self) -> Reader | None:
-        """The reader, once it is open; None while the other side is away, or if a fault was noted before."""
+        """Open the reader once; None while the other side is away, or if a fault was noted before."""
         if self._reader is None:
             self._reader = self.make_reader()
         if self._reader.is_open or (not self.fault and self._reader.open()):
@@ -260,7 +269,7 @@ class WorkerContext:
 
     def _serve(self, *, idle: bool, between_windows: bool) -> None:
         for service in self.services:
-            if service in self._serving:  # it waits through `keep_alive`: the others are served meanwhile
+            if service in self._serving:  # it waits in `keep_alive`; only the others are served
                 continue
             self._serving.append(service)
             try:

@@ -1,1 +1,1 @@
-"""Where a flow's records come from."""
+"""Sources: where a flow's records come from. Kafka, or a source of one's own."""

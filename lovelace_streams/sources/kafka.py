@@ -1,4 +1,7 @@
-"""1. Kafka → `Envelope[bytes]`: a worker that reads as one member of a consumer group."""
+"""1. Kafka → `Envelope[bytes]`: the source whose worker reads as one member of a consumer group.
+
+Only the engine's side lies here; the consumer is `kafka.consumer`, the worker's loop is `runtime.worker`.
+"""
 
 import bytewax.operators as op
 from bytewax.dataflow import Dataflow, Stream, operator
@@ -9,26 +12,42 @@ from lovelace_streams.sources.worker_source import WorkerSource
 
 
 class KafkaSource(WorkerSource):
-    """The topics a flow reads, as one member of its consumer group, and the worker's context at run time.
+    """Read a flow's topics as one member of its consumer group; at run time the context of the worker's steps.
 
-    Gives `Envelope[bytes]` in the order of each partition, in lists of at most `poll_size` gathered for at most
-    `linger` seconds. A restart reads again from the committed offset: what was settled but not committed is repeated,
-    and every effect is idempotent. The worker waits for a broker that is away. An invalid deployment (no such topic, no
-    access, an expired offset) stops the worker with one line and exit code 78.
+    `topics` are read together with `<pipeline>.replay`. `kafka_source` gives their messages as `Envelope[bytes]`, in
+    the order of each partition, in windows of at most `settings.poll_size` messages gathered within `settings.linger`
+    seconds.
+
+    A restart reads again from the committed offset: messages that were settled but not committed are repeated, and
+    every effect is idempotent. The worker waits for a broker that is away. A deployment that cannot work (no such
+    topic, no access, an expired offset) stops the worker with one line and exit code 78. Nothing is opened and nothing
+    is raised before the flow runs.
 
     >>> from lovelace_streams import KafkaSettings
     >>> source = KafkaSource(KafkaSettings("127.0.0.1:9092"), topics=["orders.raw"])
-    >>> source.pipeline is None  # the flow that it is used in names it
-    True
+    >>> source.topics, source.pipeline  # the flow names the pipeline, unless the settings name a group
+    (('orders.raw',), None)
     """
 
     def make_reader(self) -> GroupConsumer:
-        """Make the consumer, which joins the group when it is opened."""
+        """Make the group's consumer; it joins the group when it is opened."""
         return GroupConsumer(self)
 
 
 @operator
 def kafka_source(step_id: str, flow: Dataflow, source: KafkaSource) -> Stream[Envelope[bytes]]:
-    """Read the source's topics as the consumer group named like the flow, unless the settings name another."""
+    """Read the source's topics: `Envelope[bytes]`, one a message, in windows, each partition in its order.
+
+    The consumer group is named like the flow, unless `source.settings.group` names another. Nothing leaves by `errs`;
+    `KafkaSource` says what stops the worker, and what a restart reads again.
+
+    >>> from bytewax.dataflow import Dataflow
+    >>> from lovelace_streams import KafkaSettings
+    >>> source = KafkaSource(KafkaSettings("127.0.0.1:9092"), topics=["orders.raw"])
+    >>> flow = Dataflow("orders")
+    >>> raw = kafka_source("kafka", flow, source)
+    >>> source.pipeline
+    'orders'
+    """
     source.pipeline = source.pipeline or flow.flow_id
     return op.input("input", flow, source)

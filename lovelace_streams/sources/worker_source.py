@@ -1,7 +1,7 @@
-"""1. A worker's context as a Bytewax source: the engine asks for the next window, and hears when the worker has ended.
+"""1. A worker's context as a Bytewax source: the engine asks for the next window until the worker has ended.
 
-A source of one's own subclasses `WorkerSource` and says in `make_reader` what reads its records (`runtime.reader`). No
-step knows which source it runs behind.
+A source of one's own subclasses `WorkerSource` and makes in `make_reader` the reader of its records (the protocol is in
+`runtime.reader`). No step knows which source it runs behind.
 """
 
 from collections.abc import Iterable
@@ -19,16 +19,25 @@ from lovelace_streams.settings import KafkaSettings
 
 
 class WorkerSource(WorkerContext, DynamicSource[Envelope[bytes]]):
-    """Gives `Envelope[bytes]` in the order of each partition, in windows; and is the context of the worker's steps.
+    """Base class of sources: reads through the reader that `make_reader` returns, and is the context of the steps.
 
-    `settings` name the broker that dead letters go to; `clients` are those of librdkafka unless a test brings others.
+    `worker_source` gives its messages as `Envelope[bytes]`, in windows, each partition in its order. `topics` name what
+    is read, in reports and letters; `settings` name the broker that dead letters go to; `clients` make librdkafka's
+    clients, unless a test brings others. A restart begins at the position that the reader committed last.
+
+    >>> from lovelace_streams import KafkaSettings
+    >>> class FileSource(WorkerSource):
+    ...     def make_reader(self):
+    ...         raise NotImplementedError("return a `runtime.reader.Reader` of the files")
+    >>> FileSource(KafkaSettings("127.0.0.1:9092"), topics=["orders"]).topics
+    ('orders',)
     """
 
     def __init__(self, settings: KafkaSettings, topics: Iterable[str], clients: Clients | None = None) -> None:
         super().__init__(settings, topics, clients or KafkaClients())
 
     def build(self, step_id: str, worker_index: int, worker_count: int) -> "_Worker":  # noqa: ARG002
-        """Begin the one worker of this process: partitions are shared out by starting more processes."""
+        """Start the one worker of this process; more processes share the partitions out among them."""
         if worker_count > 1:
             self.note(
                 DeploymentFault(
@@ -41,7 +50,7 @@ class WorkerSource(WorkerContext, DynamicSource[Envelope[bytes]]):
 
 
 class _Worker(StatelessSourcePartition[Envelope[bytes]]):
-    """The engine's end of a source: nothing but the two calls."""
+    """The engine's side of a source: the two calls that Bytewax makes."""
 
     def __init__(self, context: WorkerContext) -> None:
         self._context = context
@@ -55,6 +64,17 @@ class _Worker(StatelessSourcePartition[Envelope[bytes]]):
 
 @operator
 def worker_source(step_id: str, flow: Dataflow, source: WorkerSource) -> Stream[Envelope[bytes]]:
-    """Read any source; its pipeline is called like the flow, unless the settings name another."""
+    """Read a source of one's own: `Envelope[bytes]`, one a message, in windows, each partition in its order.
+
+    The pipeline is named like the flow, unless `source.settings.group` names another. Nothing leaves by `errs`;
+    `WorkerSource` says what a restart reads again.
+
+    >>> from bytewax.dataflow import Dataflow
+    >>> from lovelace_streams import KafkaSettings
+    >>> source = WorkerSource(KafkaSettings("127.0.0.1:9092"), topics=["orders"])
+    >>> raw = worker_source("files", Dataflow("orders"), source)
+    >>> source.pipeline
+    'orders'
+    """
     source.pipeline = source.pipeline or flow.flow_id
     return op.input("input", flow, source)

@@ -1,11 +1,12 @@
-"""Users' tests: a mapping in three lines, and a whole flow without servers (docs/testing.md).
+"""Test a mapping in three lines, and a whole flow without servers (docs/testing.md).
 
 mapped(what, *payloads)     a row class, events or a decoder by themselves       mappings.py
-run(flow, messages)         the flow as it is, its ends in memory                flows.py (broker.py)
+run(flow, messages)         the flow as it is, its ends in memory                flows.py, broker.py, lives.py
+Message(value, …)           a message with key, headers, time or job             messages.py
 avro(schema, datum)         a message in Avro                                    schemas.py
 
-What is tested is what runs: the same operators on the same engine. Only the network is replaced: librdkafka's clients
-by a broker in memory, a schema registry by a dict, writers by `MemoryWriter`, the progress service by its own ledger.
+The test runs the same operators on the same engine as the worker. Only the ends are replaced: librdkafka's clients by a
+broker in memory, a schema registry by a dict, writers by `MemoryWriter`, the progress service by its own ledger.
 """
 
 from lovelace_streams.testing.flows import Result, run

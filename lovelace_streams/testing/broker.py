@@ -1,7 +1,7 @@
-"""A broker in memory, behind the same calls that `source` and `dead_letter` make of librdkafka's clients.
+"""A broker in memory, behind the calls that the library makes of librdkafka's clients.
 
-It stands in for the network, not for Kafka: one member a group, no rebalance, nothing expires, every call answers at
-once. What those do is tested on real brokers, in this project's own tests.
+It replaces the network, not Kafka: a group has one member, there is no rebalance, nothing expires, every call answers
+at once. Those are tested on real brokers, in this project's own tests.
 """
 
 import heapq
@@ -22,21 +22,21 @@ Headers = Sequence[tuple[str, bytes | None]]
 PartitionKey = tuple[str, int]
 """Topic and partition."""
 
-NOTHING = -1001
-"""librdkafka's offset of a group that has committed nothing."""
+NOTHING_COMMITTED = -1001
+"""librdkafka's offset for a group that has committed nothing."""
 CREATE_TIME = 1
-LARGEST = 1_048_588
+MESSAGE_BYTES_MAX = 1_048_588
 """A real broker's default of `max.message.bytes`."""
 
 
-class Stored:
-    """A message as it lies in a topic, read by the calls of a `confluent_kafka.Message`."""
+class StoredMessage:
+    """A message of a topic, with the methods of a `confluent_kafka.Message`."""
 
     __slots__ = ("_headers", "_key", "_offset", "_partition", "_timestamp", "_topic", "_value", "sequence")
 
     def __init__(
         self,
-        place: PartitionKey,
+        partition: PartitionKey,
         offset: int,
         sequence: int,
         value: bytes | None,
@@ -44,11 +44,11 @@ class Stored:
         headers: Headers,
         ms: int,
     ) -> None:
-        self._topic, self._partition = place
+        self._topic, self._partition = partition
         self._offset = offset
         self._value, self._key, self._headers, self._timestamp = value, key, list(headers), ms
         self.sequence = sequence
-        """Its place among all messages of the broker, which is the order they are read in."""
+        """Its number among all messages of the broker: they are read in this order."""
 
     def topic(self) -> str:
         return self._topic
@@ -79,25 +79,27 @@ class Stored:
 
 
 class QuietProcess(WorkerProcess):
-    """A worker's process that is a test's: its log, ports, signals and memory are left alone."""
+    """The process of a test: its log, ports, signals and garbage collector are left alone."""
 
     def begin(self, drain: Callable[..., None]) -> None:
-        """Show nothing, and leave the signals alone."""
+        """Leave log, metrics and signals alone."""
 
     def started(self) -> None:
-        """Leave the collector of cycles alone."""
+        """Leave the garbage collector alone."""
 
     def stop(self, line: str) -> None:
-        """Go on: the caller raises the fault."""
+        """Return: `run` raises the fault."""
 
 
 class Broker(KafkaClients):
-    """Topics in memory, and the clients of them. `on_silence` is called where a consumer has nothing left to read."""
+    """Topics in memory, and clients of them. `on_silence` is called when a consumer has nothing left to read."""
 
     def __init__(self, on_silence: Callable[[], None]) -> None:
         self.on_silence = on_silence
-        self.logs: dict[PartitionKey, list[Stored]] = {}
+        self.logs: dict[PartitionKey, list[StoredMessage]] = {}
         self.committed: dict[PartitionKey, int] = {}
+        self.is_cut_off = False
+        """Whether the worker was killed: its consumer gives nothing up any more."""
         self._sequence = count()
 
     def consumer(self, config: dict[str, Any]) -> Consumer:
@@ -110,24 +112,26 @@ class Broker(KafkaClients):
         return cast("AdminClient", MemoryAdmin(self))
 
     def create(self, topic: str, partitions: int = 1) -> None:
-        """Make a topic, unless it is there."""
+        """Make a topic, unless it exists."""
         for partition in range(partitions):
             self.logs.setdefault((topic, partition), [])
 
-    def append(self, place: PartitionKey, value: bytes | None, key: bytes | None, headers: Headers, ms: int) -> Stored:
-        """Store a message. Raises `KeyError` where there is no such topic or partition."""
-        log = self.logs[place]
-        stored = Stored(place, len(log), next(self._sequence), value, key, headers, ms)
+    def append(
+        self, partition: PartitionKey, value: bytes | None, key: bytes | None, headers: Headers, ms: int
+    ) -> StoredMessage:
+        """Store a message. Raises `KeyError` if there is no such topic or partition."""
+        log = self.logs[partition]
+        stored = StoredMessage(partition, len(log), next(self._sequence), value, key, headers, ms)
         log.append(stored)
         return stored
 
-    def places(self, topics: Iterable[str]) -> list[PartitionKey]:
-        """All partitions of these topics."""
+    def partitions(self, topics: Iterable[str]) -> list[PartitionKey]:
+        """List all partitions of these topics."""
         wanted = set(topics)
-        return [place for place in self.logs if place[0] in wanted]
+        return [key for key in self.logs if key[0] in wanted]
 
     def topics(self) -> dict[str, int]:
-        """Topic → how many partitions it has."""
+        """Map each topic to its number of partitions."""
         numbers: dict[str, int] = {}
         for topic, _ in self.logs:
             numbers[topic] = numbers.get(topic, 0) + 1
@@ -150,16 +154,16 @@ class MemoryConsumer:
     def subscribe(self, topics: list[str], *, on_assign: Any, on_revoke: Any, on_lost: Any) -> None:  # noqa: ARG002
         self._topics, self._on_assign, self._on_revoke = topics, on_assign, on_revoke
 
-    def consume(self, number: int, seconds: float) -> list[Stored]:
-        """Callbacks first, as librdkafka has it; an empty answer is the worker's chance to end."""
+    def consume(self, number: int, seconds: float) -> list[StoredMessage]:
+        """Run the callbacks first, as librdkafka does; then take messages, or report the silence."""
         if self._on_assign is not None:
             assign, self._on_assign = self._on_assign, None
-            assign(self, [TopicPartition(*place) for place in self._broker.places(self._topics)])
+            assign(self, [TopicPartition(*key) for key in self._broker.partitions(self._topics)])
         self._answer()
         found = list(self._next(number))
         if not found:
             self._broker.on_silence()
-            time.sleep(min(seconds, 0.001))  # other threads may have something to do
+            time.sleep(min(seconds, 0.001))  # let other threads run
         return found
 
     def _answer(self) -> None:
@@ -168,11 +172,11 @@ class MemoryConsumer:
             if self._on_commit is not None:
                 self._on_commit(None, partitions)
 
-    def _next(self, number: int) -> Iterator[Stored]:
+    def _next(self, number: int) -> Iterator[StoredMessage]:
         logs = [
-            map(self._broker.logs[place].__getitem__, range(position, len(self._broker.logs[place])))
-            for place, position in self._positions.items()
-            if place not in self._paused
+            map(self._broker.logs[key].__getitem__, range(position, len(self._broker.logs[key])))
+            for key, position in self._positions.items()
+            if key not in self._paused
         ]
         for stored, _ in zip(heapq.merge(*logs, key=lambda message: message.sequence), range(number), strict=False):
             self._positions[stored.topic(), stored.partition()] = stored.offset() + 1
@@ -186,7 +190,7 @@ class MemoryConsumer:
             del self._positions[p.topic, p.partition]
 
     def assignment(self) -> list[TopicPartition]:
-        return [TopicPartition(*place) for place in self._positions]
+        return [TopicPartition(*key) for key in self._positions]
 
     def pause(self, partitions: list[TopicPartition]) -> None:
         self._paused |= {(p.topic, p.partition) for p in partitions}
@@ -196,7 +200,10 @@ class MemoryConsumer:
 
     def committed(self, partitions: list[TopicPartition], timeout: float = -1) -> list[TopicPartition]:  # noqa: ARG002
         held = self._broker.committed
-        return [TopicPartition(p.topic, p.partition, held.get((p.topic, p.partition), NOTHING)) for p in partitions]
+        return [
+            TopicPartition(p.topic, p.partition, held.get((p.topic, p.partition), NOTHING_COMMITTED))
+            for p in partitions
+        ]
 
     def get_watermark_offsets(
         self,
@@ -214,16 +221,16 @@ class MemoryConsumer:
         return None
 
     def close(self) -> None:
-        if self._on_revoke is not None and self._positions:
+        if self._on_revoke is not None and self._positions and not self._broker.is_cut_off:
             self._on_revoke(self, self.assignment())
 
 
 class MemoryProducer:
-    """Acknowledges what it sent when it is polled, as a real one does."""
+    """Acknowledges its messages when it is polled, as a real producer does."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
-        self._sent: list[tuple[Any, Stored]] = []
+        self._sent: list[tuple[Any, StoredMessage]] = []
 
     def produce(
         self,
@@ -268,13 +275,13 @@ class MemoryAdmin:
         return {new.topic: _done(None) for new in topics}
 
     def list_offsets(self, wanted: dict[TopicPartition, Any], **_: Any) -> dict[TopicPartition, Future[Any]]:
-        return {at: _done(SimpleNamespace(offset=0)) for at in wanted}
+        return {partition: _done(SimpleNamespace(offset=0)) for partition in wanted}
 
     def describe_topics(self, topics: Any, **_: Any) -> dict[str, Future[Any]]:
         return {name: _done(SimpleNamespace(topic_id=name)) for name in topics.topic_names}
 
     def describe_configs(self, resources: Iterable[Any], **_: Any) -> dict[Any, Future[Any]]:
-        return {it: _done({"max.message.bytes": SimpleNamespace(value=str(LARGEST))}) for it in resources}
+        return {name: _done({"max.message.bytes": SimpleNamespace(value=str(MESSAGE_BYTES_MAX))}) for name in resources}
 
 
 def _done(answer: Any) -> Future[Any]:

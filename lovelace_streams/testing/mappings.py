@@ -1,4 +1,4 @@
-"""A mapping by itself: payloads in, rows out, by the decoder and the normalizer that a flow runs."""
+"""Test a mapping by itself: payloads in, rows out, by the decoder and the normalizer that a flow runs."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -19,39 +19,45 @@ What = type[Row] | MapFunction | Events
 
 
 class Mapped(msgspec.Struct, frozen=True):
-    """What became of some payloads: `rows` in their order, `letters` for what failed, `skipped` with the reasons."""
+    """The result of `mapped`: the rows in their order, the failed items, and the reasons of skipped ones.
+
+    >>> Mapped(rows=[], letters=[], skipped=["tombstone"]).row
+    Traceback (most recent call last):
+    AssertionError: expected one row, got 0 rows; skipped: tombstone
+    """
 
     rows: list[Row]
     letters: list[DeadLetter]
-    """Each with `reason`, `detail`, `step` and `item`, the place in its message."""
+    """Failed items, each with `reason`, `detail`, `step` and `item` (its index in its message)."""
     skipped: list[str]
 
     @property
     def row(self) -> Any:
-        """The only row. Raises `AssertionError` that says what happened instead."""
+        """The only row. Raises `AssertionError`, with the whole result, if there is another number of rows."""
         if len(self.rows) == 1 and not self.letters:
             return self.rows[0]
         raise AssertionError(f"expected one row, got {self}")
 
     @property
     def letter(self) -> DeadLetter:
-        """The only failure. Raises `AssertionError` that says what happened instead."""
+        """The only failed item. Raises `AssertionError`, with the whole result, if there is another number of them."""
         if len(self.letters) == 1:
             return self.letters[0]
         raise AssertionError(f"expected one dead letter, got {self}")
 
     def __str__(self) -> str:
-        told = [f"{len(self.rows)} row{'s' * (len(self.rows) != 1)}"]
-        told += [f"dead letter in {it.step}: {it.reason}{f': {it.detail}' if it.detail else ''}" for it in self.letters]
-        told += [f"skipped: {reason}" for reason in self.skipped]
-        return "; ".join(told)
+        parts = [f"{len(self.rows)} row{'s' * (len(self.rows) != 1)}"]
+        parts += [f"dead letter in {d.step}: {d.reason}{f': {d.detail}' if d.detail else ''}" for d in self.letters]
+        parts += [f"skipped: {reason}" for reason in self.skipped]
+        return "; ".join(parts)
 
 
 def mapped(what: What | Decoder, *payloads: Any, to: type[Row] | Sequence[type[Row]] = ()) -> Mapped:
-    """Decode and normalize payloads as a flow does that says `JsonDecoder(what)`; needs nothing but the mapping.
+    """Decode and normalize payloads, as a flow with `JsonDecoder(what)` and `normalize` does.
 
-    `what` is a row class, a function, `Events`, or a decoder of its own, which then needs `to`: the row classes that
-    `normalize` is told. A payload is anything that `Message` takes, or a `Message` where key, headers or time matter.
+    `what` is a row class, a function, or `Events`; or a decoder, which needs `to`: the row classes that `normalize` is
+    given. A payload is a value for `Message`, or a `Message` if key, headers or time matter. Raises `TypeError` for a
+    decoder without `to`; items that fail do not raise, they are in `letters`.
 
     >>> from typing import Annotated
     >>> from lovelace_streams import From, Row
@@ -67,10 +73,10 @@ def mapped(what: What | Decoder, *payloads: Any, to: type[Row] | Sequence[type[R
     items: list[Envelope[Any]] = []
     letters: list[DeadLetter] = []
     skipped: list[Skipped] = []
-    for place, message in enumerate(map(Message.of, payloads)):
-        decoder.decode(_record(message, place), items, letters, skipped)
+    for number, message in enumerate(map(Message.of, payloads)):
+        decoder.decode(_record(message, number), items, letters, skipped)
     ports = sort(normalizer(*targets), items)
-    rows = [row for made in ports.oks for row in (made.payload if isinstance(made.payload, tuple) else [made.payload])]
+    rows = [row for ok in ports.oks for row in (ok.payload if isinstance(ok.payload, tuple) else [ok.payload])]
     ended = [*skipped, *ports.skipped]
     return Mapped(rows, letters + ports.errs, [str(reason) for reason, item in ended for _ in range(item.count)])
 
@@ -90,16 +96,16 @@ def _targets(what: What | Decoder, to: type[Row] | Sequence[type[Row]]) -> list[
     return [what]
 
 
-def _record(message: Message, place: int) -> Record:
+def _record(message: Message, number: int) -> Record:
     return Record(
         message.topic or "",
         message.partition,
-        place,
-        place,
+        number,
+        number,
         1,
         message.key_sent,
         message.value_sent,
         message.headers_sent,
-        message.ms(place),
+        message.ms(number),
         declared=message.items,
     )

@@ -1,4 +1,4 @@
-"""What a test sends: anything that a topic could hold, with as little said as possible."""
+"""The messages that a test sends: anything that a topic could hold; what the test does not name has a default."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -8,15 +8,17 @@ import msgspec
 
 from lovelace_streams.flows.spec import Outgoing
 
-BEGIN = datetime(2024, 1, 1, tzinfo=UTC)
-"""Kafka's timestamp of the first message, unless it says another; each later one is a millisecond newer."""
+FIRST_TIMESTAMP = datetime(2024, 1, 1, tzinfo=UTC)
+"""Kafka's timestamp of the first message; each later one is a millisecond newer. A message may name its own."""
 
 
 class Message(msgspec.Struct, frozen=True):
-    """A message and what a topic says of it.
+    """A message for `run` or `mapped`, with its key, headers, timestamp, topic and partition.
 
-    `value`: bytes as they are, text in UTF-8, None for a tombstone, all else as JSON. `job` and `items` become the
-    headers that `lovelace submit` writes. Without a `topic` it is the first that the flow reads.
+    `value`: bytes as they are, text in UTF-8, None for a tombstone, anything else as JSON. `timestamp` is Kafka's, a
+    millisecond after the message before by default, the first at 2024-01-01 UTC. `job` and `items` (how many items the
+    message holds) become the headers that `lovelace submit` writes. `topic` is by default the first that the flow
+    reads. Raises `TypeError` when it is sent, if the value is not JSON.
 
     >>> Message({"id": 7}, key="7", job="job-1").headers_sent
     [('lovelace-job-id', b'job-1')]
@@ -32,11 +34,11 @@ class Message(msgspec.Struct, frozen=True):
     partition: int = 0
 
     @classmethod
-    def of(cls, it: Any) -> "Message":
-        """A message as it is; of an `Outgoing` (what `SOURCE.messages` makes) key, value and items; else a value."""
-        if isinstance(it, Outgoing):
-            return cls(it.value, key=it.key, items=it.items)
-        return it if isinstance(it, cls) else cls(it)
+    def of(cls, payload: Any) -> "Message":
+        """Make a message of a payload, or of an `Outgoing` (which `SOURCE.messages` makes); a message is returned."""
+        if isinstance(payload, Outgoing):
+            return cls(payload.value, key=payload.key, items=payload.items)
+        return payload if isinstance(payload, cls) else cls(payload)
 
     @property
     def value_sent(self) -> bytes | None:
@@ -61,6 +63,6 @@ class Message(msgspec.Struct, frozen=True):
         given = self.headers.items() if isinstance(self.headers, Mapping) else self.headers
         return named + [(name, value.encode() if isinstance(value, str) else value) for name, value in given]
 
-    def ms(self, place: int) -> int:
-        """Milliseconds since the epoch, of the message at this place among all that are sent."""
-        return int((self.timestamp or BEGIN).timestamp() * 1000) + (place if self.timestamp is None else 0)
+    def ms(self, number: int) -> int:
+        """Give its timestamp in milliseconds since 1970, as the `number`-th message (from 0)."""
+        return int((self.timestamp or FIRST_TIMESTAMP).timestamp() * 1000) + (number if self.timestamp is None else 0)

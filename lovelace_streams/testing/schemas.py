@@ -1,4 +1,4 @@
-"""Avro in a test: messages as a producer would write them, and a registry in memory that knows their schemas."""
+"""Avro in a test: write messages as a producer would, and know their schemas in a registry in memory."""
 
 import io
 import struct
@@ -15,7 +15,7 @@ AnySchema = str | Path | Mapping[str, Any] | Schema
 
 
 def avro(schema: AnySchema, datum: Any, schema_id: int | None = None) -> bytes:
-    """A datum in Avro; with the id that a registry has for the schema, in Confluent's frame.
+    """Write a datum in Avro; with the id that a registry has for the schema, in Confluent's frame.
 
     >>> avro({"type": "record", "name": "Order", "fields": [{"name": "id", "type": "long"}]}, {"id": 7}, schema_id=1)
     b'\\x00\\x00\\x00\\x00\\x01\\x0e'
@@ -35,14 +35,14 @@ class MemoryRegistry(Registry):
         self._texts = {number: msgspec.json.encode(load(schema).text).decode() for number, schema in schemas.items()}
 
     def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:  # noqa: ARG002
-        """The answer to `/schemas/ids/{id}`; that there is no such schema to all else."""
+        """Answer `/schemas/ids/{id}`; any other request with 404, no such schema."""
         kind, _, number = path.strip("/").rpartition("/")
         text = self._texts.get(int(number)) if kind == "schemas/ids" else None
         return (404, {"error_code": 40403}) if text is None else (200, {"schema": text})
 
 
 def framings(decoder: Any) -> Iterator[Confluent]:
-    """The decoder's framings that ask a registry; `JsonOrAvro` has its in `avro`."""
+    """Find the decoder's framings that ask a registry; `JsonOrAvro` has its decoder in `avro`."""
     for part in (decoder, getattr(decoder, "avro", None)):
         if isinstance(framing := getattr(part, "framing", None), Confluent):
             yield framing

@@ -1,4 +1,4 @@
-"""One contract, all writers: memory, Postgres and ClickHouse, the latter two also one by one.
+"""One contract, all writers: memory, Postgres, ClickHouse (the latter two also one by one), and a contributor's page's.
 
 What a writer can't do (`capabilities`) is part of the contract: then the test says what holds instead.
 """
@@ -6,6 +6,7 @@ What a writer can't do (`capabilities`) is part of the contract: then the test s
 from datetime import UTC, datetime
 
 import clickhouse_connect
+import msgspec
 import psycopg
 import pytest
 
@@ -19,6 +20,7 @@ from lovelace_streams.writers.clickhouse import ddl as clickhouse_ddl
 from lovelace_streams.writers.memory import MemoryWriter
 from lovelace_streams.writers.postgres import PostgresWriter, parallel
 from lovelace_streams.writers.postgres.ddl import create_table
+from tests.pages import names_of
 
 W, S = RowOutcome.WRITTEN, RowOutcome.SUPERSEDED
 
@@ -120,6 +122,27 @@ class MemoryCase:
         return writer.table
 
 
+class PageCase:
+    """The writer of docs/contributing/writer.md: a JSON file."""
+
+    partial_updates = False
+    violated = "rule"
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def make(self, *rows, check=None):
+        def adult(row):
+            return check is None or check(msgspec.structs.asdict(row))
+
+        return names_of("docs/contributing/writer.md")["JsonFileWriter"](self.folder / "table.json", rows[0], adult)
+
+    def table(self, writer):
+        table = writer.rows[0].__table__
+        rows = msgspec.json.decode((self.folder / "table.json").read_bytes(), type=list[writer.rows[0]])
+        return {tuple(getattr(row, name) for name in table.key): msgspec.structs.asdict(row) for row in rows}
+
+
 class ClickHouseCase:
     partial_updates = False
     violated = "469"
@@ -148,13 +171,15 @@ class ClickHouseCase:
 
 
 @pytest.fixture(
-    params=["memory", "postgres", "postgres one by one", "postgres pool", "clickhouse", "clickhouse one by one"]
+    params=["memory", "page", "postgres", "postgres one by one", "postgres pool", "clickhouse", "clickhouse one by one"]
 )
 def case(request, monkeypatch):
     kind, _, how = request.param.partition(" ")
     one_by_one = how == "one by one"
     if kind == "memory":
         yield MemoryCase()
+    elif kind == "page":
+        yield PageCase(request.getfixturevalue("tmp_path"))
     elif how == "pool":
         monkeypatch.setattr(parallel, "ROWS_MIN", 1)
         dsn = request.getfixturevalue("database")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from lovelace_streams.local.kafka import Kafka
+from lovelace_streams.local.processes import free_port
 from tests.faults.harness import Fleet, Worker
 
 SASL = """
@@ -48,7 +49,7 @@ def ended(worker: Worker) -> str:
     ],
 )
 def test_a_setting_that_can_not_be_stops_with_one_line(fleet: Fleet, setting: str, value: str, said: str) -> None:
-    worker = fleet.start(**{"METRICS_PORT": "9108"} | {setting: value})
+    worker = fleet.start(**{"METRICS_PORT": str(free_port())} | {setting: value})
 
     assert said in ended(worker)
 
@@ -74,6 +75,7 @@ class Guarded(Kafka):
         return path
 
 
+@pytest.mark.slow
 def test_a_wrong_password_stops_with_one_line(fleet: Fleet, tmp_path: Path) -> None:
     server = Guarded(tmp_path / "guarded").start()
     try:

@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from lovelace_streams.api.ledger import ConflictError, Ledger
 from lovelace_streams.api.models import InputReceived, OpenJob, ProgressRequest, Status
-from lovelace_streams.runtime.ranges import Range, summed
+from lovelace_streams.runtime.ranges import Range, sums_of
 from tests.examples import examples
 
 JOBS = ("a", "b")
@@ -362,7 +362,7 @@ def joined(ranges):
 
 def in_short(report):
     """As sums, where they can say it."""
-    sums = summed(msgspec.convert(report["ranges"], list[Range]))
+    sums = sums_of(msgspec.convert(report["ranges"], list[Range]))
     where = {name: report[name] for name in ("topic", "topic_id", "partition")}
     return report if sums is None else where | msgspec.to_builtins(sums)
 

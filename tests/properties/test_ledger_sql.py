@@ -15,7 +15,7 @@ from lovelace_streams.api import ApiSettings
 from lovelace_streams.api.app import ProgressService
 from lovelace_streams.api.ledger import ConflictError, Ledger, UnknownJobError
 from lovelace_streams.api.models import InputReceived, JobState, OpenJob, ProgressRequest
-from lovelace_streams.runtime.ranges import Range, summed
+from lovelace_streams.runtime.ranges import Range, sums_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TIMES = {"created_at", "completed_at", "signalled_at", "changed_at"}
@@ -54,7 +54,7 @@ def either_form(draw):
     """As a worker says it: in ranges, or in sums of them."""
     found = draw(ranges())
     zeros = {"succeeded": 0, "failed": 0, "skipped": 0}
-    sums = summed(msgspec.convert([zeros | each for each in found], list[Range])) if draw(st.booleans()) else None
+    sums = sums_of(msgspec.convert([zeros | each for each in found], list[Range])) if draw(st.booleans()) else None
     return {"ranges": found} if sums is None else msgspec.to_builtins(sums)
 
 

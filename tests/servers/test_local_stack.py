@@ -310,6 +310,7 @@ def test_up_outlives_its_owner_until_down(tmp_path: Path) -> None:
     assert {entry.state for entry in status(tmp_path)} == {"stopped"}
 
 
+@pytest.mark.xdist_group("port_8000")  # as the test of the quickstart: on API_PORT's default
 def test_the_service_is_found_where_up_said_it_would_be(tmp_path: Path) -> None:
     """`lovelace up`, then `lovelace api` in the same folder, and a worker or a submitter: nothing is typed."""
     env = up(tmp_path / ".lovelace", parts=("postgres",))

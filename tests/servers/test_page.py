@@ -19,6 +19,9 @@ from tests.servers.service import TOKEN, part, ready, report, running, until
 expect.set_options(timeout=20_000)
 
 
+pytestmark = pytest.mark.xdist_group("page")  # one service and one browser for all of the file
+
+
 @pytest.fixture(scope="module")
 def service(postgres_server):
     """One service for the tests of this file; each of them names jobs of its own."""

@@ -11,10 +11,10 @@ import httpx
 import pytest
 import yaml
 
+from lovelace_streams.local.processes import free_port
 from tests.debian import unpacked_program
 from tests.faults.conftest import Job
 from tests.faults.harness import ROOT, eventually, send
-from tests.servers.test_worker_metrics import free_port
 
 RULES = ROOT / "deploy" / "prometheus"
 DASHBOARDS = sorted((ROOT / "deploy" / "grafana" / "dashboards").glob("*.json"))

@@ -85,6 +85,7 @@ def worker(command: str, folder: Path) -> Iterator[None]:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("port_8000")  # the service listens where `lovelace up` says: on API_PORT's default
 @pytest.mark.timeout(900)  # a first start downloads what the servers are
 def test_the_page_is_followed_to_the_letter(clone: Path) -> None:
     steps = blocks()

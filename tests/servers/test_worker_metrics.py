@@ -9,17 +9,12 @@ from collections import defaultdict
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from lovelace_streams.local.processes import free_port
 from tests.faults.conftest import FAILED, SKIPPED, Job
 from tests.faults.harness import ROOT, Group, Worker, ends, eventually
 from tests.servers.collector import Collector, collecting
 
 TOTAL = 3000
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 def start(job: Job, **changes: str) -> Worker:

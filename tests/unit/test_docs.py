@@ -5,19 +5,22 @@ import importlib
 import inspect
 import re
 import runpy
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 import lovelace_streams as ls
 from lovelace_streams import Reason, Settings, SkipReason
 from lovelace_streams.api import ApiSettings, create_app
 from lovelace_streams.api.gauges import GAUGES
+from tests.pages import FENCE, names_of
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in PAGES}
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 ELSEWHERE = {"README.md", "docs/quickstart.md"}
 """Their code is part of a file: compared with it below, and run by tests/servers/test_quickstart.py."""
 RUN = [
@@ -147,12 +150,23 @@ def test_code_runs_and_flows_are_built(block: str) -> None:
         flow()
 
 
+@pytest.fixture
+def log_on_stderr() -> Iterator[None]:
+    """A worker's log is no part of what an example gives."""
+    structlog.configure(logger_factory=structlog.WriteLoggerFactory(sys.stderr))
+    yield
+    structlog.reset_defaults()
+
+
+@pytest.mark.usefixtures("log_on_stderr")
 @pytest.mark.parametrize("page", [page for page, text in TEXTS.items() if SHOWN.search(text)])
 def test_examples_give_what_they_show(page: str) -> None:
+    """They may use what the page's other blocks define."""
     examples = "\n".join(
         block for language, block in FENCE.findall(TEXTS[page]) if language == "python" and ">>>" in block
     )
-    test = doctest.DocTestParser().get_doctest(examples, {"__name__": "docs"}, page, page, 0)
+    names = {"__name__": "docs"} if page in ELSEWHERE else names_of(page)
+    test = doctest.DocTestParser().get_doctest(examples, names, page, page, 0)
     result = doctest.DocTestRunner().run(test)
 
     assert (result.failed, result.attempted > 0) == (0, True)

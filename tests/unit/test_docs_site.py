@@ -11,6 +11,8 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import yaml
 
+pytestmark = [pytest.mark.site, pytest.mark.xdist_group("site")]  # built once for all of the file
+
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 LOADS = {"script": "src", "img": "src", "iframe": "src", "source": "src", "link": "href", "form": "action"}

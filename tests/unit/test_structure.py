@@ -73,7 +73,7 @@ def texts() -> Iterator[tuple[Path, str]]:
 OPERATOR_MODULES = [module for module in MODULES if operators_in(module)]
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if imports.room_of(m) in imports.ENGINE_FREE.split()])
+@pytest.mark.parametrize("module", [m for m in MODULES if imports.is_in_one(m, imports.ENGINE_FREE)])
 def test_what_operators_do_knows_no_engine(module: str) -> None:
     way = imports.way_to(module, frozenset({imports.ENGINE}))
 

@@ -142,7 +142,7 @@ class Columns:
             of_event = rows if len(indexes) == len(data) else rows.take(pa.array(indexes))
             left: set[int] = set()
             messages = self._make[name](of_event, left)
-            for position, (index, message) in enumerate(zip(indexes, messages, strict=True)):
+            for position, index, message in zip(range(len(indexes)), indexes, messages, strict=True):
                 if index not in bad and position not in left:
                     found[index] = (name, message)
         return found

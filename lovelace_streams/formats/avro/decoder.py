@@ -200,10 +200,11 @@ class AvroDecoder:
             return
         values = [record.value or b"" for record in records]
         messages = columns.read([value[start:] for value in values] if start else values)
+        targets = self._events.by_event
         for record, value, message in zip(records, values, messages, strict=True):
             if message is not None:
                 event, root = message
-                target = self._events.by_event[event]
+                target = targets[event]
                 item = target.item_of(root)
                 if item is not None:
                     self._ahead[id(record)] = ColumnItem(target, item, root, value, read=read, start=start)

@@ -12,7 +12,7 @@ from lovelace_streams.dead_letters.replay import (
     FailedItemIndex,
     ReplayDecision,
     ReplayStatus,
-    counted,
+    counts_of,
     plan_replay,
     replay_headers,
 )
@@ -40,9 +40,9 @@ def letter(offset: int = 0, *, partition: int = 0, topic_id: str = "T", **more: 
     return StoredDeadLetter(**(given | more))
 
 
-def fate(one: StoredDeadLetter, wanted: Filter = ALL, **known: Any) -> ReplayStatus:
-    [choice] = plan_replay([one], wanted, **known)
-    return choice.fate
+def status_of(one: StoredDeadLetter, wanted: Filter = ALL, **known: Any) -> ReplayStatus:
+    [decision] = plan_replay([one], wanted, **known)
+    return decision.status
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def fate(one: StoredDeadLetter, wanted: Filter = ALL, **known: Any) -> ReplaySta
     ],
 )
 def test_every_letter_goes_or_is_told_why_it_stays(one: StoredDeadLetter, known: dict, expected: ReplayStatus) -> None:
-    assert fate(one, **known) is expected
+    assert status_of(one, **known) is expected
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_every_letter_goes_or_is_told_why_it_stays(one: StoredDeadLetter, known:
 def test_what_is_asked_for(wanted: Filter, taken: bool) -> None:
     one = letter(7, partition=2, failed="0-0:check, 4-5:null")
 
-    assert (fate(one, wanted) is ReplayStatus.REPLAY) is taken
+    assert (status_of(one, wanted) is ReplayStatus.REPLAY) is taken
 
 
 def test_a_summary_has_the_most_frequent_first_and_the_same_order_each_time() -> None:
@@ -120,19 +120,19 @@ def test_a_summary_has_the_most_frequent_first_and_the_same_order_each_time() ->
 def test_the_ledger_says_which_items_go_not_the_letter() -> None:
     """The letter may be of another reading than the one that was accepted, and its list may be cut short."""
     known = {0: ("check", True), 1: ("check", False), 2: ("check", False), 9: ("null", False)}
-    [choice] = plan_replay([letter(failed="1-1:check, …1 more")], ALL, ledger=FailedItemIndex({("T", 0, 0): known}))
+    [decision] = plan_replay([letter(failed="1-1:check, …1 more")], ALL, ledger=FailedItemIndex({("T", 0, 0): known}))
 
-    assert choice.items == [FailedItems(1, 2, "check"), FailedItems(9, 9, "null")]
-    assert counted([choice]) == [("replay", "check", 1, 2), ("replay", "null", 1, 1)]
+    assert decision.items == [FailedItems(1, 2, "check"), FailedItems(9, 9, "null")]
+    assert counts_of([decision]) == [("replay", "check", 1, 2), ("replay", "null", 1, 1)]
     headers = [("lovelace-job-id", b"june"), ("lovelace-failed-items", b"1-1:check"), ("lovelace-replays", b"0"),
                ("__connect.errors.offset", b"7"), ("trace", None)]  # fmt: skip
-    assert replay_headers(headers, choice) == [
+    assert replay_headers(headers, decision) == [
         ("lovelace-job-id", b"june"),
         ("trace", None),
         ("lovelace-failed-items", b"1-2:check, 9-9:null"),
         ("lovelace-replays", b"1"),
     ]
-    origin = parse_origin(b"T/raw/0/0", b"1", dict(replay_headers(headers, choice))["lovelace-failed-items"])
+    origin = parse_origin(b"T/raw/0/0", b"1", dict(replay_headers(headers, decision))["lovelace-failed-items"])
     assert origin is not None
     assert origin.items == (1, 2, 9)
 
@@ -151,10 +151,10 @@ def test_the_ledger_says_which_items_go_not_the_letter() -> None:
     st.none() | st.integers(0, 12),
 )
 def test_in_a_partition_the_newest_go_first_and_all_are_accounted_for(letters: list, limit: int | None) -> None:
-    chosen = plan_replay(letters, ALL, limit=limit)
+    decisions = plan_replay(letters, ALL, limit=limit)
 
-    assert sorted(choice.letter.origin for choice in chosen) == sorted(one.origin for one in letters)
-    going = [choice.letter.source for choice in chosen if choice.fate is ReplayStatus.REPLAY]
+    assert sorted(decision.letter.origin for decision in decisions) == sorted(one.origin for one in letters)
+    going = [decision.letter.source for decision in decisions if decision.status is ReplayStatus.REPLAY]
     assert len(going) == len(letters[:limit])
     for partition in {(it.topic_id, it.partition) for it in going if it}:
         offsets = [it.offset for it in going if it and (it.topic_id, it.partition) == partition]
@@ -169,7 +169,7 @@ def test_a_header_names_no_more_items_than_a_message_may_hold() -> None:
 
 
 def test_counts_name_letters_without_items_too() -> None:
-    assert counted([ReplayDecision(letter(failed=""), ReplayStatus.NOT_OURS, [])]) == [("not_ours", "", 1, 0)]
+    assert counts_of([ReplayDecision(letter(failed=""), ReplayStatus.NOT_OURS, [])]) == [("not_ours", "", 1, 0)]
 
 
 @pytest.mark.parametrize("text", ["", "yesterday", "2026-01-31", "2026-01-31T09:00:00", "-2", "2w", "h"])

@@ -7,7 +7,7 @@ import pytest
 from lovelace_streams.kafka.headers import parse_origin, record_of, records_of
 from lovelace_streams.observability.metrics import BAD_HEADERS
 from lovelace_streams.runtime.in_flight import Assignment
-from lovelace_streams.testing.broker import Stored
+from lovelace_streams.testing.broker import StoredMessage
 
 JOB = [("lovelace-job-id", b"a"), ("lovelace-job-attempt", b"2"), ("lovelace-items", b"1")]
 ODD = [
@@ -29,7 +29,7 @@ ODD = [
 
 
 def messages(headers: list[Any], topic: str) -> list[Any]:
-    return [Stored((topic, 0), n, n, b"%d" % n, b"key", each, 1000 + n) for n, each in enumerate(headers)]
+    return [StoredMessage((topic, 0), n, n, b"%d" % n, b"key", each, 1000 + n) for n, each in enumerate(headers)]
 
 
 @pytest.mark.parametrize("topic", ["t", "flow.replay"])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lovelace_streams.reporting.rates import SAMPLES, Rate
+from lovelace_streams.reporting.rates import SAMPLES_A_WINDOW, Rate
 
 STEPS = st.lists(
     st.tuples(st.floats(0.001, 2) | st.floats(0.001, 500), st.integers(0, 10_000)), min_size=1, max_size=300
@@ -113,4 +113,4 @@ def test_a_sample_that_comes_twice_changes_nothing(steps: list[tuple[float, int]
 
 @given(steps=STEPS)
 def test_few_samples_are_kept(steps: list[tuple[float, int]]) -> None:
-    assert len(rate_of(counted(steps))._samples) <= 2 * SAMPLES + 2
+    assert len(rate_of(counted(steps))._samples) <= 2 * SAMPLES_A_WINDOW + 2

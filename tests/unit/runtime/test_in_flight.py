@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 
 from lovelace_streams.records import Envelope, Origin, Outcome, Record, Settled, SkipReason
 from lovelace_streams.runtime.in_flight import InFlight
-from lovelace_streams.runtime.ranges import SPAN_MAX, OriginItem, Range, failed_items, joined, ranges_of, summed
+from lovelace_streams.runtime.ranges import (
+    SPAN_MAX,
+    OriginItem,
+    Range,
+    failed_items,
+    merge_neighbours,
+    ranges_of,
+    sums_of,
+)
 
 ENDS = [Outcome.WRITTEN, Outcome.SUPERSEDED, Outcome.SKIPPED, Outcome.DEAD_LETTERED]
 
@@ -42,7 +50,7 @@ def test_ranges_cover_exactly_and_say_what_the_records_say(records: list[Record]
     shuffled = list(records)
     random.shuffle(shuffled)
 
-    ranges = joined(each for record in shuffled for each in ranges_of(record))
+    ranges = merge_neighbours(each for record in shuffled for each in ranges_of(record))
 
     assert all(a.last < b.first for a, b in zip(ranges, ranges[1:], strict=False)), "ascending and disjoint"
     said = {offset: r for r in ranges for offset in range(r.first, r.last + 1)}
@@ -69,9 +77,9 @@ def test_neighbours_with_one_outcome_are_one_range_up_to_the_longest() -> None:
 
 @given(finished())
 def test_sums_say_what_their_ranges_say(records: list[Record]) -> None:
-    ranges = joined(each for record in records for each in ranges_of(record))
+    ranges = merge_neighbours(each for record in records for each in ranges_of(record))
 
-    sums = summed(ranges)
+    sums = sums_of(ranges)
 
     assert sums is not None
     assert all(a.last + 1 < b.first for a, b in zip(sums.spans, sums.spans[1:], strict=False)), "disjoint, not touching"
@@ -97,9 +105,9 @@ def test_sums_can_not_say_what_a_replay_resolves_nor_hold_too_many_offsets() -> 
     half = Range(0, SPAN_MAX // 2 - 1, 1, 0, 0, "a")
     rest = Range(SPAN_MAX // 2, SPAN_MAX - 1, 1, 0, 0, "b")
 
-    assert summed([half, rest]) is not None
-    assert summed([half, msgspec.structs.replace(rest, last=SPAN_MAX)]) is None
-    assert summed([Range(0, 0, 0, 0, 0, resolves=[OriginItem("T", 0, 1, 0)])]) is None
+    assert sums_of([half, rest]) is not None
+    assert sums_of([half, msgspec.structs.replace(rest, last=SPAN_MAX)]) is None
+    assert sums_of([Range(0, 0, 0, 0, 0, resolves=[OriginItem("T", 0, 1, 0)])]) is None
 
 
 def test_a_replay_resolves_what_did_not_fail_again() -> None:
@@ -225,7 +233,7 @@ def test_a_list_settles_as_its_items_do_one_by_one(
         assert (held.in_flight, held.pending) == ({}, 0)
     found = {a.partition: ranges for a, ranges in in_flight.take_ranges()}
     records = {e.record.offset: e.record for e in envelopes if e.item == 0 and e.record.partition == 0}
-    assert found.get(0, []) == joined(each for record in records.values() for each in ranges_of(record))
+    assert found.get(0, []) == merge_neighbours(each for record in records.values() for each in ranges_of(record))
 
 
 def one(in_flight: InFlight, offset: int, items: int = 1) -> Record:
