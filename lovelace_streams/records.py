@@ -23,7 +23,7 @@ class Outcome(StrEnum):
     """The closed set of an item's outcomes (law 1)."""
 
     WRITTEN = "written"
-    SUPERSEDED = "superseded"  # older than the stored row, or overwritten within its own batch; it counts as succeeded
+    SUPERSEDED = "superseded"  # older than the stored row, or overwritten within its own block; it counts as succeeded
     DEAD_LETTERED = "dead_lettered"
     SKIPPED = "skipped"
 

@@ -97,7 +97,10 @@ class ProgressSettings(msgspec.Struct, frozen=True):
         if not self.url.startswith(("http://", "https://")):
             raise DeploymentFault("PROGRESS_API_URL is invalid: it must begin with http:// or https://")
         if not self.token:
-            raise DeploymentFault(f"no token for the progress service {self.url}: set PROGRESS_API_TOKEN to its own")
+            raise DeploymentFault(
+                f"no token for the progress service {self.url}: "
+                "set PROGRESS_API_TOKEN to the one that the service was started with"
+            )
 
 
 class Settings(BaseSettings):

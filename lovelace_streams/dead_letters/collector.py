@@ -63,7 +63,7 @@ class DeadLetterCollector:
                 return released
         draining = self._context.draining_since is not None
         if (idle or draining) and not self._context.holds_items:
-            self._fail_fast.idle()
+            self._fail_fast.release_all()
         for letter in self._fail_fast.take():
             released += self._collect(letter)
         return released + self._completed()

@@ -69,8 +69,8 @@ class FailFast(Generic[L]):
         self._streaks.pop(step, None)
         self._release(step, keep_streak=False)
 
-    def idle(self) -> None:
-        """Release all letters: a poll found nothing to read. Streaks continue."""
+    def release_all(self) -> None:
+        """Release all letters: no item passes a step for now. Streaks continue."""
         for step in list(self._held):
             self._release(step, keep_streak=True)
 

@@ -390,5 +390,5 @@ def make_topic(settings: KafkaSettings, name: str, like: str) -> None:
                 f"the topic {name!r} is not there and we may not make it ({error.args[0].name()}): "
                 f"create it, and start the workers again, which read it"
             ) from None
-        text = f"the broker {settings.brokers} (KAFKA_BROKERS) does not answer"
+        text = f"the broker {settings.brokers} (KAFKA_BROKERS) does not answer: start it, or correct its address"
         raise DestinationFault(error.args[0].name(), text) from None

@@ -71,7 +71,9 @@ class BlockWriter(Service):
         for batch in batches:
             metrics.BATCHES.labels(self._context.pipeline, batch.reason).inc()
         due = self._due(batches)
-        queue = [*(self._in_state(BlockState.WRITING) if due or not batches else []), *self._parked(), *due]
+        # If all batches are buffered, the block in the background is left alone: waiting for it would gain nothing.
+        writing = self._in_state(BlockState.WRITING) if due or not batches else []
+        queue = [*writing, *self._parked(), *due]
         self._blocks = [block for block in self._blocks if block not in queue]
         for index, block in enumerate(queue):
             if self._context.fault:
@@ -80,7 +82,7 @@ class BlockWriter(Service):
             if due and block is due[-1] and self._write_in_background(block):
                 break
             written = self._write(block, queue[index + 1] if index + 1 < len(queue) else None)
-            if written is None:
+            if written is None:  # the worker ends: the next owner reads the items of this block and the rest again
                 break
             outcomes += written
         metrics.BREAKER.labels(self._context.pipeline).set(_GAUGE[self._retry.breaker])
@@ -191,11 +193,11 @@ class BlockWriter(Service):
         overdue = bool(self._buffer) and not self._may_buffer()
         parked = bool(self._parked()) and time.monotonic() >= self._parked_until
         if overdue or parked or self._is_finished():
-            self._settle(self.write([]))
+            self._settle(self.write([]))  # no new batches: finish what waits
         if self._connected or self._context.ending:
             return
         try:
-            self._call(())
+            self._connect()
         except DestinationFault as fault:
             log.warning("waiting for the destination", destination=self.writer.name, fault=str(fault))
         except DeploymentFault as fault:

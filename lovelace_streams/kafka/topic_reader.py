@@ -74,7 +74,8 @@ def standalone_consumer(settings: KafkaSettings, group: str | None = None, **mor
         yield consumer
     except KafkaException as error:
         raise DestinationFault(
-            error.args[0].name(), f"the broker {settings.brokers} (KAFKA_BROKERS) does not answer"
+            error.args[0].name(),
+            f"the broker {settings.brokers} (KAFKA_BROKERS) does not answer: start it, or correct its address",
         ) from None
     finally:
         consumer.close()

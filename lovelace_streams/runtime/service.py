@@ -7,8 +7,9 @@ class Service:
     def serve(self, *, idle: bool, between_windows: bool) -> None:
         """Do what is due.
 
-        `idle`: there is nothing to read. `between_windows`: every step has seen all of the last window. It is false
-        while a step waits in `keep_alive`, which serves the other services.
+        `idle`: no item passes a step for now, because there is nothing to read, too much is in flight, or the worker
+        drains. `between_windows`: every step has seen all of the last window. It is false while a step waits in
+        `keep_alive`, which serves the other services.
         """
 
     def unfinished(self) -> bool:

@@ -177,6 +177,7 @@ class WorkerContext:
             self._reader.idle(max(0.0, min(POLL_SECONDS, left)))
             self._reader.confirm()
             self._serve(idle=False, between_windows=False)
+            # While the worker drains, no step waits; `keep_alive(0)` polls once and succeeds until the drain is over.
             if self.fault or (self.draining_since is not None and (left > 0 or self.drain_left <= 0)):
                 return False
             if not all(map(self.is_current, records)):

@@ -127,7 +127,9 @@ class PostgresConnection:
         except psycopg.OperationalError as error:
             raise self._fault_at_start(error) from None
         except psycopg.Error:
-            raise DeploymentFault(f"POSTGRES_DSN is not a connection string ({self.settings.name})") from None
+            raise DeploymentFault(
+                f"POSTGRES_DSN is not a connection string ({self.settings.name}): write postgresql://user:password@host/database"
+            ) from None
 
     def _fault_at_start(self, error: psycopg.OperationalError) -> DestinationFault | DeploymentFault:
         if error.pgconn is not None and error.pgconn.needs_password:
@@ -137,7 +139,9 @@ class PostgresConnection:
             if text.search(str(error)):
                 message = f"{self.settings.name} refuses the credentials or database of POSTGRES_DSN (SQLSTATE {code})"
                 return DeploymentFault(message, code)
-        return DestinationFault("08001", f"no connection to {self.settings.name}")
+        return DestinationFault(
+            "08001", f"{self.settings.name} (POSTGRES_DSN) does not answer: start it, or correct its address"
+        )
 
     def _evolve(self, connection: psycopg.Connection[Any]) -> None:
         """Add the columns that the tables lack; the inspection that follows refuses any other difference."""

@@ -28,11 +28,14 @@ from lovelace_streams.writers.postgres.sql import EncodeError
 from lovelace_streams.writers.postgres.transaction import Transactions
 
 COPY_ROWS_MIN = 8
-"""Fewer rows are merged: a COPY that fails costs more than one that succeeds saves."""
+"""Fewer rows are upserted by INSERT … ON CONFLICT: a COPY that fails costs more than one that succeeds saves."""
 
 
 class EncodedBlock(list[Entry]):
-    """A block with its rows as uniform ones, encoded before it is written; None if they are not uniform."""
+    """A block with its rows as uniform ones: one class, the same columns present, encoded before it is written.
+
+    `rows` is None if they are not, or could not be encoded.
+    """
 
     __slots__ = ("rows",)
 
@@ -69,8 +72,10 @@ class PostgresWriter:
         )
         self._can_copy = False
         self._copy_heuristic = CopyHeuristic()
-        one = msgspec.structs.replace(settings, pool=1, evolution="none")
-        self._others = [] if one_by_one else [PostgresWriter(one, *rows) for _ in range(1, settings.pool)]
+        single_connection = msgspec.structs.replace(settings, pool=1, evolution="none")
+        self._pool_writers = (
+            [] if one_by_one else [PostgresWriter(single_connection, *rows) for _ in range(1, settings.pool)]
+        )
         self._parallel: ParallelWriters | None = None
 
     @property
@@ -97,14 +102,14 @@ class PostgresWriter:
         self._can_copy = all(schema.can_copy for schema in schemas) and encoding == "utf-8"
         self._connection.check()
         self.capabilities = Capabilities(block_rows=self.settings.block_rows)
-        if self._others and self.tables.key_independent:
+        if self._pool_writers and self.tables.key_independent:
             self._open_others()
 
     def _open_others(self) -> None:
         """Open all other connections at the same time."""
-        with ThreadPoolExecutor(len(self._others)) as threads:
-            list(threads.map(lambda other: other.open(), self._others))
-        self._parallel = ParallelWriters([self, *self._others], self.settings.block_rows)
+        with ThreadPoolExecutor(len(self._pool_writers)) as threads:
+            list(threads.map(lambda other: other.open(), self._pool_writers))
+        self._parallel = ParallelWriters([self, *self._pool_writers], self.settings.block_rows)
         self.capabilities = Capabilities(block_rows=max(self.settings.block_rows, CALL_ROWS))
 
     def ddl(self) -> str:
@@ -120,7 +125,7 @@ class PostgresWriter:
 
     def abort(self) -> None:
         """Shut the sockets under a `write` in another thread."""
-        for other in self._others:
+        for other in self._pool_writers:
             other.abort()
         self._connection.abort()
 
@@ -129,7 +134,7 @@ class PostgresWriter:
         parallel, self._parallel = self._parallel, None
         if parallel is not None:
             parallel.close()
-        for other in self._others:
+        for other in self._pool_writers:
             other.close()
         self._connection.close()
 
@@ -144,7 +149,9 @@ class PostgresWriter:
         is_current = isinstance(block, PartitionedBlock) and block.writers is self._parallel
         partitioned = cast("PartitionedBlock", block) if is_current else self._partition(block)
         if partitioned is not None:
-            with suppress(DeploymentFault):  # of one connection's rows alone: beside the others it may be the record's
+            # One connection saw only its own rows refused, and blames the deployment. Written over one connection, the
+            # rows of the others may show that single records are at fault.
+            with suppress(DeploymentFault):
                 results = partitioned.writers.write(partitioned)
                 self._isolation.probe.remember_written_row(block, results)
                 return results
@@ -190,7 +197,7 @@ class PostgresWriter:
         return self._uniform_rows(block) if rows is not None and not rows.is_current else rows
 
     def _write_uniform(self, block: Sequence[Entry], rows: UniformRows) -> list[RowResult]:
-        outcomes = self._copy_or_merge(rows)
+        outcomes = self._copy_or_upsert(rows)
         if outcomes is None or isinstance(outcomes, Refused):
             return self._isolate(block, outcomes)
         results = cast("list[RowResult]", outcomes)
@@ -220,7 +227,7 @@ class PostgresWriter:
         """Write all items in one transaction, or none; without `commit` roll it back."""
         entries = [entry for item in items for entry in item]
         rows = self._uniform_rows(entries)
-        outcomes = None if rows is None else self._copy_or_merge(rows, commit=commit)
+        outcomes = None if rows is None else self._copy_or_upsert(rows, commit=commit)
         if outcomes is None:
             outcomes = self._write_in_several_statements(items, entries, commit=commit)
         if isinstance(outcomes, Refused):
@@ -236,11 +243,11 @@ class PostgresWriter:
         except TypeError:  # a key of the wrong type
             return None
 
-    def _copy_or_merge(self, rows: UniformRows, *, commit: bool = True) -> list[RowOutcome] | Refused | None:
+    def _copy_or_upsert(self, rows: UniformRows, *, commit: bool = True) -> list[RowOutcome] | Refused | None:
         """Write all rows by COPY, or else in one statement; None if they take several statements."""
         connection = self._connection.driver
         try:
-            if commit and self._try_copy(connection, rows):
+            if commit and self._try_copy(connection, rows):  # COPY commits by itself
                 return [RowOutcome.WRITTEN] * len(rows)
             return self._write_in_one_statement(rows, commit=commit)
         except EncodeError as error:
