@@ -199,8 +199,8 @@ class DeadLetterSender(Service):
     def _topic_bytes_max(self) -> int | None:
         """Make the topic unless it exists; returns its largest message, None while the broker does not say."""
         settings = self._context.settings
-        admin = self._context.clients.admin(common_config(settings))
         try:
+            admin = self._context.clients.admin(common_config(settings))
             sources = (max_message_bytes(admin, topic) for topic in self._context.topics)
             wanted = max(sources, default=MAX_MESSAGE_BYTES_DEFAULT) + HEADER_BYTES_MAX
             if self._topic in admin.list_topics(timeout=REQUEST_SECONDS).topics:

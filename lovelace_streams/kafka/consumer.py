@@ -288,7 +288,7 @@ class GroupConsumer:
     def _on_message_error(self, message: Message, error: KafkaError) -> None:
         if error.code() != KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001
             self._on_error(error)
-        elif (key := _key_of(message)) in self._partitions:
+        elif self._partitions.get(key := _key_of(message)) is PartitionState.READING:  # a late one says nothing of it
             self._partitions[key] = PartitionState.RESETTING
 
     # -- which topic is it ---------------------------------------------------------------------------------------

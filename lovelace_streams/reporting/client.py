@@ -79,7 +79,19 @@ class ProgressClient:
         query: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Response:
-        """Send a request; `body` is JSON. Raises `DestinationFault` or `DeploymentFault`, as the module says."""
+        """Send a request and judge its answer. Raises `DestinationFault` or `DeploymentFault`, as the module says."""
+        return self.judge(self.send(method, path, body=body, query=query, headers=headers))
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: bytes | None = None,
+        query: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Response:
+        """Send a request; `body` is JSON. Gives any answer; raises `DestinationFault` if there is none."""
         sent = {"content-type": "application/json"} if body is not None else {}
         try:
             answer = self._client.request(
@@ -87,22 +99,26 @@ class ProgressClient:
             )
         except httpx.InvalidURL:
             raise DeploymentFault("PROGRESS_API_URL is invalid: it must begin with http:// or https://") from None
-        except (httpx.HTTPError, RuntimeError) as error:  # the last where the client was closed meanwhile
+        except (httpx.HTTPError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not self._client.is_closed:  # else it was closed by another thread
+                raise
             text = (
                 f"the progress service {self.url} (PROGRESS_API_URL) does not answer, {type(error).__name__}: "
                 "start it with `lovelace api`, or correct its address"
             )
             raise DestinationFault("08006", text) from None
-        if answer.status_code >= SERVER_ERROR:
-            raise DestinationFault(
-                str(answer.status_code), f"the progress service {self.url} is not ready: see its log"
-            )
-        if answer.status_code in {UNAUTHORIZED, FORBIDDEN}:
+        return Response(answer.status_code, answer.content)
+
+    def judge(self, answer: Response) -> Response:
+        """Give back an answer that is the caller's to judge. Raises as the module says."""
+        if answer.status >= SERVER_ERROR:
+            raise DestinationFault(str(answer.status), f"the progress service {self.url} is not ready: see its log")
+        if answer.status in {UNAUTHORIZED, FORBIDDEN}:
             raise DeploymentFault(
-                f"the progress service {self.url} refuses our token ({answer.status_code}): "
+                f"the progress service {self.url} refuses our token ({answer.status}): "
                 f"set PROGRESS_API_TOKEN to the service's own"
             )
-        return Response(answer.status_code, answer.content)
+        return answer
 
     def get(self, path: str, query: Mapping[str, Any] | None = None) -> Any:
         """Get a path's JSON. Raises `DestinationFault`, and `DeploymentFault` for any answer but a success."""

@@ -268,8 +268,9 @@ class Reporter(Service):
         ranges = sum(len(report.ranges) for report in reports)
         try:
             with tracing.request("report", (report.window for report in reports), ranges=ranges) as span:
-                response = self.client.request("POST", "/progress", body=body, headers=span.headers)
+                response = self.client.send("POST", "/progress", body=body, headers=span.headers)
                 span.set(status=response.status)
+            self.client.judge(response)
         except DestinationFault as fault:
             log.warning("waiting for the progress service", url=self.client.url, error=str(fault))
             return Unanswered.TRY_AGAIN

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from lovelace_streams.kafka.consumer import CONSUME_MESSAGES_MAX, GroupConsumer
 from lovelace_streams.runtime.in_flight import InFlight
@@ -81,3 +81,71 @@ def test_what_is_given_up_between_two_lists_goes_no_further() -> None:
     assert broker.calls == [1, CONSUME_MESSAGES_MAX, CONSUME_MESSAGES_MAX, CONSUME_MESSAGES_MAX // 2]
     assert {partition for partition, _ in places(window)} == {1}
     assert [envelope.record.assignment in in_flight.current for envelope in window] == [True] * CONSUME_MESSAGES_MAX
+
+
+class NoSuchOffset:
+    """What librdkafka says of a partition whose position the broker does not have."""
+
+    def __init__(self, partition: int) -> None:
+        self._partition = partition
+
+    def topic(self) -> str:
+        return TOPIC
+
+    def partition(self) -> int:
+        return self._partition
+
+    def offset(self) -> int:
+        return 5
+
+    def error(self) -> KafkaError:
+        return KafkaError(KafkaError._AUTO_OFFSET_RESET)
+
+
+class MadeAgain(Broker):
+    """A broker whose topic is made again: its id changes, and each partition says so in a call of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(on_silence=lambda: None)
+        self.generation = "A"
+        self.events: list[NoSuchOffset] = []
+
+    def consumer(self, config: dict[str, Any]) -> Consumer:
+        made: Any = super().consumer(config)
+        consume: Callable[[int, float], list[Any]] = made.consume
+        made.consume = lambda number, seconds: [self.events.pop(0)] if self.events else consume(number, seconds)
+        return made
+
+    def admin(self, config: dict[str, Any]) -> Any:
+        made: Any = super().admin(config)
+        describe = made.describe_topics
+
+        def described(topics: Any, **more: Any) -> dict[str, Any]:
+            answers = describe(topics, **more)
+            for name, answer in answers.items():
+                answer.result().topic_id = name + self.generation
+            return dict(answers)
+
+        made.describe_topics = described
+        return made
+
+    def make_again(self) -> None:
+        self.generation = "B"
+        for partition in range(2):
+            self.logs[TOPIC, partition].clear()
+            self.append((TOPIC, partition), b"new", None, (), 0)
+
+
+def test_a_topic_that_is_made_again_is_read_whole_although_its_partitions_say_so_one_after_the_other() -> None:
+    broker, in_flight = MadeAgain(), InFlight()
+    reader = member(broker, in_flight, messages=4)
+    assert sorted(places(reader.read(10, 0.0))) == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    broker.make_again()
+
+    broker.events = [NoSuchOffset(0), NoSuchOffset(1)]  # the second one comes when its partition begins again already
+    reader.idle(0)
+    reader.idle(0)
+
+    assert reader.starting
+    assert sorted(places(reader.read(10, 0.0))) == [(0, 0), (1, 0)]
+    assert {held.topic_id for held in in_flight.current.values() if held.topic == TOPIC} == {f"{TOPIC}B"}
