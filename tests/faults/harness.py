@@ -17,8 +17,8 @@ from lovelace_streams.errors import EXIT_DEPLOYMENT
 ROOT = Path(__file__).parents[2]
 
 
-DEADLINE = 120.0
-"""How long a condition is waited for at most, in seconds: far beyond what it takes, on the slowest machine too."""
+DEADLINE = 240.0
+"""How long a condition is waited for at most, in seconds: far beyond what it takes, on a machine with others too."""
 
 
 def eventually(condition: Callable[[], bool], seconds: float = DEADLINE, pause: float = 0.1) -> None:

@@ -86,6 +86,7 @@ def test_silence_after_a_bad_last_record(run: Run) -> None:
     assert worker.terminate()[0] == 0
 
 
+@pytest.mark.slow
 def test_workers_that_join_and_leave_every_three_seconds(run: Run) -> None:
     workers = [run.fleet.start()]
     began = time.monotonic()
@@ -107,6 +108,7 @@ def test_workers_that_join_and_leave_every_three_seconds(run: Run) -> None:
     run.check()
 
 
+@pytest.mark.slow
 def test_a_frozen_database_costs_neither_membership_nor_order(run: Run, postgres_server) -> None:
     first = run.fleet.start()
     run.send(2000)
@@ -168,6 +170,7 @@ create trigger harm before insert or update on key_value for each row execute fu
 """
 
 
+@pytest.mark.slow
 def test_a_first_record_that_harms_the_database_stops_nobody(run: Run) -> None:
     query(run.database, HARMING)
     worker = run.fleet.start(POSTGRES_WRITE_SECONDS="1")

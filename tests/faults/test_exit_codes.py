@@ -75,6 +75,7 @@ class Guarded(Kafka):
         return path
 
 
+@pytest.mark.slow
 def test_a_wrong_password_stops_with_one_line(fleet: Fleet, tmp_path: Path) -> None:
     server = Guarded(tmp_path / "guarded").start()
     try:

@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 
+import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from dataflows import discord_sample
@@ -22,6 +23,7 @@ def test_a_job_is_exact(job: Job) -> None:
     job.check(TOTAL, FAILED, SKIPPED)
 
 
+@pytest.mark.slow
 def test_a_worker_killed_in_mid_job_and_started_again(job: Job) -> None:
     job.open(TOTAL)
     job.submit(TOTAL)
@@ -62,6 +64,7 @@ def test_progress_before_the_job_is_opened_is_kept(job: Job) -> None:
     job.check(500, FAILED, SKIPPED)
 
 
+@pytest.mark.slow
 def test_a_submission_that_died_half_way_completes_with_its_second_attempt(job: Job) -> None:
     job.open(TOTAL)
     job.submit(TOTAL, items=TOTAL // 2)
@@ -93,6 +96,7 @@ def test_the_progress_service_is_away_for_a_while(job: Job) -> None:
     job.check(TOTAL, FAILED, SKIPPED)
 
 
+@pytest.mark.slow
 def test_postgres_is_gone_for_two_minutes(job: Job, postgres_server) -> None:
     job.open(TOTAL)
     first = job.fleet.start()
@@ -116,6 +120,7 @@ def test_postgres_is_gone_for_two_minutes(job: Job, postgres_server) -> None:
     assert job.rows() == TOTAL - FAILED - SKIPPED
 
 
+@pytest.mark.slow
 def test_the_broker_is_restarted(job: Job, kafka_server) -> None:
     job.open(TOTAL)
     job.fleet.start()
@@ -134,6 +139,7 @@ def test_a_topic_made_again_under_a_running_worker_counts_again(job: Job) -> Non
     _made_again(job, running=True)
 
 
+@pytest.mark.slow
 def test_a_topic_made_again_while_the_worker_is_stopped_counts_again(job: Job) -> None:
     _made_again(job, running=False)
 
@@ -170,6 +176,7 @@ def _create(admin: AdminClient, topic: str) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_a_bad_database_rule_stops_the_worker_and_dead_letters_nothing(job: Job) -> None:
     query(job.database, "alter table discord_members add constraint nobody check (user_id < 0)")
     job.open(2000)

@@ -141,6 +141,7 @@ def test_a_server_that_is_away_at_the_start_and_killed_in_mid_job_is_waited_for(
     job.check()
 
 
+@pytest.mark.slow
 def test_a_job_of_two_pipelines_completes_when_both_are_through_though_a_worker_is_killed(
     engine: Messages, job: Job
 ) -> None:

@@ -70,6 +70,7 @@ def fleet(
         yield started
 
 
+@pytest.mark.slow
 def test_a_registry_that_is_away_is_waited_for(
     fleet: Fleet, registry_server: RegistryServer, registered: Callable[[str, Any], int]
 ) -> None:

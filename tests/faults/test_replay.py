@@ -59,6 +59,7 @@ def mend(job: Job) -> None:
         query(job.database, statement)
 
 
+@pytest.mark.slow
 def test_what_was_mended_is_written_and_counted_and_what_was_not_comes_back(
     job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,6 +101,7 @@ def test_what_was_mended_is_written_and_counted_and_what_was_not_comes_back(
     assert "none of the" in none.stderr
 
 
+@pytest.mark.slow
 def test_a_replay_that_was_killed_is_repeated(job: Job) -> None:
     query(job.database, "alter table discord_members add constraint fifth check (user_id % 5 <> 0)")
     job.open(200, workflow_id="waits")
@@ -171,6 +173,7 @@ class Values:
         return lovelace(ROOT, self.fleet.environment, *arguments)
 
 
+@pytest.mark.slow
 def test_a_replay_never_overwrites_newer_with_older(values: Values) -> None:
     values.fleet.start()
     values.put((1, 500), (1, 7), (2, 500), (3, 600), (3, 700))
@@ -189,6 +192,7 @@ def test_a_replay_never_overwrites_newer_with_older(values: Values) -> None:
     assert json.loads(again.stdout.splitlines()[-1])["left_out"] == {"replayed": 4}
 
 
+@pytest.mark.slow
 def test_a_replay_that_fails_throughout_stops_nobody(values: Values) -> None:
     """Its records were refused before: that says nothing of the deployment."""
     values.put(*((key, 7 if key % 2 else 500) for key in range(2400)))

@@ -3,6 +3,8 @@
 import json
 import subprocess
 
+import pytest
+
 from tests.faults.conftest import FAILED, SKIPPED, Job
 from tests.faults.harness import ROOT, Group, ends, eventually, query
 from tests.servers.command import lovelace
@@ -20,6 +22,7 @@ def refused(done: subprocess.CompletedProcess) -> str:
     return done.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_rows_again_counts_not_again(job: Job) -> None:
     group = Group(job.brokers, job.topic)
     job.open(300, workflow_id="waits")

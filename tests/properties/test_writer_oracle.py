@@ -243,6 +243,7 @@ def world(database: str, monkeypatch: pytest.MonkeyPatch):
         yield connection, PostgresSettings(database)
 
 
+@pytest.mark.slow
 @settings(
     max_examples=examples(120),
     deadline=None,

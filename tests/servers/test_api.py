@@ -538,6 +538,7 @@ def test_settings_show_no_secret():
     assert "secret" not in repr(settings_)
 
 
+@pytest.mark.slow
 def test_no_request_breaks_it(service):
     """Whatever fits or does not fit the OpenAPI document; streams never end and are left out."""
     document = schemathesis.openapi.from_url(f"{service.base_url}/openapi.json", headers=HEADERS)

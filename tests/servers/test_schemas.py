@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from uuid import uuid4
 
+import pytest
+
 from lovelace_streams.avro import Registry, parse
 from lovelace_streams.local.registry import Registry as RegistryServer
 from tests.servers.command import lovelace
@@ -37,6 +39,7 @@ def keep(folder: Path, version: int, schema: object) -> None:
         (folder / "schemas/avro/shop" / name).write_text(json.dumps(schema))
 
 
+@pytest.mark.slow
 def test_versions_are_registered_once_and_refused_where_they_do_not_fit(
     tmp_path: Path, registry_server: RegistryServer
 ) -> None:

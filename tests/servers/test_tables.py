@@ -437,6 +437,7 @@ def test_a_table_is_never_made_at_start(run: Run, evolving: WriterOf) -> None:
     assert run("select to_regclass('extras')").fetchone() == (None,)
 
 
+@pytest.mark.slow
 def test_the_command_compares_and_applies(run: Run, database: str, tmp_path: Path) -> None:
     run("create table orders (id bigint primary key, total bigint, state text, seen_at timestamptz)")
     environment = {"POSTGRES_DSN": database, "PROGRESS_API_URL": "", "TOPIC": "orders"}
