@@ -39,7 +39,7 @@ def test_rows_again_counts_not_again(job: Job) -> None:
     query(job.database, "truncate discord_members")
 
     assert "there is no partition 9" in refused(rewind(job, "--to", "earliest", "--partition", "9"))
-    assert "offset 5000 is out of range" in refused(rewind(job, "--to", "5000", "--yes"))
+    assert "--to 5000 is out of range" in refused(rewind(job, "--to", "5000", "--yes"))
     assert "'yesterday' is no time" in refused(rewind(job, "--to", "yesterday"))
     assert "say --yes" in refused(rewind(job, "--to", "-1h"))
     looked = rewind(job, "--to", "-1h", "--dry-run")
