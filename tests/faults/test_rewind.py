@@ -41,7 +41,7 @@ def test_rows_again_counts_not_again(job: Job) -> None:
     assert "there is no partition 9" in refused(rewind(job, "--to", "earliest", "--partition", "9"))
     assert "--to 5000 is out of range" in refused(rewind(job, "--to", "5000", "--yes"))
     assert "'yesterday' is no time" in refused(rewind(job, "--to", "yesterday"))
-    assert "say --yes" in refused(rewind(job, "--to", "-1h"))
+    assert "add --yes" in refused(rewind(job, "--to", "-1h"))
     looked = rewind(job, "--to", "-1h", "--dry-run")
     assert json.loads(looked.stdout.splitlines()[-1])["rewound"] is False
     assert group.committed(job.topic) == end

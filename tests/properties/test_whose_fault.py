@@ -161,7 +161,7 @@ def test_a_silent_topic_releases_the_last_letter() -> None:
     fail_fast = office()
     refuse(fail_fast, 1)
 
-    fail_fast.idle()
+    fail_fast.release_all()
 
     assert fail_fast.take() == [1]
 
@@ -170,7 +170,7 @@ def test_one_job_that_decode_refuses_throughout_is_dead_lettered() -> None:
     fail_fast = office()
 
     assert [refuse(fail_fast, n, step="decode") for n in range(3000)] == [None] * 3000
-    fail_fast.idle()
+    fail_fast.release_all()
 
     assert fail_fast.take() == list(range(3000))
 

@@ -322,8 +322,8 @@ def test_an_error_never_quotes_a_value(things, caplog):
 def test_rules_of_a_set_are_told_in_two_writes_not_in_twenty(run, things, monkeypatch):
     writer = things("create table things (id bigint primary key, text text not null check (text <> 'bad'))")
     attempts = []
-    write = writer._copy_or_merge
-    monkeypatch.setattr(writer, "_copy_or_merge", lambda rows, **options: attempts.append(len(rows)) or write(rows))
+    write = writer._copy_or_upsert
+    monkeypatch.setattr(writer, "_copy_or_upsert", lambda rows, **options: attempts.append(len(rows)) or write(rows))
     results = writer.write(entries(*[{3: "bad", 5: None}.get(n % 10, "ok") for n in range(1000)]))
 
     assert [n % 10 for n, result in enumerate(results) if isinstance(result, Refusal)] == [3, 5] * 100
@@ -337,8 +337,8 @@ def test_while_blocks_hold_bad_rows_they_are_checked_first_and_the_rest_is_copie
     block = entries(*["bad" if n % 3 else "ok" for n in range(300)])
     writer.write(block[:100])
     attempts = []
-    write = writer._copy_or_merge
-    monkeypatch.setattr(writer, "_copy_or_merge", lambda rows, **options: attempts.append(len(rows)) or write(rows))
+    write = writer._copy_or_upsert
+    monkeypatch.setattr(writer, "_copy_or_upsert", lambda rows, **options: attempts.append(len(rows)) or write(rows))
     results = [result for at in (100, 200) for result in writer.write(writer.encode(block[at : at + 100]))]
 
     assert [isinstance(result, Refusal) for result in results] == [n % 3 > 0 for n in range(100, 300)]
