@@ -55,9 +55,8 @@ class DeadLetterCollector:
             if not self._context.is_current(letter.record):
                 continue
             if letter.step in passed or letter.record.origin is not None:
-                released += self._collect(
-                    letter
-                )  # a replayed item failed before, so its failure says nothing about the deployment
+                # A replayed item failed before: its failure says nothing about the deployment.
+                released += self._collect(letter)
             elif cause := self._hold(letter):
                 self._context.note(_wrong_deployment(cause))
                 return released

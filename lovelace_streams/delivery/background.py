@@ -63,13 +63,8 @@ class BackgroundThread:
         self._writer = writer
         self._context = context
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=name)
-        self._waited_for: BackgroundCall[object] | None = None
-        """The call that a step is waiting for."""
-
-    @property
-    def waited_for(self) -> BackgroundCall[object] | None:
+        self.waited_for: BackgroundCall[object] | None = None
         """The call that a step is waiting for right now."""
-        return self._waited_for
 
     def start(self, function: Callable[[], T]) -> BackgroundCall[T]:
         """Give a call to the thread."""
@@ -84,7 +79,7 @@ class BackgroundThread:
 
         Raises what the call raised, and `DestinationFault("timeout")` when its deadline or the drain's is over.
         """
-        self._waited_for = call
+        self.waited_for = call
         try:
             if meanwhile is not None:
                 meanwhile()
@@ -97,7 +92,7 @@ class BackgroundThread:
                     call.wait(KEEP_ALIVE_SECONDS)
             return call.result()
         finally:
-            self._waited_for = None
+            self.waited_for = None
 
     def abort(self, call: BackgroundCall[object]) -> bool:
         """Close the connection that a call uses; returns whether that has ended the call."""

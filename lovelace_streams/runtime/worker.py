@@ -222,6 +222,8 @@ class WorkerContext:
         if self._closed:
             return
         self._closed = True
+        # Services first. After a drain nothing is in flight, and after a fault the next owner reads it again: so the
+        # reader, when it gives up its partitions, takes no more than answers that are there already.
         for service in self.services:
             service.close()
         if self._reader is not None:

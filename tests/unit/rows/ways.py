@@ -44,3 +44,12 @@ def outcome(row: type[Row], text: str, **fields: Any) -> Any:
 
 def mapped(hint: Any, text: str, **options: Any) -> Any:
     return outcome(row_class(hint, **options), f'{{"id": 1, "x": {text}}}')
+
+
+def check_refused(hint: Any, text: str, reason: str, detail: str | None) -> None:
+    """A value is refused with this reason, and with this detail unless that is None; neither tells the value."""
+    refused = mapped(hint, text)
+
+    assert refused[0] == reason, refused
+    assert detail is None or refused[1] == detail
+    assert "secret" not in refused[1]
