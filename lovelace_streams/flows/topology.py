@@ -15,6 +15,7 @@ from lovelace_streams.formats.decoder import Decoder
 from lovelace_streams.rows.row import Row
 from lovelace_streams.settings import ProgressSettings
 from lovelace_streams.sources.kafka import KafkaSource
+from lovelace_streams.sources.ports import LoosePort, all_steps, loose_ports, operator_of
 from lovelace_streams.writers import Writer
 
 ROUTE = ("decode", "normalize", "batch", "upsert")
@@ -44,6 +45,8 @@ class Topology(msgspec.Struct, frozen=True):
     """None where the flow ends in `commit`, or where no progress service is set."""
     counts: bool
     """Whether it ends in `progress`, which counts for jobs where there is a service."""
+    loose: tuple[LoosePort, ...]
+    """Ports that lead nowhere: no worker runs such a flow."""
 
     @property
     def source(self) -> KafkaSource:
@@ -71,32 +74,27 @@ def topology_of(flow: Dataflow) -> Topology:
     ('orders.raw',)
     """
     steps = list(_our_steps(flow.substeps))
-    sources = [step for step in steps if _operator(step) == "kafka_source"]
+    sources = [step for step in steps if operator_of(step) == "kafka_source"]
     if not sources:
         raise DeploymentFault(f"the flow {flow.flow_id!r} reads no topic: begin it with ls.kafka_source(…)")
-    ends = [step.settings for step in steps if _operator(step) == "progress"]
+    ends = [step.settings for step in steps if operator_of(step) == "progress"]
     return Topology(
         name=flow.flow_id,
         routes=tuple(_route(source, steps, flow) for source in sources),
-        writers=tuple(dict.fromkeys(step.writer for step in steps if _operator(step) == "upsert")),
+        writers=tuple(dict.fromkeys(step.writer for step in steps if operator_of(step) == "upsert")),
         progress=next((settings for settings in ends if settings.url is not None), None),
         counts=bool(ends),
+        loose=loose_ports(flow),
     )
 
 
 def _our_steps(steps: list[Any]) -> Iterator[Any]:
     """Our steps, also those within operators that a flow's author composed of them."""
     for step in steps:
-        if _operator(step):
+        if operator_of(step):
             yield step
         else:
             yield from _our_steps(getattr(step, "substeps", []))
-
-
-def _operator(step: Any) -> str:
-    """Name the operator of one of our steps; "" for any other step."""
-    kind = type(step)
-    return kind.__name__ if kind.__module__.partition(".")[0] == __name__.partition(".")[0] else ""
 
 
 def _route(source: Any, steps: list[Any], flow: Dataflow) -> Route:
@@ -104,7 +102,7 @@ def _route(source: Any, steps: list[Any], flow: Dataflow) -> Route:
     found: dict[str, Any] = {}
     last, stream = "kafka_source", source.down
     for operator in ROUTE:
-        step = next((each for each in steps if _operator(each) == operator and _takes(each, stream)), None)
+        step = next((each for each in steps if operator_of(each) == operator and _takes(each, stream)), None)
         if step is None:
             break
         found[operator] = step
@@ -116,15 +114,8 @@ def _route(source: Any, steps: list[Any], flow: Dataflow) -> Route:
         getattr(found.get("normalize"), "target", None),
         getattr(found.get("upsert"), "writer", None),
         last,
-        None if whole else next((each.step_name for each in _all_steps(flow.substeps) if _takes(each, stream)), None),
+        None if whole else next((each.step_name for each in all_steps(flow.substeps) if _takes(each, stream)), None),
     )
-
-
-def _all_steps(steps: list[Any]) -> Iterator[Any]:
-    """Walk all steps, a composed one before those that it is composed of: its author knows it by that name."""
-    for step in steps:
-        yield step
-        yield from _all_steps(step.substeps)
 
 
 def _takes(step: Any, stream: Any) -> bool:

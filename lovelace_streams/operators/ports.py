@@ -7,7 +7,7 @@ from operator import itemgetter
 from typing import Any
 
 import bytewax.operators as op
-from bytewax.dataflow import Stream
+from bytewax.dataflow import Stream, operator
 
 from lovelace_streams.formats.decoder import Ports
 from lovelace_streams.observability import tracing
@@ -36,12 +36,24 @@ def by_list(step: str, sort: Callable[[list[Envelope[Any]]], Ports]) -> Callable
 
 
 def split(sorted_lists: Stream[Ports]) -> Sorted:
-    """Make three streams of a stream of `Ports`."""
+    """Make three streams of a stream of `Ports`. A flow has to hand on all three."""
+    named = sorted_lists.stream_id.split(".")[-2]
+    return _sorted_ports(f"{named}_ports", sorted_lists, named)
+
+
+def sorted_ports(step_id: str, lists: Stream[Ports], named: str) -> Sorted:
+    """Give the three streams as the ports of one step: an item leaves by one of them only.
+
+    `named` is the step that has sorted, by which the flow's author knows the ports.
+    """
     return Sorted(
-        oks=op.flat_map_batch("oks", sorted_lists, _oks),
-        errs=op.flat_map_batch("errs", sorted_lists, _errs),
-        skipped=op.flat_map_batch("skipped", sorted_lists, _skipped),
+        oks=op.flat_map_batch("oks", lists, _oks),
+        errs=op.flat_map_batch("errs", lists, _errs),
+        skipped=op.flat_map_batch("skipped", lists, _skipped),
     )
+
+
+_sorted_ports = operator(sorted_ports)  # a part of operators: no flow names it
 
 
 def _oks(lists: list[Ports]) -> list[Envelope[Any]]:

@@ -49,5 +49,5 @@ def kafka_source(step_id: str, flow: Dataflow, source: KafkaSource) -> Stream[En
     >>> source.pipeline
     'orders'
     """
-    source.pipeline = source.pipeline or flow.flow_id
+    source.begins(flow)
     return op.input("input", flow, source)

@@ -16,6 +16,7 @@ from lovelace_streams.records import Envelope
 from lovelace_streams.runtime.reader import Clients
 from lovelace_streams.runtime.worker import WorkerContext
 from lovelace_streams.settings import KafkaSettings
+from lovelace_streams.sources.ports import loose_ports, refusal_of
 
 
 class WorkerSource(WorkerContext, DynamicSource[Envelope[bytes]]):
@@ -35,6 +36,12 @@ class WorkerSource(WorkerContext, DynamicSource[Envelope[bytes]]):
 
     def __init__(self, settings: KafkaSettings, topics: Iterable[str], clients: Clients | None = None) -> None:
         super().__init__(settings, topics, clients or KafkaClients())
+        self.flow: Dataflow | None = None
+
+    def begins(self, flow: Dataflow) -> None:
+        """Note the flow that reads this source: it names the pipeline, and its ports are checked before it runs."""
+        self.flow = flow
+        self.pipeline = self.pipeline or flow.flow_id
 
     def build(self, step_id: str, worker_index: int, worker_count: int) -> "_Worker":  # noqa: ARG002
         """Start the one worker of this process; more processes share the partitions out among them."""
@@ -45,6 +52,8 @@ class WorkerSource(WorkerContext, DynamicSource[Envelope[bytes]]):
                     f"start `python -m bytewax.run` again instead, and the partitions are shared out"
                 )
             )
+        if self.flow is not None and (loose := loose_ports(self.flow)):
+            self.note(DeploymentFault(refusal_of(loose)))
         self.begin()
         return _Worker(self)
 
@@ -76,5 +85,5 @@ def worker_source(step_id: str, flow: Dataflow, source: WorkerSource) -> Stream[
     >>> source.pipeline
     'orders'
     """
-    source.pipeline = source.pipeline or flow.flow_id
+    source.begins(flow)
     return op.input("input", flow, source)

@@ -40,7 +40,8 @@ def flow(settings: ls.Settings) -> Dataflow:
     batches = ls.batch("batch", valid.oks, settings.batch)
     written = ls.upsert("upsert", batches, PostgresWriter(settings.postgres, Item), source)
     dead = ls.dead_letter("dead_letter", source, decoded.errs, items.errs, valid.errs, written.errs)
-    ls.progress("progress", source, settings.progress, written.settled, dead.settled, decoded.skipped, items.skipped)
+    settled = written.settled, dead.settled, decoded.skipped, items.skipped, valid.skipped
+    ls.progress("progress", source, settings.progress, *settled)
     return flow
 
 

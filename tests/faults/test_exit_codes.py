@@ -54,6 +54,15 @@ def test_a_setting_that_can_not_be_stops_with_one_line(fleet: Fleet, setting: st
     assert said in ended(worker)
 
 
+@pytest.mark.parametrize("port", ["decode.errs", "upsert.errs", "normalize.skipped", "validate.errs", "keep.skipped"])
+def test_a_forgotten_port_stops_with_one_line(tmp_path: Path, port: str) -> None:
+    environment = {"KAFKA_BROKERS": "127.0.0.1:1", "PROGRESS_API_URL": "", "LEFT": port}
+    with Fleet("tests.unit.sources.leaving", environment, tmp_path) as started:
+        step, _, name = port.partition(".")
+
+        assert f"no step takes port '{name}' of step '{step}'" in ended(started.start())
+
+
 class Guarded(Kafka):
     """A broker that asks for a password."""
 

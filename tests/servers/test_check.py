@@ -19,6 +19,7 @@ from tests.faults.conftest import Service
 from tests.faults.harness import Group, query, send
 from tests.servers import flows
 from tests.servers.command import lovelace
+from tests.unit.sources.leaving import flow_without
 
 Look = Callable[..., CheckReport]
 
@@ -148,6 +149,18 @@ def test_everything_is_looked_at_although_something_is_wrong(look: Look, brokers
     query(database, create_table(flows.Order))
     assert look(progress_api_url="http://127.0.0.1:1", progress_api_token="t").exit == AWAY
     assert look(progress_api_url="http://127.0.0.1:1").exit == DEPLOYMENT
+
+
+@pytest.mark.parametrize("port", ["upsert.errs", "decode.skipped", "validate.errs"])
+def test_a_forgotten_port_is_named_and_the_rest_is_checked(brokers: str, table: str, port: str) -> None:
+    settings = Settings(_env_file=None, kafka_brokers=brokers, postgres_dsn=table)
+
+    report = check(topology_of(flow_without(port, settings=settings)), 10)
+
+    step, _, name = port.partition(".")
+    assert report.exit == DEPLOYMENT
+    assert f"no step takes port '{name}' of step '{step}'" in said(report, "deployment")
+    assert "items: there is no such table" in said(report, "deployment")
 
 
 def test_columns_that_a_worker_would_add_are_a_note_and_are_not_added(look: Look, table: str, brokers: str) -> None:

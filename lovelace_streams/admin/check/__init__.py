@@ -38,6 +38,8 @@ class _Check:
         self.report = CheckReport(topology.name, [], SampleResult())
 
     def run(self) -> CheckReport:
+        for loose in self.topology.loose:
+            self.report.add("deployment", str(loose))
         ready = {writer for writer in self.topology.writers if self._attempt(check_destination, writer, self.report)}
         self._attempt(self._progress)
         try:

@@ -251,8 +251,11 @@ def test_jobs_need_a_flow_that_reports() -> None:
         source = ls.KafkaSource(settings.kafka, topics=["items"])
         flow = Dataflow("bare")
         decoded = ls.decode("decode", ls.kafka_source("kafka", flow, source), ls.JsonDecoder(Item))
-        dead = ls.dead_letter("dead_letter", source, decoded.errs)
-        ls.commit("commit", source, dead.settled, decoded.skipped)
+        items = ls.normalize("normalize", decoded.oks, Item)
+        batches = ls.batch("batch", items.oks, settings.batch)
+        written = ls.upsert("upsert", batches, MemoryWriter(Item), source)
+        dead = ls.dead_letter("dead_letter", source, decoded.errs, items.errs, written.errs)
+        ls.commit("commit", source, written.settled, dead.settled, decoded.skipped, items.skipped)
         return flow
 
     assert run(bare, [None]).committed == {("items", 0): 1}
