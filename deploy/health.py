@@ -1,7 +1,8 @@
-"""Check the health of a process: `python -I health.py worker|api [SECONDS]`, exit code 0 or 1.
+"""Check the health of a process: `python -I health.py worker|reads|api [SECONDS]`, exit code 0 or 1.
 
 A worker is healthy if it made a round of its loop lately. It makes rounds also while it waits for a broker or a
-database, because a restart would mend neither. The progress service is healthy if it answers.
+database, because a restart would mend neither. `reads` is for readiness: whether nothing keeps the worker from reading
+its topics. The progress service is healthy if it answers.
 """
 
 import os
@@ -23,6 +24,14 @@ def worker(within: float) -> str | None:
     return f"no round for {age:.0f} s" if age > within else None
 
 
+def reads(within: float) -> str | None:
+    """Say what is wrong with it; None if nothing is."""
+    text = read(int(os.environ.get("METRICS_PORT", "9108")), "/metrics")
+    if re.findall(r"^lovelace_can_read\{[^}]*\} (\S+)$", text, re.MULTILINE) != ["1.0"]:
+        return "it can't read: its log says why"
+    return worker(within)
+
+
 def api(_within: float) -> str | None:
     """Say what is wrong with it; None if nothing is."""
     read(int(os.environ.get("API_PORT", "8000")), "/healthz")
@@ -39,7 +48,7 @@ def read(port: int, path: str) -> str:
 def main(what: str, within: str = str(STUCK_SECONDS)) -> int:
     """Give the exit code, 0 or 1; print what is wrong."""
     try:
-        wrong = {"worker": worker, "api": api}[what](float(within))
+        wrong = {"worker": worker, "reads": reads, "api": api}[what](float(within))
     except OSError as error:
         wrong = f"no answer: {type(error).__name__}"
     if wrong:

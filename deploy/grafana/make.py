@@ -73,6 +73,8 @@ OVERVIEW = [
           by_job='sum by (job) (up{job=~"lovelace-.*"})'),
     panel("Last round", "Since a worker last went round its loop, which it does while it waits, too.", "s",
           by_pipeline="max by (pipeline) (time() - lovelace_last_round_timestamp_seconds{})"),
+    panel("Can read", "0: the broker is away, or does not let a worker into its group.", "short",
+          "state-timeline", by_pipeline="min by (pipeline) (lovelace_can_read{})"),
 ]  # fmt: skip
 
 PIPELINE = [

@@ -20,15 +20,9 @@ from confluent_kafka.admin import AdminClient
 
 from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.kafka.admin import ensure_topic
-from lovelace_streams.kafka.client import (
-    DEPLOYMENT_ERRORS,
-    LIBRDKAFKA_LOG,
-    LOGIN_REJECTED,
-    REFUSED_IN_REBALANCE,
-    AuthGrace,
-    common_config,
-    name_of,
-)
+from lovelace_streams.kafka.client import LIBRDKAFKA_LOG, REFUSED_IN_REBALANCE, common_config
+from lovelace_streams.kafka.end_offsets import EndOffsets
+from lovelace_streams.kafka.faults import ErrorKind, Refusals, name_of
 from lovelace_streams.kafka.headers import records_of
 from lovelace_streams.kafka.start_offsets import StartOffsets
 from lovelace_streams.kafka.topic_ids import REQUEST_SECONDS, TopicIds
@@ -74,7 +68,10 @@ class GroupConsumer:
         self._admin: AdminClient | None = None
         self._ids: TopicIds | None = None
         self._start_offsets: StartOffsets | None = None
-        self._login = AuthGrace()
+        self._end_offsets: EndOffsets | None = None
+        self._refusals = Refusals(context.settings.brokers)
+        self._unanswered = False
+        """Whether the broker did not answer the last request for topic ids."""
         self._topic_ids: dict[str, str] = {}
         self._asked: dict[int, int] = {}
         """Assignment → the end of what was read when its topic's id was last asked for."""
@@ -96,6 +93,12 @@ class GroupConsumer:
     def starting(self) -> bool:
         """Whether it holds partitions that it does not read yet."""
         return PartitionState.ASSIGNED in self._partitions.values()
+
+    @property
+    def can_read(self) -> bool:
+        """Whether nothing keeps it from reading: the broker answers, the group lets it in, each start is known."""
+        held_up = {PartitionState.ASSIGNED, PartitionState.RESETTING} & set(self._partitions.values())
+        return self.is_open and not self._unanswered and not held_up and self._refusals.suspected is None
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -150,10 +153,22 @@ class GroupConsumer:
         """
         if self._empty_since is not None and time.monotonic() - self._empty_since > QUIET_SECONDS:
             return True
-        ends = ((a, self.known_end(a)) for a in self._in_flight.current.values())
+        ends = ((a, self._fetched_end(a)) for a in self._in_flight.current.values())
         return all(end is not None and end <= a.next for a, end in ends)
 
     def known_end(self, assignment: Assignment) -> int | None:
+        """Give the end of a partition as the broker told it last; None while it does not answer.
+
+        A fetch tells the end, and goes on telling the old one when the consumer does not fetch any more. So the broker
+        is asked for the end too, while nothing is read.
+        """
+        if self._unanswered:
+            return None
+        told = self._end_offsets.of(assignment) if self._end_offsets is not None else None
+        ends = [end for end in (self._fetched_end(assignment), told) if end is not None]
+        return max(ends, default=None)
+
+    def _fetched_end(self, assignment: Assignment) -> int | None:
         """Give the end of a partition as of the last fetch; None before the first fetch."""
         assert self._consumer is not None
         try:
@@ -200,12 +215,12 @@ class GroupConsumer:
             if self._admin is not None:
                 self._admin.poll(0)  # librdkafka passes the reason to `error_cb`, and only within a poll
             self._on_error(error.args[0])
-            self._note_login(answered=False)
+            self._note_overdue()
             return False
         except DeploymentFault as fault:
             self._context.note(fault)
             return False
-        self._login.accepted()
+        self._refusals.accepted(ErrorKind.LOGIN)
         return True
 
     def _connect(self) -> None:
@@ -223,6 +238,7 @@ class GroupConsumer:
         if replay not in listed and not self._make_replay_topic(replay):
             topics.remove(replay)
         self._ids = TopicIds(self._admin)
+        self._end_offsets = EndOffsets(self._admin, self._settings.extra.get("isolation.level", ""))
         self._topic_ids = self._ids.now(topics)
         self._consumer = self._context.clients.consumer(
             {
@@ -262,28 +278,16 @@ class GroupConsumer:
     # -- whose fault ---------------------------------------------------------------------------------------------
 
     def _on_error(self, error: KafkaError) -> None:
-        if error.code() in LOGIN_REJECTED:
-            self._login.rejected(time.monotonic())
-        elif error.fatal() or error.code() in DEPLOYMENT_ERRORS:
-            self._context.note(DeploymentFault(f"the broker {self._settings.brokers} refuses us: {name_of(error)}"))
-        elif error.code() == KafkaError._INVALID_ARG:  # noqa: SLF001 - from a client's construction
-            self._context.note(DeploymentFault(f"librdkafka rejects the KAFKA_… settings: {error.str()}"))
-        log.warning("waiting for the broker", brokers=self._settings.brokers, error=name_of(error))
+        """Note an error of any request: it stops the worker, or is waited for."""
+        if (fault := self._refusals.hear(error)) is not None:
+            self._context.note(fault)
+        elif self._refusals.is_news(error):
+            log.warning("waiting for the broker", brokers=self._settings.brokers, error=name_of(error))
 
-    def _note_login(self, *, answered: bool) -> None:
-        """Note whether the broker answered, which shows that it accepts the login.
-
-        A rejection that lasts is the deployment's fault.
-        """
-        if answered:
-            self._login.accepted()
-        elif self._login.has_expired(time.monotonic()):
-            self._context.note(
-                DeploymentFault(
-                    f"the broker {self._settings.brokers} rejects our login: check KAFKA_SECURITY_PROTOCOL, "
-                    f"KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD"
-                )
-            )
+    def _note_overdue(self) -> None:
+        """Stop the worker if the broker has refused it for too long."""
+        if (fault := self._refusals.overdue()) is not None:
+            self._context.note(fault)
 
     def _on_message_error(self, message: Message, error: KafkaError) -> None:
         if error.code() != KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001
@@ -298,7 +302,9 @@ class GroupConsumer:
         assert self._ids is not None
         current = self._in_flight.current
         ids = self._ids.answer()
-        self._note_login(answered=bool(ids))
+        if ids is not None:
+            self._note_answer(answered=bool(ids))
+        self._note_overdue()
         if ids is not None:
             asked, self._asked = self._asked, {}
             for number, upto in asked.items():
@@ -308,10 +314,20 @@ class GroupConsumer:
             for topic in {a.topic for a in current.values() if ids.get(a.topic, a.topic_id) != a.topic_id}:
                 self._restart_topic(topic, ids[topic])
         busy = any(a.next > a.confirmed for a in current.values())
-        suspected = set(self._context.topics) if self._login.is_suspected else set()
-        topics = {a.topic for a in current.values()} or suspected
-        if topics and self._ids.begin(topics, busy=busy):
+        topics = {a.topic for a in current.values()} or set(self._context.topics)  # whether the broker answers at all
+        if self._ids.begin(topics, busy=busy):
             self._asked = {number: a.next for number, a in current.items()}
+        assert self._end_offsets is not None
+        self._end_offsets.ask(current, quiet=self._empty_since is not None)
+
+    def _note_answer(self, *, answered: bool) -> None:
+        """Note whether the broker answered the request for topic ids, which shows that it accepts the login."""
+        assert self._ids is not None
+        self._unanswered = not answered
+        if answered:
+            self._refusals.accepted(ErrorKind.LOGIN)
+        elif self._ids.error is not None:
+            self._on_error(self._ids.error)
 
     def _confirm_now(self) -> None:
         """Ask the same, and wait for the answer: partitions are about to be given up."""
@@ -342,8 +358,8 @@ class GroupConsumer:
                     self._note_expired(held)
                 elif topic in ids:
                     self._restart_topic(topic, ids[topic])
-        except KafkaException:
-            return
+        except KafkaException as error:
+            self._on_error(error.args[0])
 
     def _note_expired(self, held: Assignment) -> None:
         assert self._consumer is not None
@@ -365,6 +381,7 @@ class GroupConsumer:
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Note the assigned partitions; the next window asks for their starts, which here would delay the rebalance."""
+        self._refusals.accepted(ErrorKind.GROUP)
         consumer.incremental_assign([])
         self._partitions |= {(p.topic, p.partition): PartitionState.ASSIGNED for p in partitions}
 
@@ -378,7 +395,7 @@ class GroupConsumer:
             self._topic_ids |= self._ids.now({p.topic for p in assigned})
             starts, _ = self._start_offsets.find(assigned, self._topic_ids)
         except KafkaException as error:
-            log.warning("waiting for the broker to say where to begin", error=name_of(error))
+            self._on_error(error.args[0])
             return
         for start in starts:
             self._in_flight.assign(start.topic, start.topic_id, start.partition, start.offset).confirmed = start.offset
@@ -444,15 +461,27 @@ class GroupConsumer:
                 self._consumer.commit(offsets=[_position(a) for a in due], asynchronous=True)
             except KafkaException as error:
                 self._committing = False
-                log.info("commit put off", error=name_of(error))
+                self._on_refused_commit(error.args[0])
 
     def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
         self._committing = False
-        if error is not None and error.code() not in REFUSED_IN_REBALANCE:
-            log.info("commit put off", error=name_of(error))
+        if error is not None:
+            self._on_refused_commit(error)
+            return
         for p in partitions:
-            if error is None and p.error is None:
+            if p.error is None:
                 self._committed(p)
+            else:
+                self._on_refused_commit(p.error)
+
+    def _on_refused_commit(self, error: KafkaError) -> None:
+        """Put a commit off, or stop the worker: a commit that is refused for ever shows in no lag."""
+        if error.code() in REFUSED_IN_REBALANCE:
+            return
+        if (fault := self._refusals.hear(error)) is not None:
+            self._context.note(fault)
+        elif self._refusals.is_news(error):
+            log.info("commit put off", error=name_of(error))
 
     def _committed(self, p: TopicPartition) -> None:
         held = self._in_flight.of(p.topic, p.partition)
@@ -467,8 +496,10 @@ class GroupConsumer:
             for p in self._consumer.commit(offsets=[_position(a) for a in due], asynchronous=False) or ():
                 if p.error is None:
                     self._committed(p)
+                else:
+                    self._on_refused_commit(p.error)
         except KafkaException as error:
-            log.info("commit put off", error=name_of(error))
+            self._on_refused_commit(error.args[0])
 
 
 def _key_of(message: Message) -> PartitionKey:

@@ -29,6 +29,8 @@ class TopicIds:
         self._clock = clock
         self._asked: dict[str, Future[Any]] = {}
         self._last = float("-inf")
+        self.error: KafkaError | None = None
+        """Why the last request was not answered."""
 
     def now(self, topics: Iterable[str]) -> dict[str, str]:
         """Ask for the ids of topics and wait; topics that do not exist are left out. Raises `KafkaException`."""
@@ -49,9 +51,12 @@ class TopicIds:
             return None
         asked, self._asked = self._asked, {}
         try:
-            return self._ids(asked, 0)
-        except KafkaException:
+            ids = self._ids(asked, 0)
+        except KafkaException as error:
+            self.error = error.args[0]
             return {}
+        self.error = None
+        return ids
 
     def _ask(self, topics: Iterable[str]) -> dict[str, Future[Any]]:
         names = sorted(set(topics))

@@ -57,9 +57,14 @@ ROUND = Gauge(
     "When the worker last went round its loop, in Unix time; it does so while it waits, too.",
     ["pipeline"],
 )
+CAN_READ = Gauge(
+    "lovelace_can_read",
+    "1 while nothing keeps the worker from reading; 0 while the broker is away or does not let it into the group.",
+    ["pipeline"],
+)
 LAG = Gauge(
     "lovelace_consumer_lag_records",
-    "Messages of a partition that were not read yet, by the end that the last fetch told.",
+    "Messages of a partition that were not read yet, by the end that the broker told last; none while it is unknown.",
     ["pipeline", "topic", "partition"],
 )
 OLDEST = Gauge(
@@ -70,7 +75,7 @@ OLDEST = Gauge(
 PENDING = Gauge("lovelace_pending_items", "Items in flight without an outcome.", ["pipeline"])
 END = Gauge(
     "lovelace_partition_end_offset",
-    "The end of a partition as the last fetch told it: how it grows is what arrives.",
+    "The end of a partition as the broker told it last: how it grows is what arrives.",
     ["pipeline", "topic", "partition"],
 )
 PARTITION_PENDING = Gauge(

@@ -35,7 +35,8 @@ class PartitionStatus(msgspec.Struct, frozen=True):
 class WorkerGauges(Service):
     """Keeps the gauges of one worker: end, lag, items in flight and their age, by partition and in total.
 
-    `end_of(assignment)` gives the end of its partition as of the last fetch, None before the first fetch.
+    `end_of(assignment)` gives the end of its partition as the broker told it last, None while it is unknown: then there
+    is no lag, rather than one that may be wrong. `can_read()` tells whether anything keeps the worker from reading.
     """
 
     def __init__(
@@ -44,11 +45,13 @@ class WorkerGauges(Service):
         in_flight: InFlight,
         end_of: Callable[[Assignment], int | None],
         clock: Callable[[], float] = time.monotonic,
+        can_read: Callable[[], bool] = lambda: True,
     ) -> None:
         self._pipeline = pipeline
         self._in_flight = in_flight
         self._end_of = end_of
         self._clock = clock
+        self._can_read = can_read
         self._next = clock()
         self._window: Sequence[Envelope[Any]] = ()
         self._given_up = 0
@@ -64,8 +67,9 @@ class WorkerGauges(Service):
         tracing.window(self._pipeline, window)
 
     def alive(self) -> None:
-        """Note that the worker's loop runs, also while the broker is away."""
+        """Note that the worker's loop runs, also while the broker is away, and whether it can read."""
         metrics.ROUND.labels(self._pipeline).set_to_current_time()
+        metrics.CAN_READ.labels(self._pipeline).set(self._can_read())
 
     def serve(self, *, idle: bool, between_windows: bool) -> None:  # noqa: ARG002
         """Count the items of the last window; look, if a second has passed since the last look."""

@@ -20,6 +20,9 @@ class Reader(Protocol):
     def starting(self) -> bool:
         """Whether it holds partitions that it does not read yet."""
 
+    # A reader may also have the property `can_read`: whether nothing keeps it from reading. It is optional, because
+    # users' readers are older than it; `lovelace_can_read` shows it, and an open reader without it can read.
+
     def open(self) -> bool:
         """Connect; False while the other side is away. Notes a fault of the deployment at the context."""
 

@@ -193,7 +193,7 @@ class WorkerContext:
             self.process.begin(self.drain)
         except DeploymentFault as fault:
             self.note(fault)
-        self._gauges = WorkerGauges(self.pipeline, self.in_flight, self._known_end)
+        self._gauges = WorkerGauges(self.pipeline, self.in_flight, self._known_end, can_read=self._can_read)
         self.register(self._gauges)
 
     def next_window(self) -> list[Envelope[bytes]]:
@@ -269,6 +269,10 @@ class WorkerContext:
 
     def _known_end(self, assignment: Assignment) -> int | None:
         return self._reader.known_end(assignment) if self._reader else None
+
+    def _can_read(self) -> bool:
+        """Whether the reader says that nothing keeps it from reading; one that does not say so can if it is open."""
+        return self._reader is not None and self._reader.is_open and getattr(self._reader, "can_read", True)
 
     def _serve(self, *, idle: bool, between_windows: bool) -> None:
         for service in self.services:

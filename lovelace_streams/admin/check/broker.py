@@ -9,7 +9,8 @@ from lovelace_streams.admin.check.report import Finding
 from lovelace_streams.admin.coordinator import retry_while_coordinator_moves
 from lovelace_streams.dead_letters.sender import HEADER_BYTES_MAX, NOT_MAKEABLE
 from lovelace_streams.errors import DeploymentFault, DestinationFault
-from lovelace_streams.kafka.client import DEPLOYMENT_ERRORS, LOGIN_REJECTED, common_config
+from lovelace_streams.kafka.client import common_config
+from lovelace_streams.kafka.faults import ErrorKind, kind_of, name_of, refusal
 from lovelace_streams.kafka.topic_ids import REQUEST_SECONDS, TopicIds
 from lovelace_streams.sources.kafka import KafkaSource
 
@@ -48,14 +49,10 @@ class BrokerCheck:
         )
 
     def _fault(self, error: KafkaException) -> DeploymentFault | DestinationFault:
-        code, name = error.args[0].code(), error.args[0].name()
-        if code in DEPLOYMENT_ERRORS | LOGIN_REJECTED:
-            return DeploymentFault(
-                f"the broker {self.settings.brokers} refuses us ({name}): correct KAFKA_SASL_…, or allow this user "
-                "to read the topics and the group"
-            )
+        if kind_of(error) in {ErrorKind.DEPLOYMENT, ErrorKind.LOGIN}:
+            return refusal(self.settings.brokers, error)
         return DestinationFault(
-            name,
+            name_of(error),
             f"the broker {self.settings.brokers} (KAFKA_BROKERS) does not answer: start it, or correct its address",
         )
 
@@ -139,7 +136,7 @@ class BrokerCheck:
         try:
             described = self.admin.describe_configs([resource])[resource].result(REQUEST_SECONDS)
         except KafkaException as error:
-            if error.args[0].code() in DEPLOYMENT_ERRORS | LOGIN_REJECTED:
+            if kind_of(error) in {ErrorKind.DEPLOYMENT, ErrorKind.LOGIN}:
                 return {}
             raise
         return {name: int(described[name].value) for name in ("max.message.bytes", "retention.ms")}
