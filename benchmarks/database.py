@@ -15,7 +15,7 @@ import psycopg
 
 from benchmarks.common import COLUMNS, TABLE, Servers, payload, speed
 from dataflows import discord, discord_sample
-from lovelace_streams import UNSET
+from lovelace_streams import UNSET, RecordContext
 
 Write = Callable[[psycopg.Connection[Any], str], None]
 OLD = "2020-01-01T00:00:00+00:00"
@@ -28,8 +28,7 @@ def lines(rows: int, number: Callable[[int], int] = lambda n: n) -> list[str]:
     made = []
     for n in range(1, rows + 1):
         raw = discord_sample.dispatch("GUILD_MEMBER_ADD", payload(number(n)))
-        row = discord.Member.from_raw(raw["d"], root=raw)
-        row.seen_at = now
+        row = discord.Member.from_raw(raw["d"], root=raw, of=RecordContext(timestamp=now))
         made.append("\t".join(copy_text(getattr(row, name)) for name in COLUMNS) + "\n")
     return made
 

@@ -33,6 +33,7 @@ from lovelace_streams.operators.progress import commit, progress
 from lovelace_streams.operators.upsert import upsert
 from lovelace_streams.records import Batch, DeadLetter, Envelope, JobState, Outcome, Reason, Record, Settled, SkipReason
 from lovelace_streams.reporting.publisher import JobProgress
+from lovelace_streams.rows.context import RecordContext
 from lovelace_streams.rows.declaration import Before, Epoch, From, FromKafka, Lenient, Pii, Skip
 from lovelace_streams.rows.row import Row
 from lovelace_streams.runtime.process import show_faults_in_one_line
@@ -68,6 +69,7 @@ __all__ = [
     "ProgressSettings",
     "Reason",
     "Record",
+    "RecordContext",
     "RecordFault",
     "Row",
     "Settings",

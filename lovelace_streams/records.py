@@ -7,6 +7,8 @@ An *item* is the unit that is counted: a message holds one, or many (a chunk), o
 values that survive pickling; none knows Kafka's client, Bytewax or a database.
 """
 
+import re
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Generic, TypeVar
 
@@ -54,13 +56,49 @@ class Reason(StrEnum):
 
 
 class SkipReason(StrEnum):
-    """The closed set of reasons for skipping an item. Skipped items count as processed."""
+    """The closed set of reasons for skipping an item. Skipped items count as processed.
+
+    A flow closes it with reasons of its own: `skip_reasons`.
+    """
 
     UNKNOWN_EVENT = "unknown_event"
     TOMBSTONE = "tombstone"
     FILTERED = "filtered"
     EMPTY = "empty"
     SUPPRESSED = "suppressed"  # a trigger of the table returned nothing
+
+
+_SKIP_NAME = re.compile(r"[a-z_]{1,40}\Z")
+
+
+def check_skip_name(name: object) -> None:
+    """Raise `ValueError` for a name that can't be a reason for skipping: metrics have it as a label."""
+    if not isinstance(name, str) or not _SKIP_NAME.match(name):
+        raise ValueError("a reason for skipping has 1 to 40 letters a-z or _, such as 'draft'")
+
+
+def skip_reasons(own: Iterable[str] = ()) -> frozenset[str]:
+    """Return the reasons that a flow may skip items for: ours, and those that it declares as its own.
+
+    The set is closed again, so labels of metrics stay few. Raises `TypeError` for a text instead of a collection, and
+    `ValueError` for a name that can't be a reason, or that has a meaning already.
+
+    >>> sorted(skip_reasons(["draft"]) - set(SkipReason))
+    ['draft']
+    """
+    if isinstance(own, str):
+        raise TypeError(f"skips={own!r} is one text: write skips=({own!r},)")
+    declared = frozenset(own)
+    for name in declared:
+        check_skip_name(name)
+        if name in _TAKEN:
+            raise ValueError(
+                f"the reason {name!r} has a meaning already: leave it out if it is meant, or choose another"
+            )
+    return declared | frozenset(SkipReason)
+
+
+_TAKEN = frozenset((*SkipReason, *Reason, *Outcome))
 
 
 class Origin(msgspec.Struct, frozen=True, gc=False):
@@ -128,7 +166,8 @@ class Settled(msgspec.Struct, gc=False):
 
     outcome: Outcome
     envelopes: list[Envelope[object]]
-    reason: SkipReason | None = None
+    reason: str | None = None
+    """Why they are skipped: a `SkipReason`, or one that the flow declares. None for other outcomes."""
 
 
 class DeadLetter(msgspec.Struct, gc=False):

@@ -18,7 +18,7 @@ from typing import Any
 import structlog
 
 from lovelace_streams.delivery.background import BackgroundThread
-from lovelace_streams.delivery.blocks import Block, BlockBuffer, BlockState, TimedResults, entries_of
+from lovelace_streams.delivery.blocks import Block, BlockBuffer, BlockState, TimedResults, entries_of, without_foreign
 from lovelace_streams.delivery.retry import BlockRetry, Breaker
 from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.observability import metrics, tracing
@@ -66,7 +66,8 @@ class BlockWriter(Service):
         tried again before the next block, or after five seconds if nothing is read. When the worker ends, items without
         an outcome are left out; the next owner reads them again.
         """
-        outcomes: list[Settled | DeadLetter] = []
+        batches, foreign = self._without_foreign(batches)
+        outcomes: list[Settled | DeadLetter] = [*foreign]
         self._context.items_at_writer += sum(len(batch.envelopes) for batch in batches)
         for batch in batches:
             metrics.BATCHES.labels(self._context.pipeline, batch.reason).inc()
@@ -87,6 +88,16 @@ class BlockWriter(Service):
             outcomes += written
         metrics.BREAKER.labels(self._context.pipeline).set(_GAUGE[self._retry.breaker])
         return outcomes
+
+    def _without_foreign(self, batches: list[Batch[Any]]) -> tuple[list[Batch[Any]], list[DeadLetter]]:
+        """Leave out the items that this writer has no table for, and batches that are empty then."""
+        own, letters = [], []
+        for batch in batches:
+            envelopes, foreign = without_foreign(self._step, batch.envelopes, self.writer)
+            letters += foreign
+            if envelopes:
+                own.append(batch if not foreign else Batch(list(envelopes), batch.reason, batch.size))
+        return own, letters
 
     def _due(self, batches: Iterable[Batch[Any]]) -> list[Block]:
         """Take the blocks to write now: only full ones while rows may wait, else the buffered rest too."""

@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Any
 
 from lovelace_streams.delivery.background import BackgroundCall
-from lovelace_streams.records import Batch, DeadLetter, Envelope, Outcome, Settled, SkipReason
+from lovelace_streams.records import Batch, DeadLetter, Envelope, Outcome, Reason, Settled, SkipReason
 from lovelace_streams.writers import Entry, Refusal, RowOutcome, RowResult, SupportsEncode, Writer, sequence_of
 
 BLOCK_BYTES_MAX = 64 * 1024 * 1024
@@ -118,6 +118,30 @@ class BlockBuffer:
     def _has_room_for(self, block: Batch[Any], batch: Batch[Any]) -> bool:
         rows = len(block.envelopes) + len(batch.envelopes)
         return rows <= self.rows_max and block.size + batch.size <= BLOCK_BYTES_MAX
+
+
+def without_foreign(
+    step: str, envelopes: Sequence[Envelope[Any]], writer: Writer
+) -> tuple[Sequence[Envelope[Any]], list[DeadLetter]]:
+    """Leave out the items with a row of a class that the writer was not given: dead letters `rule`.
+
+    A user's function or step may make any row. No writer can say where such a row belongs, and every restart would meet
+    it again.
+    """
+    known = frozenset(writer.rows)
+    if known.issuperset([envelope.payload.__class__ for envelope in envelopes]):  # nearly always, at 40 ns an item
+        return envelopes, []
+    own: list[Envelope[Any]] = []
+    letters = []
+    for envelope in envelopes:
+        rows = envelope.payload if envelope.payload.__class__ is tuple else (envelope.payload,)
+        foreign = next((type(row).__name__ for row in rows if type(row) not in known), None)
+        if foreign is None:
+            own.append(envelope)
+        else:
+            detail = f"{foreign} is no row class of {writer.name}: hand it to the writer"
+            letters.append(DeadLetter(envelope.record, envelope.item, 1, step, Reason.RULE, detail))
+    return own, letters
 
 
 def entries_of(envelopes: Sequence[Envelope[Any]]) -> tuple[list[Entry], list[int]]:

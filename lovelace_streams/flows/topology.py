@@ -33,6 +33,8 @@ class Route(msgspec.Struct, frozen=True):
     """The operator of the last of our steps that follow each other: `upsert` where all do."""
     own_step: str | None = None
     """The flow's own step that takes the records after `last`; None if no step does."""
+    skips: tuple[str, ...] = ()
+    """The reasons of the flow's own that its functions skip items for."""
 
 
 class Topology(msgspec.Struct, frozen=True):
@@ -115,6 +117,7 @@ def _route(source: Any, steps: list[Any], flow: Dataflow) -> Route:
         getattr(found.get("upsert"), "writer", None),
         last,
         None if whole else next((each.step_name for each in all_steps(flow.substeps) if _takes(each, stream)), None),
+        tuple(getattr(found.get("normalize"), "skips", ())),
     )
 
 

@@ -7,13 +7,17 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from lovelace_streams.records import DeadLetter, Envelope, Record, SkipReason
+from lovelace_streams.records import DeadLetter, Envelope, Record
 
-Skipped = tuple[SkipReason, Envelope[Any]]
+Skipped = tuple[str, Envelope[Any]]
+"""Why an item is skipped (`SkipReason`, or a reason of the flow's own), and the item."""
 
 
 class Decoder(Protocol):
-    """Turns the bytes of a message into items (`JsonDecoder`, `AvroDecoder`)."""
+    """Turns the bytes of a message into items (`JsonDecoder`, `AvroDecoder`).
+
+    One that skips messages for reasons of its own declares them as `skips`, a tuple of names.
+    """
 
     waits: bool
     """Whether `decode` may raise a `DestinationFault`, because it asks a server (a schema registry)."""

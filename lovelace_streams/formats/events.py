@@ -3,7 +3,7 @@
 from typing import Any
 
 from lovelace_streams.formats.items import Found, items_at
-from lovelace_streams.records import SkipReason
+from lovelace_streams.records import SkipReason, skip_reasons
 from lovelace_streams.rows.declaration import Skip
 from lovelace_streams.rows.row import Row
 from lovelace_streams.rows.targets import MapFunction, Target
@@ -23,8 +23,8 @@ class Items:
 class Events:
     """Name the field of a message that says its event, the events that hold items, and what becomes of all others.
 
-    `otherwise` skips those, as `unknown_event` or `filtered`. Raises `ValueError` for a field that is not at the top of
-    the message, or another reason.
+    `otherwise` skips those, as `unknown_event`, `filtered`, or for a reason of the flow's own. Raises `ValueError` for
+    a field that is not at the top of the message, or a reason that has another meaning.
 
     >>> from lovelace_streams import Events, Items, Row, Skip
     >>> from lovelace_streams.testing import mapped
@@ -42,7 +42,8 @@ class Events:
             raise ValueError(f"{field!r}: the field that names the event lies at the top of the message")
         self.field = field
         self.events = events
-        self.otherwise = SkipReason(otherwise.reason)
+        skip_reasons({otherwise.reason} - set(SkipReason))  # to name it here is to declare it
+        self.otherwise = otherwise.reason
 
 
 class EventTargets:
@@ -53,6 +54,8 @@ class EventTargets:
         """The field that names the event; None without `Events`."""
         self.otherwise = what.otherwise if isinstance(what, Events) else SkipReason.UNKNOWN_EVENT
         """Why a message of another event is skipped."""
+        self.skips = tuple({self.otherwise} - set(SkipReason))
+        """The reasons of the flow's own that messages are skipped for."""
         if isinstance(what, Events):
             events = what.events
         else:

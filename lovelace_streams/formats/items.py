@@ -12,8 +12,8 @@ from lovelace_streams.rows.paths import find
 from lovelace_streams.rows.targets import Target
 from lovelace_streams.rows.values import json_type_name
 
-Found = RawItem | list[RawItem] | SkipReason
-"""What a message holds: one item, a list of items, or none for a reason."""
+Found = RawItem | list[RawItem] | str
+"""What a message holds: one item, a list of items, or none for a reason (`SkipReason`, or one of the flow's own)."""
 
 
 def items_at(target: Target, root: Any, value: bytes) -> RawItem | list[RawItem]:
@@ -46,7 +46,7 @@ def emit_items(
     Of a replayed message only the items that it names are appended.
     """
     items = [found] if isinstance(found, RawItem) else found
-    if isinstance(items, SkipReason):
+    if isinstance(items, str):
         _skip_message(record, items, skipped)
     elif len(items) > ITEMS_MAX:
         fail_message(record, errs, step, RecordFault(Reason.TOO_LARGE, f"expected at most {ITEMS_MAX} items"))
@@ -76,7 +76,7 @@ def fail_message(record: Record, errs: list[DeadLetter], step: str, fault: Recor
     )
 
 
-def _skip_message(record: Record, reason: SkipReason, skipped: list[Skipped]) -> None:
+def _skip_message(record: Record, reason: str, skipped: list[Skipped]) -> None:
     """Skip a message as a whole, with as many items as `fail_message` counts."""
     spans = _item_spans(record)
     record.items = sum(count for _, count in spans)

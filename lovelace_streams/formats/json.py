@@ -49,6 +49,8 @@ class JsonDecoder:
 
     def __init__(self, what: type[Row] | Items | Events | MapFunction) -> None:
         self._events = EventTargets(what)
+        self.skips = self._events.skips
+        """The reasons of the flow's own that messages are skipped for."""
         self._element_decoders = {
             id(target): msgspec.json.Decoder(target.element_type).decode
             for target in self._events.targets

@@ -48,15 +48,16 @@ def decode(step_id: str, up: Stream[Envelope[bytes]], decoder: Decoder, source: 
     >>> [(letter.step, str(letter.reason)) for letter in letters]
     [('decode', 'not_json')]
     """
+    skips = getattr(decoder, "skips", ())
     if not decoder.waits:
-        return split(op.flat_map_batch("sort", up, by_list("decode", partial(sort, decoder))))
+        return split(op.flat_map_batch("sort", up, by_list("decode", partial(sort, decoder), skips)))
     if source is None:
         raise DeploymentFault(
             f"{step_id}: this decoder asks a schema registry and has to wait while that is away: "
             "hand it the source, decode(step, stream, decoder, source)"
         )
     waiting = WaitingDecoder(decoder, source, partial(_on_fault, source))
-    return split(op.flat_map_batch("sort", up, by_list("decode", waiting.sort)))
+    return split(op.flat_map_batch("sort", up, by_list("decode", waiting.sort, skips)))
 
 
 def _on_fault(source: WorkerContext, fault: DestinationFault, failures: int) -> None:

@@ -4,7 +4,7 @@ The mapping itself is `rows`: generated code, and the interpreter that decides w
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import bytewax.operators as op
@@ -13,7 +13,7 @@ from bytewax.dataflow import Stream, operator
 from lovelace_streams.errors import DeploymentFault, RecordFault
 from lovelace_streams.formats.decoder import Ports
 from lovelace_streams.operators.ports import Sorted, by_list, split
-from lovelace_streams.records import DeadLetter, Envelope, SkipReason
+from lovelace_streams.records import DeadLetter, Envelope
 from lovelace_streams.rows.declaration import Skip
 from lovelace_streams.rows.interpreter import latest
 from lovelace_streams.rows.normalizer import Normalizer, normalizer
@@ -27,12 +27,14 @@ def normalize(
     up: Stream[Envelope[Any]],
     target: type[Row] | Callable[..., Any] | Sequence[type[Row]],
     source: WorkerContext | None = None,
+    skips: Collection[str] = (),
 ) -> Sorted:
     """Map each decoded item to a row, by a row class or by a function: `Envelope[raw item]` → `Envelope[Row]`.
 
     `target` is the row class; a list with one row class for each table; or a function that takes the decoded item and
     returns a `Row`, several of them, or a `Skip`. Rows leave by `oks`, `Skip`s by `skipped`. An item that does not fit
-    leaves by `errs` with a reason, the path, what was expected and which kind was found; never with the value.
+    leaves by `errs` with a reason, the path, what was expected and which kind was found; never with the value. `skips`
+    declares the reasons of the flow's own that functions skip items for: `skips=("draft",)`.
 
     An item of a table that is not in `target` is the deployment's fault: with the `source` the worker stops with exit
     code 78, without it `DeploymentFault` is raised in the flow. A restart maps again what is read again, to the same
@@ -45,7 +47,7 @@ def normalize(
     >>> mapped(Order, {"id": "7"}).row, mapped(Order, {"id": "seven"}).letter.detail
     (Order(id=7), 'expected int, got str at $.id')
     """
-    mapper = normalizer(target)
+    mapper = normalizer(target, skips=skips)
 
     def sort_or_stop(envelopes: list[Envelope[Any]]) -> Ports:
         try:
@@ -56,7 +58,7 @@ def normalize(
             source.note(fault)
             return Ports()
 
-    return split(op.flat_map_batch("sort", up, by_list("normalize", sort_or_stop)))
+    return split(op.flat_map_batch("sort", up, by_list("normalize", sort_or_stop, skips)))
 
 
 def sort(mapper: Normalizer, envelopes: Iterable[Envelope[Any]]) -> Ports:
@@ -78,7 +80,9 @@ def sort(mapper: Normalizer, envelopes: Iterable[Envelope[Any]]) -> Ports:
                         envelope.record, envelope.item, to_row(raw.item, raw.root, envelope.record, newest_version)
                     )
                 )
-            except Exception:  # noqa: BLE001 - whatever it was, the interpreter decides the reason
+            except KeyboardInterrupt:
+                raise
+            except BaseException:  # noqa: BLE001 - whatever it was, the interpreter decides the reason
                 _interpret(mapper, envelope, now, ports)
         else:
             _interpret(mapper, envelope, now, ports)
@@ -94,6 +98,6 @@ def _interpret(mapper: Normalizer, envelope: Envelope[Any], now: int, ports: Por
         )
         return
     if isinstance(rows, Skip):
-        ports.skipped.append((SkipReason(rows.reason), envelope))
+        ports.skipped.append((rows.reason, envelope))
     else:
         ports.oks.append(Envelope(envelope.record, envelope.item, rows))

@@ -1,6 +1,6 @@
 """Make the streams `oks`, `errs` and `skipped` of lists that plain code has sorted."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -11,7 +11,7 @@ from bytewax.dataflow import Stream, operator
 
 from lovelace_streams.formats.decoder import Ports
 from lovelace_streams.observability import tracing
-from lovelace_streams.records import DeadLetter, Envelope, Outcome, Settled
+from lovelace_streams.records import DeadLetter, Envelope, Outcome, Reason, Settled, skip_reasons
 
 
 @dataclass(frozen=True)
@@ -23,16 +23,43 @@ class Sorted:
     skipped: Stream[Settled]
 
 
-def by_list(step: str, sort: Callable[[list[Envelope[Any]]], Ports]) -> Callable[[list[Envelope[Any]]], list[Ports]]:
-    """Make a function that sorts a list of items into `Ports`, in a span of its own."""
+_REASONS = frozenset(Reason)
+
+
+def by_list(
+    step: str, sort: Callable[[list[Envelope[Any]]], Ports], skips: Iterable[str] = ()
+) -> Callable[[list[Envelope[Any]]], list[Ports]]:
+    """Make a function that sorts a list of items into `Ports`, in a span of its own.
+
+    `skips` declares the reasons of the step's own that it skips items for. An item that is skipped for any other reason
+    is a dead letter `rule`, and so is one that is refused for a reason that is no `Reason`: both sets are closed.
+    """
+    known = skip_reasons(skips)
 
     def sort_list(envelopes: list[Envelope[Any]]) -> list[Ports]:
         with tracing.step(step, envelopes[0].record, taken=len(envelopes)) as span:
             ports = sort(envelopes)
+            if ports.skipped or ports.errs:
+                _close_sets(step, ports, known)
             span.set(**ports.sizes)
         return [ports]
 
     return sort_list
+
+
+def _close_sets(step: str, ports: Ports, skips: frozenset[str]) -> None:
+    """Make dead letters `rule` of items that are skipped or refused for a reason that nobody declared."""
+    for letter in ports.errs:
+        if letter.reason not in _REASONS:
+            letter.reason = Reason.RULE
+    if all(reason in skips for reason, _ in ports.skipped):
+        return
+    detail = (
+        f"{step} skips it for a reason that the flow does not declare: by_list(…, skips=(…)) names those of its own"
+    )
+    undeclared = [envelope for reason, envelope in ports.skipped if reason not in skips]
+    ports.errs += [DeadLetter(e.record, e.item, e.count, step, Reason.RULE, detail) for e in undeclared]
+    ports.skipped = [(reason, envelope) for reason, envelope in ports.skipped if reason in skips]
 
 
 def split(sorted_lists: Stream[Ports]) -> Sorted:

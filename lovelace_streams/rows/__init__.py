@@ -11,10 +11,12 @@ imports only from those above it:
     constraints   `msgspec.Meta` → one check for each column
     types         `ColumnType`: how each declarable type is decoded and coerced
     paths         `JsonPath`: `$.d.shop_id`, `user.id`
+    context       `RecordContext`: Kafka's values of a message, for rows that a user's function makes of it
     fields        `Field`: a column with everything that its declaration needs at run time
 
     interpreter   item → row, field by field: the authoritative way
     row           `Row`, the base of all row classes
+    functions     a user's mapping function: its arguments, and what becomes of what it returns or raises
     decode_types  msgspec Structs that decode only what the rows read
     codegen       item → row by a function generated for each row class: the fast way
     targets       `Target`: where items are in a message, and what they become
@@ -23,7 +25,21 @@ imports only from those above it:
 
 from msgspec import UNSET
 
+from lovelace_streams.rows.context import RecordContext
 from lovelace_streams.rows.declaration import Before, Column, Epoch, From, FromKafka, Lenient, Pii, Skip, Table
 from lovelace_streams.rows.row import Row
 
-__all__ = ["UNSET", "Before", "Column", "Epoch", "From", "FromKafka", "Lenient", "Pii", "Row", "Skip", "Table"]
+__all__ = [
+    "UNSET",
+    "Before",
+    "Column",
+    "Epoch",
+    "From",
+    "FromKafka",
+    "Lenient",
+    "Pii",
+    "RecordContext",
+    "Row",
+    "Skip",
+    "Table",
+]

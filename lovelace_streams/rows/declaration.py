@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 
+from lovelace_streams.records import check_skip_name
+
 # ---- marks ----------------------------------------------------------------------------------------------------------
 
 
@@ -77,9 +79,16 @@ class Pii(msgspec.Struct, frozen=True):
 
 
 class Skip(msgspec.Struct, frozen=True):
-    """Pass an item over: returned by a mapping function instead of a row. `reason`: `unknown_event` or `filtered`."""
+    """Pass an item over: returned by a mapping function instead of a row.
+
+    `reason` is `unknown_event` or `filtered`, or one of the flow's own that `normalize(…, skips=("draft",))` declares.
+    Raises `ValueError` for a name that can't be one: it has 1 to 40 letters a-z or _.
+    """
 
     reason: str = "filtered"
+
+    def __post_init__(self) -> None:
+        check_skip_name(self.reason)
 
 
 # ---- what marks and annotations amount to ---------------------------------------------------------------------------

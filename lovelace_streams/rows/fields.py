@@ -16,6 +16,7 @@ from lovelace_streams.errors import RecordFault
 from lovelace_streams.records import Reason, Record
 from lovelace_streams.rows.coercion import after_epoch, decimals_to_floats
 from lovelace_streams.rows.constraints import constraint_check
+from lovelace_streams.rows.context import NoContextError
 from lovelace_streams.rows.declaration import Column, From, FromKafka
 from lovelace_streams.rows.metaclass import RowMeta
 from lovelace_streams.rows.paths import JsonPath, find, getter
@@ -178,13 +179,26 @@ def call(function: Callable[[Any], Any], value: Any, path: str, name: str = "") 
     """Call a user's function. An exception of its own becomes the record's fault, reason `rule`, without its text."""
     try:
         return function(value)
-    except RecordFault:
-        raise
-    except ValueError:
-        raise RecordFault(Reason.RULE, f"{name or name_of(function)} refuses what is at {path}") from None
-    except Exception as error:
-        raised = type(error).__name__
-        raise RecordFault(Reason.RULE, f"{name or name_of(function)} raised {raised} at {path}") from error
+    except BaseException as error:  # noqa: BLE001 - as `fault_of`
+        raise fault_of(error, name or name_of(function), path) from None
+
+
+def fault_of(error: BaseException, name: str, path: str = "") -> RecordFault:
+    """Return the record's fault for what a user's function raised; raises `KeyboardInterrupt` again.
+
+    `SystemExit` and a panic of Rust, which is no `Exception`, are the record's fault, too: the next worker would read
+    the same record and end in the same way. The text of an exception may hold a value, and is left out (law 10).
+    """
+    if isinstance(error, KeyboardInterrupt):
+        raise error
+    if isinstance(error, RecordFault):
+        reason = error.reason if isinstance(error.reason, Reason) else Reason.RULE
+        return RecordFault(reason, error.detail, error.code)
+    if isinstance(error, NoContextError):
+        return RecordFault(Reason.RULE, f"{name}: {error}")
+    if isinstance(error, ValueError):
+        return RecordFault(Reason.RULE, f"{name} refuses {f'what is at {path}' if path else 'it'}")
+    return RecordFault(Reason.RULE, f"{name} raised {type(error).__name__}{f' at {path}' if path else ''}")
 
 
 def name_of(function: Callable[..., Any]) -> str:

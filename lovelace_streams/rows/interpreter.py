@@ -18,6 +18,7 @@ from lovelace_streams.rows.values import json_type_name
 
 AHEAD_MAX = timedelta(days=1)
 """A version further ahead of now than this is the record's fault: it would win for ever (law 8)."""
+NO_RECORD = Record("", 0, 0, 0, 0, None, None, [], -1)
 
 
 def interpret(
@@ -31,13 +32,13 @@ def interpret(
     """Map one plain item to a row of the class.
 
     `root` is the whole message (by default the item itself), `now_ms` milliseconds since 1970 (by default now), `base`
-    the path of the item for messages. Raises `RecordFault` with reason, path, what was expected and which kind was
-    found.
+    the path of the item for messages. Without a `record` there is nothing to read from Kafka. Raises `RecordFault` with
+    reason, path, what was expected and which kind was found.
     """
     if now_ms is None:
         now_ms = time.time_ns() // 1_000_000
     if record is None:
-        record = Record("", 0, 0, 0, 0, None, None, [], now_ms)
+        record = NO_RECORD
     if not isinstance(raw, Mapping) and not takes_scalars(row_class):
         raise RecordFault(Reason.WRONG_TYPE, f"expected object, got {json_type_name(raw)} at {base}")
     whole = raw if root is None else root

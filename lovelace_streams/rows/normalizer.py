@@ -11,12 +11,12 @@ import msgspec
 from msgspec import UNSET
 
 from lovelace_streams.errors import DeploymentFault, LovelaceError, RecordFault
-from lovelace_streams.records import Envelope, Reason
+from lovelace_streams.records import Envelope, Reason, skip_reasons
 from lovelace_streams.rows.codegen import Generated
 from lovelace_streams.rows.coercion import decimals_to_floats
 from lovelace_streams.rows.declaration import Skip
-from lovelace_streams.rows.fields import fields_of, name_of
-from lovelace_streams.rows.interpreter import check_version, interpret, latest
+from lovelace_streams.rows.functions import apply
+from lovelace_streams.rows.interpreter import interpret, latest
 from lovelace_streams.rows.paths import find
 from lovelace_streams.rows.row import Row
 from lovelace_streams.rows.targets import MapFunction, Target
@@ -72,12 +72,14 @@ class RawItem(msgspec.Struct, gc=False):
 # ---- what becomes of it ---------------------------------------------------------------------------------------------
 
 
-def normalizer(*targets: type[Row] | MapFunction | Sequence[type[Row]]) -> "Normalizer":
+def normalizer(*targets: type[Row] | MapFunction | Sequence[type[Row]], skips: Iterable[str] = ()) -> "Normalizer":
     """Make the normalizer of row classes, alone or in sequences, or of one function.
 
-    Raises `TypeError` for a row class that can't be mapped.
+    `skips` are the reasons of the flow's own that functions may skip an item for. Raises `TypeError` for a row class
+    that can't be mapped or a function that can't be called, `ValueError` for a reason that can't be one.
     """
-    return Normalizer(*(what for target in targets for what in (target if isinstance(target, Sequence) else (target,))))
+    classes = (what for target in targets for what in (target if isinstance(target, Sequence) else (target,)))
+    return Normalizer(*classes, skips=skips)
 
 
 class Normalizer:
@@ -87,7 +89,8 @@ class Normalizer:
     single function replaces the decoder's target.
     """
 
-    def __init__(self, *targets: type[Row] | MapFunction) -> None:
+    def __init__(self, *targets: type[Row] | MapFunction, skips: Iterable[str] = ()) -> None:
+        self._skips = skip_reasons(skips)
         expected = [Target(what) for what in targets]
         self._tables = {target.row.__table__.name for target in expected if target.row is not None}
         functions = [target for target in expected if target.function is not None]
@@ -103,7 +106,9 @@ class Normalizer:
         if generated is not None and raw.item is not None:
             try:
                 return generated(raw.item, raw.root, envelope.record, latest(now_ms))
-            except Exception:  # noqa: BLE001, S110 - whatever it raised, the interpreter says what is wrong
+            except KeyboardInterrupt:
+                raise
+            except BaseException:  # noqa: BLE001, S110 - whatever it raised, the interpreter says what is wrong
                 pass
         return self.interpret(envelope, now_ms)
 
@@ -128,7 +133,8 @@ class Normalizer:
         try:
             item, root = raw.plain()
             if target.function is not None:
-                return apply(target, _with_floats(item, raw.base), _with_floats(root, "$"), now_ms)
+                values = _with_floats(item, raw.base), _with_floats(root, "$")
+                return apply(target.function, target.takes, *values, envelope.record, now_ms, self._skips)
             assert target.row is not None
             row: Row = interpret(target.row, item, envelope.record, root, now_ms, raw.base)
         except LovelaceError:
@@ -149,50 +155,3 @@ def _with_floats(value: Any, path: str) -> Any:
         return decimals_to_floats(value)
     except ConversionError as error:
         raise error.at(path) from None
-
-
-def apply(target: Target, item: Any, root: Any, now_ms: int) -> Row | tuple[Row, ...] | Skip:
-    """Call the target's function, and hold its rows to their classes: all of them, or none.
-
-    No rows at all are `Skip("filtered")`. Raises `RecordFault`, mostly with reason `rule`.
-    """
-    function = target.function
-    assert function is not None
-    name = name_of(function)
-    try:
-        result = function(item, root) if target.root_wanted else function(item)
-        if isinstance(result, Skip):
-            return result
-        rows = (result,) if isinstance(result, Row) or not isinstance(result, Iterable) else tuple(result)
-    except RecordFault:
-        raise
-    except ValueError:
-        raise RecordFault(Reason.RULE, f"{name} refuses it") from None
-    except Exception as error:
-        raise RecordFault(Reason.RULE, f"{name} raised {type(error).__name__}") from error
-    for row in rows:
-        if not isinstance(row, Row):
-            raise RecordFault(Reason.RULE, f"{name} made a {type(row).__name__} instead of a row")
-        _check_row(row, name, now_ms)
-    if not rows:
-        return Skip("filtered")
-    return result if isinstance(result, Row) else rows
-
-
-def _check_row(row: Row, name: str, now_ms: int) -> None:
-    """Hold a row that a function returned to its class, as a mapped row is."""
-    for field in fields_of(type(row)):
-        column = field.column
-        value = getattr(row, column.name)
-        path = f"{type(row).__name__}.{column.name} made by {name}"
-        if (value is UNSET or value is None) and column.nullable:
-            continue
-        if value is UNSET:
-            raise RecordFault(Reason.MISSING, f"expected {field.type.expected}, got nothing at {path}")
-        if value is None:
-            raise RecordFault(Reason.NULL, f"expected {field.type.expected}, got null at {path}")
-        try:
-            setattr(row, column.name, field.check(field.type.coerce(value)))
-        except ConversionError as error:
-            raise error.at(path) from None
-    check_version(row, latest(now_ms))

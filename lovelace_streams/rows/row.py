@@ -4,6 +4,9 @@ from typing import Any, Self, cast, dataclass_transform
 
 import msgspec
 
+from lovelace_streams.records import Record
+from lovelace_streams.rows.context import NoContextError, RecordContext, record_of
+from lovelace_streams.rows.fields import fields_of
 from lovelace_streams.rows.interpreter import interpret
 from lovelace_streams.rows.metaclass import RowMeta
 
@@ -29,10 +32,16 @@ class Row(msgspec.Struct, metaclass=RowMeta):
     """
 
     @classmethod
-    def from_raw(cls, raw: Any, root: Any = None) -> Self:
+    def from_raw(cls, raw: Any, root: Any = None, *, of: RecordContext | Record | None = None) -> Self:
         """Map one decoded payload to a row, as a flow would, without a server.
 
-        `root` is the whole message for `$.` paths, by default the payload itself. Kafka's timestamp is now, its other
-        fields are empty. Raises `RecordFault` with the path, what was expected and which kind was found.
+        `root` is the whole message for `$.` paths, by default the payload itself. `of` has Kafka's values, which
+        `FromKafka` reads: what a mapping function gets as `of`, a `Record`, or a `RecordContext` with made-up values. A
+        class that reads them raises `TypeError` without it. Raises `RecordFault` with the path, what was expected and
+        which kind was found.
         """
-        return cast("Self", interpret(cls, raw, root=root))
+        if of is None:
+            if read := [field.column.name for field in fields_of(cls) if field.kafka]:
+                raise NoContextError(cls.__name__, read)
+            return cast("Self", interpret(cls, raw, root=root))
+        return cast("Self", interpret(cls, raw, record_of(of), root))

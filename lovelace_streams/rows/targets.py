@@ -4,7 +4,6 @@ For a row class it derives what the message and its items are decoded by (`decod
 them (`codegen`).
 """
 
-import inspect
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from operator import attrgetter
@@ -16,11 +15,12 @@ from lovelace_streams.rows.codegen import Generated, generate
 from lovelace_streams.rows.declaration import Skip
 from lovelace_streams.rows.decode_types import DecodeNode, ReadWholeAndInParts, attribute
 from lovelace_streams.rows.fields import Field, fields_of, name_of
+from lovelace_streams.rows.functions import Parameters, parameters_of
 from lovelace_streams.rows.paths import JsonPath
 from lovelace_streams.rows.row import Row
 
 MapFunction = Callable[..., Row | Iterable[Row] | Skip]
-"""A user's own mapping: it gets the item, and the whole message if it takes two arguments."""
+"""A user's own mapping: it gets the item, the whole message if it takes two arguments, and Kafka's values as `of`."""
 
 
 class Target:
@@ -39,6 +39,8 @@ class Target:
         self.row: type[Row] | None = what if isinstance(what, type) and issubclass(what, Row) else None
         self.function: MapFunction | None = None if self.row is not None else what
         self.fields: tuple[Field, ...] = ()
+        self.takes = Parameters()
+        """What the function takes beside the item."""
         self.root_wanted = False
         """Whether the mapping reads the message beside the item."""
         self._message: DecodeNode | None = None
@@ -50,7 +52,8 @@ class Target:
         elif not callable(what):
             raise TypeError(f"items become a Row class or what a function makes of them, not {what!r}")
         else:
-            self.root_wanted = _takes_two(what)
+            self.takes = parameters_of(what)
+            self.root_wanted = self.takes.root
 
     @property
     def name(self) -> str:
@@ -112,12 +115,3 @@ class Target:
         assert self.row is not None
         assert self._message is not None
         return generate(self.row, self.fields, self.path, self._message, self._item)
-
-
-def _takes_two(function: Callable[..., Any]) -> bool:
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except ValueError:  # some builtins have none
-        return False
-    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    return len([p for p in positional if p.default is p.empty]) > 1

@@ -1,6 +1,6 @@
 """Test a mapping by itself: payloads in, rows out, by the decoder and the normalizer that a flow runs."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, cast
 
 import msgspec
@@ -52,11 +52,14 @@ class Mapped(msgspec.Struct, frozen=True):
         return "; ".join(parts)
 
 
-def mapped(what: What | Decoder, *payloads: Any, to: type[Row] | Sequence[type[Row]] = ()) -> Mapped:
+def mapped(
+    what: What | Decoder, *payloads: Any, to: type[Row] | Sequence[type[Row]] = (), skips: Collection[str] = ()
+) -> Mapped:
     """Decode and normalize payloads, as a flow with `JsonDecoder(what)` and `normalize` does.
 
     `what` is a row class, a function, or `Events`; or a decoder, which needs `to`: the row classes that `normalize` is
-    given. A payload is a value for `Message`, or a `Message` if key, headers or time matter. Raises `TypeError` for a
+    given. A payload is a value for `Message`, or a `Message` if key, headers or time matter. `skips` are the flow's own
+    reasons, as for `normalize`. Raises `TypeError` for a
     decoder without `to`; items that fail do not raise, they are in `letters`.
 
     >>> from typing import Annotated
@@ -75,7 +78,7 @@ def mapped(what: What | Decoder, *payloads: Any, to: type[Row] | Sequence[type[R
     skipped: list[Skipped] = []
     for number, message in enumerate(map(Message.of, payloads)):
         decoder.decode(_record(message, number), items, letters, skipped)
-    ports = sort(normalizer(*targets), items)
+    ports = sort(normalizer(*targets, skips=skips), items)
     rows = [row for ok in ports.oks for row in (ok.payload if isinstance(ok.payload, tuple) else [ok.payload])]
     ended = [*skipped, *ports.skipped]
     return Mapped(rows, letters + ports.errs, [str(reason) for reason, item in ended for _ in range(item.count)])

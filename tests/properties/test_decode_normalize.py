@@ -14,7 +14,7 @@ from lovelace_streams.formats.events import Events, Items
 from lovelace_streams.formats.json import JsonDecoder
 from lovelace_streams.operators.normalize import sort as normalize_all
 from lovelace_streams.records import DeadLetter, Envelope, Origin, Reason, Record, SkipReason
-from lovelace_streams.rows import From, FromKafka, Row, Skip
+from lovelace_streams.rows import From, FromKafka, RecordContext, Row, Skip
 from lovelace_streams.rows.normalizer import RawItem, normalizer
 from tests.examples import examples
 
@@ -31,10 +31,10 @@ class Member(Row, table="members", primary_key=("guild_id", "user_id"), version=
     seen_at: Annotated[datetime, FromKafka("timestamp")]
 
 
-def mapped(raw: dict[str, Any]) -> list[Member] | Skip:
+def mapped(raw: dict[str, Any], *, of: RecordContext) -> list[Member] | Skip:
     if "user" not in raw:
         return Skip("filtered")
-    return [Member.from_raw({"d": {"guild_id": 1}, **raw})]
+    return [Member.from_raw({"d": {"guild_id": 1}, **raw}, of=of)]
 
 
 EVENTS = Events(

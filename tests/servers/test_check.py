@@ -5,15 +5,19 @@ import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
+from bytewax.dataflow import Dataflow
 from confluent_kafka.admin import AdminClient
 
+import lovelace_streams as ls
 from lovelace_streams.admin.check import AWAY, DEPLOYMENT, FAILS, CheckReport, check
 from lovelace_streams.avro import AvroDecoder
 from lovelace_streams.flows.topology import topology_of
 from lovelace_streams.local.kafka import Kafka
 from lovelace_streams.settings import Settings
+from lovelace_streams.writers.postgres import PostgresWriter
 from lovelace_streams.writers.postgres.ddl import create_table
 from tests.faults.conftest import Service
 from tests.faults.harness import Group, query, send
@@ -282,3 +286,39 @@ def test_a_registry_is_asked_where_the_flow_decodes_with_one(brokers: str, table
 
     assert [report.exit for report in reports] == [0, DEPLOYMENT, AWAY]
     assert "schema registry 127.0.0.1" in said(reports[0], "ok")
+
+
+class Elsewhere(ls.Row, table="elsewhere", primary_key="id"):
+    id: int
+
+
+def test_what_a_function_may_not_answer_is_said_in_a_line_each(
+    table: str, brokers: str, make_topic: Callable[..., str]
+) -> None:
+    def mapping(item: dict[str, Any], *, of: ls.RecordContext) -> Any:
+        if item["id"] == 1:
+            return ls.Skip("draft")
+        if item["id"] == 2:
+            return ls.Skip("late")
+        return Elsewhere(id=3) if item["id"] == 3 else flows.Order.from_raw(item, of=of)
+
+    topic = make_topic(partitions=1)
+    settings = Settings(_env_file=None, kafka_brokers=brokers, postgres_dsn=table)
+    source = ls.KafkaSource(settings.kafka, topics=[topic])
+    flow = Dataflow("orders")
+    decoded = ls.decode("decode", ls.kafka_source("kafka", flow, source), ls.JsonDecoder(mapping))
+    orders = ls.normalize("normalize", decoded.oks, mapping, skips=["late"])
+    batches = ls.batch("batch", orders.oks, settings.batch)
+    ls.upsert("upsert", batches, PostgresWriter(settings.postgres, flows.Order), source)
+    send(brokers, topic, [order(n) for n in range(6)])
+
+    report = check(topology_of(flow), 200)
+
+    assert report.sample.ends == {"written": 3, "late": 1}
+    assert {(f.reason, f.step, f.items) for f in report.sample.failures} == {
+        ("rule", "normalize", 1),
+        ("rule", "upsert", 1),
+    }
+    details = " ".join(f.detail for f in report.sample.failures)
+    assert "skips=(" in details
+    assert "Elsewhere is no row class of" in details

@@ -1,5 +1,6 @@
 """What the contest rests on and no run shows: everybody gets the same rows, and what the summaries say of them."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from benchmarks.peers.__main__ import summary
 from benchmarks.peers.contenders import contenders
 from benchmarks.peers.records import Load, flat, nested, user, values
 from dataflows.discord import Member
+from lovelace_streams import RecordContext
 
 PEERS = Path(__file__).parents[2] / "benchmarks" / "peers"
 
@@ -26,7 +28,7 @@ def result(what: str, speed: int, *, complete: bool = True, digest: str = "same"
 
 def test_a_flat_record_is_the_row_of_the_nested_one() -> None:
     raw, ready = (msgspec.json.decode(form(payload(4))) for form in (nested, flat))
-    row = Member.from_raw(raw["d"], root=raw)
+    row = Member.from_raw(raw["d"], root=raw, of=RecordContext(timestamp=datetime.now(UTC)))
 
     read = ready["payload"]
     assert {name: read[name] for name in ("guild_id", "user_id", "username", "display_name", "avatar")} == {

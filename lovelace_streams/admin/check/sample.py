@@ -7,7 +7,7 @@ from confluent_kafka import Message
 
 from lovelace_streams.admin.check.destination import bounded
 from lovelace_streams.admin.check.report import CheckReport
-from lovelace_streams.delivery.blocks import entries_of, outcomes_of
+from lovelace_streams.delivery.blocks import entries_of, outcomes_of, without_foreign
 from lovelace_streams.flows.topology import Route
 from lovelace_streams.formats.decoder import Ports
 from lovelace_streams.kafka.headers import record_of
@@ -66,7 +66,7 @@ class SampleRun:
         """Give items as rows. Items that do not decode or fit, and skipped ones, are counted and end here."""
         assert self.route.decoder is not None
         assert self.route.target is not None
-        mapper = normalizer(self.route.target)
+        mapper = normalizer(self.route.target, skips=self.route.skips)
         for record in records:
             decoded = Ports()
             self.route.decoder.decode(record, decoded.oks, decoded.errs, decoded.skipped)
@@ -79,13 +79,18 @@ class SampleRun:
             yield from normalized.oks
 
     def _dry_run(self, writer: Writer, envelopes: list[Envelope[Any]]) -> None:
-        entries, rows_per_item = entries_of(envelopes)
+        own, foreign = without_foreign("upsert", envelopes, writer)
+        for letter in foreign:
+            self.result.count_failure(letter)
+        if not own:
+            return
+        entries, rows_per_item = entries_of(own)
         with bounded(writer):
             results = dry_run(writer, entries)
         rolls_back = writer.capabilities.can_dry_run
         if not rolls_back:
             self.report.add("note", f"{writer.name} can't roll back: rows were compared with the columns' types only")
-        for outcome in outcomes_of("upsert", envelopes, rows_per_item, results):
+        for outcome in outcomes_of("upsert", own, rows_per_item, results):
             if isinstance(outcome, DeadLetter):
                 self.result.count_failure(outcome)
             else:

@@ -66,6 +66,8 @@ class AvroDecoder:
         self.reader = load(reader) if reader is not None else None
         self._at_once = at_once and columns_are_known()
         self._events = EventTargets(what)
+        self.skips = self._events.skips
+        """The reasons of the flow's own that messages are skipped for."""
         self._types = {id(target): target.message_type() for target in self._events.targets if target.typed}
         self._wanted = _wanted_by(self._events)
         self._reads: dict[Any, Read] = {}
@@ -328,6 +330,7 @@ class JsonOrAvro:
         self._json = json
         self.avro = avro
         self.waits = avro.waits
+        self.skips = (*json.skips, *avro.skips)
 
     def check(self) -> str:
         """Check what the Avro decoder needs."""
