@@ -8,6 +8,7 @@ imports only from those above it:
 
     values        JSON as exact values, names of JSON types, `ConversionError`
     coercion      plain value → column value: a function for each type
+    json_values   values that are passed on as JSON, and their text for every writer
     constraints   `msgspec.Meta` → one check for each column
     types         `ColumnType`: how each declarable type is decoded and coerced
     paths         `JsonPath`: `$.d.shop_id`, `user.id`

@@ -23,7 +23,7 @@ from functools import lru_cache
 from typing import Any
 
 import msgspec
-from msgspec import NODEFAULT, UNSET, Raw
+from msgspec import NODEFAULT, UNSET
 
 from lovelace_streams.records import Record
 from lovelace_streams.rows.coercion import EPOCH
@@ -66,9 +66,8 @@ _EXACT = re.compile(rb"\\|\d\.|\d[eE]|\d{19}")
 """Where msgspec's plain values and those of `parse` may differ: escapes, fractions, long integers."""
 
 
-def plain(raw: Raw) -> Any:
+def plain(text: bytes) -> Any:
     """Return what `parse` gives for a piece of JSON, by msgspec if that gives the same."""
-    text = bytes(raw)
     return parse(text) if _EXACT.search(text) else msgspec.json.decode(text)
 
 
@@ -117,6 +116,8 @@ class _Writer:
             blank = blank if node.blank is None else UNSET
         if field.kafka == "key":
             self._names[f"key_{field.column.name}"] = field.key
+        if field.from_json is not None:
+            self._names[f"json_{field.column.name}"] = field.from_json
         self.lines += _read(field, v, reads)
         if field.kafka in (None, "key") or field.column.before or field.column.after or field.column.meta:
             raw = not reads or any(raw for _, raw in reads)
@@ -178,7 +179,8 @@ def _read(field: Field, v: str, reads: list[tuple[str, bool]]) -> list[str]:
             lines.append(f"{indent}null{depth} = {v} is None")
         lines.append(f"{indent}{v} = {expression}")
         if raw:
-            lines.append(f"{indent}if {v} is not UNSET: {v} = plain({v})")
+            read = "plain" if field.from_json is None else f"json_{field.column.name}"
+            lines.append(f"{indent}if {v} is not UNSET: {v} = {read}(bytes({v}))")
     closing = range(len(reads) - 1, 0, -1)
     return lines + [f"{'    ' * depth}if null{depth} and {v} is UNSET: {v} = None" for depth in closing]
 
@@ -250,6 +252,8 @@ def _guarded(convert: list[str], v: str, absent: str, null: str, blank: Any) -> 
 def _convert(field: Field, v: str, names: dict[str, Any], *, raw: bool) -> list[str]:
     """Write the lines that turn a value into the column's; they call the field's `finish` if it is plain, not typed."""
     column, column_type, name = field.column, field.type, field.column.name
+    if field.from_json is not None:
+        return []
     if raw or column_type.hint is None or column.before:
         names[f"finish_{name}"] = field.finish
         return [f"{v} = finish_{name}({v})"]

@@ -7,7 +7,7 @@ value that it does not accept. None uses msgspec's `strict=False`, which accepts
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -28,7 +28,7 @@ WORDS = {
 _INTEGER = re.compile(r"-?[0-9]+", re.ASCII)
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?", re.ASCII)
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_NUMERIC_EXPONENTS = range(-16383, 131072)  # the digits that Postgres' numeric can hold
+_NUMERIC_EXPONENT_MIN, _NUMERIC_EXPONENT_MAX = -16383, 131071  # of the digits that Postgres' numeric can hold
 
 
 def wrong_type(expected: str, value: Any) -> ConversionError:
@@ -113,8 +113,9 @@ def to_decimal(value: Any) -> Decimal:
     number = Decimal(value)
     if not number.is_finite():
         raise ConversionError(Reason.OUT_OF_RANGE, "Decimal", "a number that is not finite")
-    exponent = number.as_tuple().exponent
-    if number and not (number.adjusted() in _NUMERIC_EXPONENTS and int(exponent) in _NUMERIC_EXPONENTS):
+    if int(number.as_tuple().exponent) < _NUMERIC_EXPONENT_MIN or (
+        number and number.adjusted() > _NUMERIC_EXPONENT_MAX
+    ):
         raise ConversionError(Reason.OUT_OF_RANGE, "Decimal", "a number past Postgres' numeric")
     return number
 
@@ -197,55 +198,7 @@ def to_uuid(value: Any) -> UUID:
     return value
 
 
-# ---- JSON, choices --------------------------------------------------------------------------------------------------
-
-
-def plain_json(value: Any) -> Any:
-    """Return JSON as JSONB accepts it: no NUL or lone surrogate anywhere, ints of 64 bits, finite floats."""
-    if isinstance(value, str):
-        return to_str(value)
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, int):
-        return to_int(value)
-    if isinstance(value, float | Decimal):
-        return to_float(value)
-    if isinstance(value, Mapping):
-        return {to_str(name): plain_json(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain_json(inner) for inner in value]
-    raise wrong_type("JSON", value)
-
-
-def json_of(expected: str, accepted: tuple[type, ...], target: Any) -> Callable[[Any], Any]:
-    """Make a function for columns of JSON.
-
-    `expected` is their name in messages, `accepted` the classes of plain values (any, if empty), `target` the type that
-    msgspec converts to (a Struct, `dict[str, int]`), None to keep plain values.
-    """
-
-    def coerce(value: Any) -> Any:
-        if target is not None and isinstance(target, type) and isinstance(value, target):
-            return value  # a function returned a Struct
-        if accepted and not isinstance(value, accepted):
-            raise wrong_type(expected, value)
-        plain = plain_json(value)
-        if target is None:
-            return plain
-        try:
-            return msgspec.convert(plain, target)
-        except msgspec.ValidationError as error:
-            inner = re.search(
-                r" - at `(?:key in )?\$([^`]*)`$", str(error)
-            )  # only the path: the text may quote a value
-            path = inner[1] if inner else ""
-            raise ConversionError(
-                Reason.WRONG_TYPE, expected, f"{json_type_name(value)} that does not fit", path
-            ) from None
-        except Exception as error:  # noqa: BLE001 - the __post_init__ of a Struct may raise anything
-            raise ConversionError(Reason.RULE, expected, type(error).__name__) from None
-
-    return coerce
+# ---- choices --------------------------------------------------------------------------------------------------------
 
 
 def choice_of(expected: str, members: dict[Any, Any]) -> Callable[[Any], Any]:
@@ -255,7 +208,7 @@ def choice_of(expected: str, members: dict[Any, Any]) -> Callable[[Any], Any]:
     def coerce(value: Any) -> Any:
         if isinstance(value, Enum) and value in members.values():
             return value
-        if isinstance(value, Decimal):
+        if isinstance(value, Decimal | float):
             value = to_float(value)
         if type(value) not in types:
             raise wrong_type(expected, value)
@@ -264,14 +217,3 @@ def choice_of(expected: str, members: dict[Any, Any]) -> Callable[[Any], Any]:
         return members[value]
 
     return coerce
-
-
-def decimals_to_floats(value: Any) -> Any:
-    """Return plain values with Python's floats, as users' functions get them; refuses a number past their range."""
-    if isinstance(value, Decimal):
-        return to_float(value)
-    if isinstance(value, dict):
-        return {name: decimals_to_floats(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [decimals_to_floats(inner) for inner in value]
-    return value

@@ -14,10 +14,11 @@ from msgspec import NODEFAULT, UNSET
 
 from lovelace_streams.errors import RecordFault
 from lovelace_streams.records import Reason, Record
-from lovelace_streams.rows.coercion import after_epoch, decimals_to_floats
+from lovelace_streams.rows.coercion import after_epoch
 from lovelace_streams.rows.constraints import constraint_check
 from lovelace_streams.rows.context import NoContextError
 from lovelace_streams.rows.declaration import Column, From, FromKafka
+from lovelace_streams.rows.json_values import with_floats
 from lovelace_streams.rows.metaclass import RowMeta
 from lovelace_streams.rows.paths import JsonPath, find, getter
 from lovelace_streams.rows.types import ColumnType, column_type
@@ -52,6 +53,8 @@ class Field:
         self.check = constraint_check(column.meta, self.type.expected)
         """Returns a value that keeps the column's constraints, and raises `ConversionError` for another."""
         has_more = column.before or column.after or column.meta
+        self.from_json = self.type.from_json if self.places and not has_more else None
+        """The type's, for a column that declares no more than a type."""
         self._get = getter(self.places[0]) if self.places and not has_more else None
         """A quick look at the first path, for a column that declares no more than a type."""
 
@@ -151,10 +154,7 @@ class Field:
         """
         value = raw
         if self.column.before:
-            try:
-                value = decimals_to_floats(value) if self.type.expected != "Decimal" else value
-            except ConversionError as error:
-                raise error.at(path) from None
+            value = with_floats(value) if self.type.expected != "Decimal" else value
             for function in self.column.before:
                 value = call(function, value, path)
                 if value is None:

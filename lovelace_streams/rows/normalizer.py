@@ -13,14 +13,14 @@ from msgspec import UNSET
 from lovelace_streams.errors import DeploymentFault, LovelaceError, RecordFault
 from lovelace_streams.records import Envelope, Reason, skip_reasons
 from lovelace_streams.rows.codegen import Generated
-from lovelace_streams.rows.coercion import decimals_to_floats
 from lovelace_streams.rows.declaration import Skip
 from lovelace_streams.rows.functions import apply
 from lovelace_streams.rows.interpreter import interpret, latest
+from lovelace_streams.rows.json_values import with_floats
 from lovelace_streams.rows.paths import find
 from lovelace_streams.rows.row import Row
 from lovelace_streams.rows.targets import MapFunction, Target
-from lovelace_streams.rows.values import ConversionError, parse
+from lovelace_streams.rows.values import parse
 
 # ---- what a decoder makes -------------------------------------------------------------------------------------------
 
@@ -133,7 +133,7 @@ class Normalizer:
         try:
             item, root = raw.plain()
             if target.function is not None:
-                values = _with_floats(item, raw.base), _with_floats(root, "$")
+                values = with_floats(item), with_floats(root)
                 return apply(target.function, target.takes, *values, envelope.record, now_ms, self._skips)
             assert target.row is not None
             row: Row = interpret(target.row, item, envelope.record, root, now_ms, raw.base)
@@ -144,14 +144,3 @@ class Normalizer:
         except Exception as error:  # a mistake of ours that one record found: it must not stop the other records
             raise RecordFault(Reason.BAD_VALUE, f"{type(error).__name__} where it is interpreted") from error
         return row
-
-
-# ---- a user's function ----------------------------------------------------------------------------------------------
-
-
-def _with_floats(value: Any, path: str) -> Any:
-    """Return plain values with Python's floats, for a user's function; raises `RecordFault`."""
-    try:
-        return decimals_to_floats(value)
-    except ConversionError as error:
-        raise error.at(path) from None

@@ -19,7 +19,6 @@ from lovelace_streams.records import Reason
 from lovelace_streams.rows.coercion import (
     choice_of,
     epoch_of,
-    json_of,
     to_bool,
     to_date,
     to_datetime,
@@ -34,6 +33,7 @@ from lovelace_streams.rows.coercion import (
     wrong_type,
 )
 from lovelace_streams.rows.constraints import constraint_check
+from lovelace_streams.rows.json_values import json_of, json_of_text, object_of_text
 from lovelace_streams.rows.values import INT_MAX, INT_MIN, ConversionError
 
 
@@ -50,6 +50,8 @@ class ColumnType(msgspec.Struct, frozen=True):
     """Python that finishes `{x}`, decoded by `hint` and neither None nor UNSET; `raise SLOW` asks the plain side."""
     names: Mapping[str, Any] = {}
     """The names that `lines` use; `{n}` is the column's name, in names that belong to one column."""
+    from_json: Callable[[bytes], Any] | None = None
+    """A quicker way from raw JSON to what `coerce` gives; whatever it raises asks the plain side."""
 
 
 # ---- types without parameters ---------------------------------------------------------------------------------------
@@ -83,9 +85,9 @@ SIMPLE: dict[Any, ColumnType] = {
     ),
     date: ColumnType("date", to_date, date),
     UUID: ColumnType("UUID", to_uuid, UUID),
-    Any: ColumnType("JSON", json_of("JSON", (), None)),
-    object: ColumnType("JSON", json_of("JSON", (), None)),
-    dict: ColumnType("object", json_of("object", (Mapping,), None)),
+    Any: ColumnType("JSON", json_of("JSON", (), None), from_json=json_of_text),
+    object: ColumnType("JSON", json_of("JSON", (), None), from_json=json_of_text),
+    dict: ColumnType("object", json_of("object", (Mapping,), None), from_json=object_of_text),
 }
 LENIENT: dict[Any, ColumnType] = {str: ColumnType("str", to_lenient_str), bool: ColumnType("bool", to_lenient_bool)}
 EPOCHS = {

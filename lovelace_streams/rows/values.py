@@ -3,8 +3,8 @@
 import json
 import re
 from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
-from typing import Any
+from decimal import MIN_ETINY, Decimal, InvalidOperation
+from typing import Any, Self
 
 import msgspec
 
@@ -51,6 +51,32 @@ def json_type_name(value: Any) -> str:
     return next((t.__name__ for t in (bool, int, str, bytes) if isinstance(value, t)), type(value).__name__)
 
 
+class ExactFloat(float):
+    """A float that keeps the digits that it was read from, where no float has the same.
+
+    A user's function gets it for such a number: it can calculate with it, and pass it on without a loss.
+
+    >>> price = ExactFloat(Decimal("19.999999999999999999"))
+    >>> price, price.digits, price + 1
+    (19.999999999999999999, Decimal('19.999999999999999999'), 21.0)
+    """
+
+    __slots__ = ("digits",)
+    digits: Decimal
+
+    def __new__(cls, digits: Decimal) -> Self:
+        """Make the nearest float; infinity for a number past its range."""
+        made = super().__new__(cls, digits)
+        made.digits = digits
+        return made
+
+    def __repr__(self) -> str:
+        return str(self.digits)
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Decimal]]:
+        return type(self), (self.digits,)
+
+
 # ---- exact JSON -----------------------------------------------------------------------------------------------------
 
 
@@ -82,13 +108,19 @@ def parse(text: bytes | str) -> Any:
 
 
 def fraction(text: str) -> Decimal:
-    """Read a number exactly: infinity or zero if its exponent is past the limits of `Decimal`."""
+    """Read a number exactly. If its exponent is past the limits of `Decimal`: infinity, or the least number."""
     try:
         return Decimal(text)
     except InvalidOperation:
         mantissa, exponent = re.split("[eE]", text)
-        vanishes = exponent.startswith("-") or not Decimal(mantissa)
-        return Decimal(0) if vanishes else Decimal("Infinity").copy_sign(Decimal(mantissa))
+        digits = Decimal(mantissa)
+        if not digits:
+            return digits
+        return (_LEAST if exponent.startswith("-") else Decimal("Infinity")).copy_sign(digits)
+
+
+_LEAST = Decimal((0, (1,), MIN_ETINY))
+"""No column of exact numbers holds it, so it is refused and not stored as zero; the nearest float is zero."""
 
 
 def _integer(text: str) -> int | Decimal:

@@ -17,6 +17,7 @@ import msgspec
 from msgspec import UNSET
 
 from lovelace_streams.records import Reason
+from lovelace_streams.rows.json_values import json_text
 from lovelace_streams.rows.types import scalar
 from lovelace_streams.writers.clickhouse.faults import (
     DECIMAL_OVERFLOW,
@@ -97,7 +98,7 @@ def value_check(declared: Any, column: ClickHouseType) -> ValueCheck:
 def _present_value_check(declared: Any, column: ClickHouseType) -> ValueCheck:
     plain = scalar(declared)
     if plain is dict:
-        return _json
+        return json_text
     if get_origin(plain) is list:
         check_element = value_check(get_args(declared)[0], column.element)
         return lambda values: [check_element(value) for value in _as_list(values)]
@@ -108,10 +109,6 @@ def _as_list(values: Any) -> Sequence[Any]:
     if not isinstance(values, list | tuple):
         raise TypeError("not a list")
     return values
-
-
-def _json(value: Any) -> str:
-    return msgspec.json.encode(value).decode()
 
 
 def _integer(low: int, high: int) -> Callable[[ClickHouseType], ValueCheck]:

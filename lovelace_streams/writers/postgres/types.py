@@ -18,6 +18,7 @@ from uuid import UUID
 
 import msgspec
 
+from lovelace_streams.rows.json_values import json_text
 from lovelace_streams.rows.types import scalar
 
 Texts = list[str | None]
@@ -175,7 +176,7 @@ def fits_bigint(value: Any) -> bool:
 def column_encoder(kind: Any, real: TypeInfo) -> ColumnEncoder:
     """Return the encoder of a declared type's values for a column of the table."""
     if real.json:
-        return _each(_json, escape_free=False)
+        return _each(json_text, escape_free=False)
     plain = scalar(kind)
     if get_origin(plain) is list:
         return _lists(column_encoder(get_args(kind)[0], real), ints=get_args(plain)[0] is int)
@@ -206,10 +207,6 @@ def _identity(value: UUID) -> str:
 
 def _value(member: Enum) -> str:
     return str(member.value)
-
-
-def _json(value: Any) -> str:
-    return msgspec.json.encode(value).decode()
 
 
 VALUE_ENCODERS: dict[Any, Callable[[Any], str]] = {
