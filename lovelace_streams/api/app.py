@@ -7,13 +7,13 @@ Retry-After. The service starts without the database and serves as soon as it an
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Annotated, Any
+from typing import Annotated
 
 import psycopg
 import structlog
 from fastapi import APIRouter, Depends, FastAPI, Header, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse, StreamingResponse
+from fastapi.responses import JSONResponse, RedirectResponse, StreamingResponse
 from fastapi.security import HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST
 from psycopg import AsyncConnection
@@ -21,6 +21,20 @@ from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from lovelace_streams.api import gauges
+from lovelace_streams.api.answers import (
+    AWAY,
+    CONFLICT,
+    INVALID,
+    METRICS,
+    NOT_FOUND,
+    NOT_LIVE,
+    NOT_READY,
+    RETRY_AFTER,
+    STREAM,
+    TOO_LARGE,
+    UNAUTHORIZED,
+    UNREADABLE,
+)
 from lovelace_streams.api.auth import TokenAuth
 from lovelace_streams.api.config import ApiSettings
 from lovelace_streams.api.database import migrate
@@ -56,16 +70,8 @@ from lovelace_streams.records import Reason
 
 log = structlog.get_logger(__name__)
 
-RETRY_AFTER = "2"
 ERRORS_MAX = 20
 """The most faults that one 422 names: a body can hold a hundred thousand."""
-
-EVENTS: dict[str, Any] = {
-    "description": "Server-sent events",
-    "content": {"text/event-stream": {"schema": {"type": "string"}}},
-}
-"""For the OpenAPI document. `response_class=EventSourceResponse` would say it too, but FastAPI takes every route
-that has it for one that yields."""
 
 JobIdPath = Annotated[str, Path(pattern=JOB_ID)]
 TextPath = Annotated[str, Path(min_length=1, max_length=255, pattern=TEXT)]
@@ -220,7 +226,7 @@ def _add_errors(app: FastAPI) -> None:
 
 
 def _add_health(app: FastAPI, service: ProgressService) -> None:
-    @app.get("/healthz", responses={503: {}})
+    @app.get("/healthz", responses=NOT_LIVE)
     async def healthz(response: Response) -> dict[str, str]:
         """The process and its background work live; without the latter no signal is sent."""
         if service.running is None or service.running.done():
@@ -228,7 +234,7 @@ def _add_health(app: FastAPI, service: ProgressService) -> None:
             return {"status": "the background work has ended: restart the service"}
         return {"status": "ok"}
 
-    @app.get("/readyz", responses={503: {}})
+    @app.get("/readyz", responses=NOT_READY)
     async def readyz(response: Response) -> dict[str, str]:
         """The database answers and is migrated."""
         if not service.ready:
@@ -238,7 +244,7 @@ def _add_health(app: FastAPI, service: ProgressService) -> None:
         await service.store.query("ping")
         return {"status": "ok"}
 
-    @app.get("/metrics", response_class=PlainTextResponse, responses={401: {}, 503: {}})
+    @app.get("/metrics", response_class=Response, responses=METRICS | UNAUTHORIZED | AWAY)
     async def metrics() -> Response:
         """Jobs, items, signals and unknown jobs, for Prometheus."""
         return Response(gauges.render(await service.store.query("gauges")), media_type=CONTENT_TYPE_LATEST)
@@ -248,7 +254,7 @@ def _add_jobs(app: FastAPI, service: ProgressService) -> None:
     store = service.store
     router = _router()
 
-    @router.post("/jobs", response_model=JobState, responses={201: {"model": JobState}, 409: {}})
+    @router.post("/jobs", response_model=JobState, responses={201: {"model": JobState}} | UNREADABLE | CONFLICT)
     async def open_job(wanted: OpenJob, response: Response, idempotency_key: IdempotencyKey = None) -> Job:
         """Open a job (201) or change one (200); `restart` opens a new attempt, once for each Idempotency-Key."""
         job, is_new = await store.open(wanted, idempotency_key)
@@ -265,22 +271,22 @@ def _add_jobs(app: FastAPI, service: ProgressService) -> None:
         """List jobs, the newest first; `before` takes the `next` of the page before."""
         return await store.page(status, source, limit, before)
 
-    @router.get("/jobs/{job_id}", responses={404: {}})
+    @router.get("/jobs/{job_id}", responses=NOT_FOUND)
     async def job(job_id: JobIdPath) -> JobDetail:
         """Read one job, with the state of its signal."""
         return await store.detail(job_id)
 
-    @router.post("/jobs/{job_id}/input-received", response_model=JobState, responses={404: {}})
+    @router.post("/jobs/{job_id}/input-received", response_model=JobState, responses=UNREADABLE | NOT_FOUND)
     async def input_received(job_id: JobIdPath, received: InputReceived) -> Job:
         """Count a form, or another input that does not stream: the same completion, the same signal."""
         return await store.receive(job_id, received)
 
-    @router.post("/jobs/{job_id}/close", response_model=JobState, responses={404: {}, 409: {}})
+    @router.post("/jobs/{job_id}/close", response_model=JobState, responses=UNREADABLE | NOT_FOUND | CONFLICT)
     async def close(job_id: JobIdPath, body: CloseJob) -> Job:
         """End a job by hand, and signal."""
         return await store.close(job_id, body.reason)
 
-    @router.post("/jobs/{job_id}/signal", responses={404: {}, 409: {}})
+    @router.post("/jobs/{job_id}/signal", responses=NOT_FOUND | CONFLICT)
     async def signal(job_id: JobIdPath) -> JobDetail:
         """Send an undeliverable signal again."""
         return await resend(store, job_id)
@@ -292,7 +298,7 @@ def _add_progress(app: FastAPI, service: ProgressService) -> None:
     store = service.store
     router = _router()
 
-    @router.post("/progress")
+    @router.post("/progress", responses=UNREADABLE)
     async def progress(request: ProgressRequest) -> ProgressAnswer:
         """Count what is not counted yet. Repeating a report changes nothing."""
         return await store.report(request)
@@ -335,7 +341,7 @@ def _add_failures(app: FastAPI, service: ProgressService) -> None:
         """Count failed items by pipeline and reason."""
         return await store.failure_reasons({"pipeline": pipeline, "job_id": job_id, "attempt": attempt})
 
-    @router.post("/failures/find")
+    @router.post("/failures/find", responses=UNREADABLE)
     async def find(wanted: FindFailures) -> FailuresFound:
         """Find the failed items of these messages, and which of them a replay has written."""
         return await store.find_failures(wanted)
@@ -366,12 +372,12 @@ def _add_events(app: FastAPI, service: ProgressService) -> None:
         with events.subscribe() as subscription:
             yield subscription
 
-    @router.get("/jobs/{job_id}/events", response_class=StreamingResponse, responses={200: EVENTS, 404: {}})
+    @router.get("/jobs/{job_id}/events", response_class=StreamingResponse, responses=STREAM | NOT_FOUND)
     async def job_events(subscription: Annotated[Subscription, Depends(one_job)]) -> Response:
         """Stream the job's states, the present one first; the stream ends when the job has ended."""
         return event_stream(states_of(subscription, heartbeat))
 
-    @router.get("/events", response_class=StreamingResponse, responses={200: EVENTS})
+    @router.get("/events", response_class=StreamingResponse, responses=STREAM)
     async def all_events(subscription: Annotated[Subscription, Depends(all_jobs)]) -> Response:
         """Stream all jobs' states as they change."""
 
@@ -397,4 +403,4 @@ def _add_page(app: FastAPI, service: ProgressService) -> None:
 def _router() -> APIRouter:
     """Make a router of endpoints behind the token. `TokenAuth` checks it; it is named here for the OpenAPI document."""
     token = Depends(HTTPBearer(auto_error=False, description="PROGRESS_API_TOKEN"))
-    return APIRouter(dependencies=[token], responses={401: {}, 413: {}, 503: {}})
+    return APIRouter(dependencies=[token], responses=UNAUTHORIZED | TOO_LARGE | INVALID | AWAY)

@@ -11,7 +11,7 @@ from enum import StrEnum
 from itertools import pairwise
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
 
 from lovelace_streams.records import Reason
 
@@ -37,6 +37,12 @@ Offset = Annotated[int, Field(ge=0, le=OFFSET_MAX)]
 Number = Annotated[int, Field(ge=0, le=INT_MAX)]
 Count = Annotated[int, Field(ge=0, le=COUNT_MAX)]
 Total = Annotated[int, Field(ge=0, le=2**53 - 1)]
+FirstLast = Annotated[
+    tuple[int, int],
+    WithJsonSchema({"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2}),
+]
+"""Inclusive first and last. Its schema is one that every version of OpenAPI has: `prefixItems`, which pydantic writes,
+came with 3.1, and tools make of it a list under `items`, which 3.1 has no more."""
 
 
 EMPTY: Any = ()
@@ -337,6 +343,26 @@ class JobDetail(Job):
     signal: str | None = None
 
 
+class Problem(BaseModel):
+    """Why a request was refused, and what to do; never a value of it."""
+
+    detail: str
+
+
+class Fault(BaseModel):
+    """One fault of an invalid request."""
+
+    loc: list[str | int]
+    msg: str
+    type: str
+
+
+class Faults(BaseModel):
+    """The faults of an invalid request: the first twenty."""
+
+    detail: list[Fault]
+
+
 class Overlap(BaseModel):
     """A report with sums, one of whose offsets is covered already."""
 
@@ -387,7 +413,7 @@ class Failure(BaseModel):
     reason: str
     job_id: str | None
     attempt: int
-    resolved: list[tuple[int, int]]
+    resolved: list[FirstLast]
     """Inclusive first and last items."""
     created_at: datetime
 
@@ -474,4 +500,4 @@ class Cursor(Body):
 class Cover(BaseModel):
     """The settled offsets by partition, as inclusive first and last offsets."""
 
-    partitions: dict[str, list[tuple[int, int]]]
+    partitions: dict[str, list[FirstLast]]

@@ -8,11 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import psycopg
 import pytest
-import schemathesis
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from psycopg import sql
-from schemathesis import GenerationMode
 
 from lovelace_streams.api import ApiSettings
 from lovelace_streams.api.__main__ import main
@@ -22,8 +18,7 @@ from lovelace_streams.records import Envelope, Outcome, Record, Settled
 from lovelace_streams.reporting.reporter import Reporter
 from lovelace_streams.settings import KafkaSettings, ProgressSettings, Settings
 from lovelace_streams.sources.kafka import KafkaSource
-from tests.examples import examples
-from tests.servers.service import HEADERS, TOKEN, part, ready, report, running, until
+from tests.servers.service import TOKEN, part, ready, report, running, until
 
 pytestmark = pytest.mark.xdist_group("api")  # one service for all of the file
 
@@ -557,22 +552,3 @@ def test_no_token_no_service(monkeypatch, capsys, tmp_path):
 def test_settings_show_no_secret():
     settings_ = ApiSettings(dsn="postgresql://u:secret@h/d", token="secret")
     assert "secret" not in repr(settings_)
-
-
-@pytest.mark.slow
-def test_no_request_breaks_it(service):
-    """Whatever fits or does not fit the OpenAPI document; streams never end and are left out."""
-    document = schemathesis.openapi.from_url(f"{service.base_url}/openapi.json", headers=HEADERS)
-    tried = 0
-    for operation in (each.ok() for each in document.exclude(path_regex="events$").get_all_operations()):
-        modes = [operation.as_strategy(generation_mode=mode) for mode in GenerationMode]
-
-        @settings(max_examples=examples(15))
-        @given(case=st.one_of(modes))
-        def probe(case):
-            answer = case.call(headers=HEADERS)
-            assert answer.status_code < 500, (case.method, case.path, answer.status_code)
-
-        probe()
-        tried += 1
-    assert tried == 15
