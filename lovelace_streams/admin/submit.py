@@ -6,26 +6,27 @@ If a submission dies half-way, its repetition opens a new attempt, which counts 
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from inspect import Parameter, signature
-from pathlib import Path
 from typing import IO, Any
 
 import msgspec
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from lovelace_streams.admin.payloads import Payload, PayloadsError, read_payloads
 from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.flows.spec import FlowSpec, Outgoing
 from lovelace_streams.settings import KafkaSettings
 
+MESSAGE_BYTES_MAX = 67_108_864
 PRODUCER_CONFIG = {
     "enable.idempotence": True,
     "acks": "all",
-    "message.max.bytes": 67_108_864,
+    "message.max.bytes": MESSAGE_BYTES_MAX,
     "compression.type": "lz4",
 }
+TOO_LARGE = "MSG_SIZE_TOO_LARGE"
 FLUSH_SECONDS = 1.0
 QUEUE_FULL_SECONDS = 0.1
 LIST_SECONDS = 10
-NOT_AN_ARRAY = "it begins with [ but is no JSON array: correct it, or give one payload per line"
 
 
 def check_options(source: FlowSpec, options: Mapping[str, str]) -> None:
@@ -54,46 +55,66 @@ def options_of(source: FlowSpec) -> dict[str, bool]:
     return {each.name: each.default is Parameter.empty for each in others if each.kind in named}
 
 
-def read_file(path: Path, source: FlowSpec, **options: Any) -> Iterator[Outgoing]:
-    """Read the messages of a file: a JSON array, or one payload per line. A line that is not JSON is sent as one item.
+class Told:
+    """What a person is told of the payloads of a file that are sent although they are not JSON."""
 
-    Raises `ValueError` for an array that is not JSON, because its items can't be counted.
+    def __init__(self) -> None:
+        self.payloads = 0
+        self.broken = 0
+        self.first = ""
+
+    def note(self, payload: Payload) -> None:
+        """Count a payload."""
+        self.payloads += 1
+        if payload.fault:
+            self.broken += 1
+            self.first = self.first or f"{payload.place} is {payload.fault}"
+
+    def __str__(self) -> str:
+        if not self.payloads:
+            return "it holds no payloads, so the job has no items and is complete at once"
+        if not self.broken:
+            return ""
+        which = f"{self.broken} of {self.payloads} lines are not JSON, the first: {self.first}"
+        return f"{which}; they are sent as they are, and a flow that reads JSON dead-letters them"
+
+
+def read_file(
+    file: IO[bytes], source: FlowSpec, options: Mapping[str, Any], told: Told | None = None
+) -> Iterator[Outgoing]:
+    """Read the messages of a file of payloads, from its beginning. A line that is not JSON is sent as one item.
+
+    Raises `PayloadsError`, also for a payload that `SOURCE.messages` refuses, and for a message too large to send.
     """
-    with path.open("rb") as file:
-        if _begins_with_array(file):
-            try:
-                payloads = msgspec.json.decode(file.read())
-            except (ValueError, RecursionError):
-                raise ValueError(
-                    "it begins with [ but is no JSON array: correct it, or give one payload per line"
-                ) from None
-            for payload in payloads:
-                yield from source.messages(payload, **options)
-            return
-        for line in file:
-            if raw := line.rstrip(b"\r\n"):
-                yield from _line(raw, source, options)
+    for payload in read_payloads(file):
+        if told:
+            told.note(payload)
+        try:
+            for message in _messages(payload, source, options):
+                _check_size(message)
+                yield message
+        except ValueError as error:
+            raise PayloadsError(f"{payload.place}: {error}") from None
 
 
-def _begins_with_array(file: IO[bytes]) -> bool:
-    """Whether the first byte that is not white space is a [; the file is left at its beginning."""
-    first = b""
-    while (byte := file.read(1)) and not first:
-        first = byte.strip(b" \t\r\n")
-    file.seek(0)
-    return first == b"["
-
-
-def _line(raw: bytes, source: FlowSpec, options: dict[str, Any]) -> Iterator[Outgoing]:
-    try:
-        payload = msgspec.json.decode(raw)
-    except (ValueError, RecursionError):  # a broken payload still belongs to its job
-        yield Outgoing(b"", raw)
+def _messages(payload: Payload, source: FlowSpec, options: Mapping[str, Any]) -> Iterator[Outgoing]:
+    if payload.fault:  # a broken payload still belongs to its job
+        yield Outgoing(b"", payload.raw)
         return
-    plain = msgspec.json.encode(payload)
-    for message in source.messages(payload, **options):
-        # A payload that `messages` left as it was is sent byte for byte as it arrived.
-        yield Outgoing(message.key, raw, message.items) if message.value == plain else message
+    plain = msgspec.json.encode(payload.value)
+    for message in source.messages(payload.value, **options):
+        # A payload that `messages` left as it was is sent as it arrived: with all digits of its numbers.
+        yield Outgoing(message.key, payload.raw, message.items) if message.value == plain else message
+
+
+def _check_size(message: Outgoing) -> None:
+    """Refuse a message that the producer would not take. Raises `ValueError`."""
+    size = len(message.key) + len(message.value)
+    if size > MESSAGE_BYTES_MAX:
+        raise ValueError(
+            f"its message has {size} bytes, and no more than {MESSAGE_BYTES_MAX} can be sent: "
+            "have SOURCE.messages cut it, or leave it out"
+        )
 
 
 def check_topic(settings: KafkaSettings, topic: str) -> int:
@@ -129,7 +150,7 @@ def produce(
     """Send messages with an idempotent producer, and wait until each is acknowledged; give the number of items.
 
     Raises `DestinationFault` if one was not delivered. Nothing is lost: the caller repeats the submission as a new
-    attempt.
+    attempt. Raises `DeploymentFault` if the topic takes no message of that size: repeating does not help.
     """
     from lovelace_streams.kafka.client import common_config
 
@@ -142,6 +163,11 @@ def produce(
         _send(producer, topic, message, headers, _on_delivery(message.items, on_delivered, failed))
     while producer.flush(FLUSH_SECONDS) and not failed:
         pass
+    if TOO_LARGE in failed:
+        raise DeploymentFault(
+            f"the topic {topic} takes no message as large as one of these: raise its max.message.bytes, "
+            "or have SOURCE.messages cut them; then submit the file again"
+        )
     if failed:
         text = f"{len(failed)} messages to {topic} were not delivered; submit the file again"
         raise DestinationFault(failed[0], text)

@@ -3,7 +3,7 @@
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import IO, Annotated, Any, Literal
 
 import typer
 
@@ -23,7 +23,15 @@ Status = Literal["open", "completed", "stalled", "closed"]
 @report_faults
 def submit(
     flow: Flow,
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A JSON array, or one payload per line.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            exists=True,
+            dir_okay=False,
+            allow_dash=True,
+            help="A JSON array or one payload per line, also as gzip; - reads standard input.",
+        ),
+    ],
     job: Annotated[str, typer.Option(help="The job's id: at most 128 of A-Z a-z 0-9 . _ : -")],
     workflow: Annotated[
         str | None, typer.Option(help="The Temporal workflow to signal when the job is complete.")
@@ -40,40 +48,64 @@ def submit(
 
     If it fails half-way, repeat the same command: it starts a new attempt, which counts from zero.
     """
-    from lovelace_streams.admin.submit import check_options, check_topic, produce, read_file
-    from lovelace_streams.reporting.client import open_job
+    from lovelace_streams.admin.payloads import PayloadsError, open_payloads
+    from lovelace_streams.admin.submit import check_options
 
     settings, source = Settings(), source_of(flow)
     _check_job(flow, source, job)
     options = _options(option or [], guild)
     check_options(source, options)
     try:
-        total = sum(message.items for message in read_file(file, source, **options))
-    except ValueError as error:
+        with open_payloads(file) as payloads:
+            total, told = _count(source, options, payloads)
+            if told:
+                err.print(f"{file}: {told}", style="yellow", markup=False, soft_wrap=True)
+            wanted = {
+                "job_id": job,
+                "source": source.name,
+                "workflow_id": workflow,
+                "total_items": total,
+                "pipelines": [settings.consumer_group_id or source.name],
+                "restart": not resume,
+            }
+            attempt = _send(settings, source, options, payloads, wanted)
+    except PayloadsError as error:
         raise DeploymentFault(f"{file}: {error}") from None
+    except OSError as error:
+        raise DeploymentFault(f"{file} can't be read: {error.strerror}") from None
+    print(json.dumps({"job_id": job, "attempt": attempt, "total_items": total}))
+
+
+def _count(source: FlowSpec, options: dict[str, str], file: IO[bytes]) -> tuple[int, str]:
+    """Count the items of a file; give what a person should know of it, too."""
+    from lovelace_streams.admin.submit import Told, read_file
+
+    told = Told()
+    return sum(message.items for message in read_file(file, source, options, told)), str(told)
+
+
+def _send(settings: Settings, source: FlowSpec, options: dict[str, str], file: IO[bytes], job: dict[str, Any]) -> int:
+    """Open the job, send its messages and give its attempt."""
+    from lovelace_streams.admin.payloads import PayloadsError
+    from lovelace_streams.admin.submit import check_topic, produce, read_file
+    from lovelace_streams.reporting.client import open_job
+
     check_topic(settings.kafka, source.topic)
-    opened = open_job(
-        settings.progress,
-        {
-            "job_id": job,
-            "source": source.name,
-            "workflow_id": workflow,
-            "total_items": total,
-            "pipelines": [settings.consumer_group_id or source.name],
-            "restart": not resume,
-        },
-    )
+    attempt = int(open_job(settings.progress, job)["attempt"])
+    total = job["total_items"]
     with progress_bar() as progress:
-        task = progress.add_task(f"{job} → {source.topic}", total=total)
-        produce(
+        task = progress.add_task(f"{job['job_id']} → {source.topic}", total=total)
+        sent = produce(
             settings.kafka,
             source.topic,
-            read_file(file, source, **options),
-            job=job,
-            attempt=opened["attempt"],
+            read_file(file, source, options),
+            job=job["job_id"],
+            attempt=attempt,
             on_delivered=lambda items: progress.advance(task, items),
         )
-    print(json.dumps({"job_id": job, "attempt": opened["attempt"], "total_items": total}))
+    if sent != total:
+        raise PayloadsError(f"it had {total} items when they were counted and {sent} when sent: submit it again")
+    return attempt
 
 
 def _check_job(flow: str, source: FlowSpec, job: str) -> None:

@@ -1,9 +1,12 @@
 """The `lovelace` command against real servers: what it prints, what it refuses, and its exit codes."""
 
+import gzip
 import json
+import os
 import re
 import socket
 import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -202,6 +205,61 @@ def test_submit_refuses_in_one_line(flow: Run, service: Service, brokers: str, t
     gone = flow("submit", FLOW, str(fine), "--job", "j", **with_jobs(service, PROGRESS_API_URL="http://127.0.0.1:1"))
     assert "http://127.0.0.1:1" in refused(gone, 75)
     assert read_all(brokers, topic) == []
+
+
+def test_submit_reads_a_file_by_its_bytes(
+    flow: Run, service: Service, brokers: str, topic: str, tmp_path: Path
+) -> None:
+    line = json.dumps(discord_sample.dispatch("GUILD_MEMBER_ADD", {"guild_id": "1", "user": {"id": "2"}})).encode()
+    mark = b"\xef\xbb\xbf"
+    for name, content in {"mark.jsonl": mark + line, "zipped": gzip.compress(mark + line)}.items():
+        (tmp_path / name).write_bytes(content)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    threading.Thread(target=pipe.write_bytes, args=(line,), daemon=True).start()
+
+    for file in ("mark.jsonl", "zipped", "pipe"):
+        done = flow("submit", FLOW, str(tmp_path / file), "--job", file, **with_jobs(service))
+        assert (done.returncode, json.loads(done.stdout or "{}").get("total_items")) == (0, 1), done.stderr
+
+    assert [message.value() for message in read_all(brokers, topic)] == [line] * 3
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ('{"id": "secret-value"}\n'.encode("utf-16"), "it is UTF-16: convert it to UTF-8 first"),
+        (gzip.compress(os.urandom(900).hex().encode())[:-300], "its gzip data end early"),
+        (b"PK\x03\x04secret-value", "it is a zip archive: unpack it first"),
+        (b'{\n "secret-value": 1\n}\n', "its first payload takes several lines"),
+    ],
+    ids=["utf-16", "cut-off", "zip", "pretty"],
+)
+def test_submit_refuses_what_it_can_not_read_and_sends_nothing(
+    flow: Run, service: Service, brokers: str, topic: str, tmp_path: Path, content: bytes, says: str
+) -> None:
+    file = tmp_path / "payloads.jsonl"
+    file.write_bytes(content)
+
+    line = refused(flow("submit", FLOW, str(file), "--job", "j", **with_jobs(service)))
+
+    assert f"{file}: {says}" in line
+    assert "secret-value" not in line
+    assert (read_all(brokers, topic), service.job("j")) == ([], None)
+
+
+def test_submit_says_what_the_topic_does_not_take(
+    flow: Run, service: Service, brokers: str, make_topic, tmp_path: Path
+) -> None:
+    small = make_topic(partitions=1, max_message_bytes=2000)
+    file = tmp_path / "payloads.jsonl"
+    file.write_bytes(b'{"a": "%s"}' % os.urandom(9000).hex().encode())
+
+    done = flow("submit", FLOW, str(file), "--job", "large", TOPIC=small, **with_jobs(service))
+
+    assert done.returncode == 78
+    _bar, line = done.stderr.strip().splitlines()
+    assert f"the topic {small} takes no message as large as one of these: raise its max.message.bytes" in line
 
 
 # -- jobs and dead letters ---------------------------------------------------------------------------------------------
