@@ -258,7 +258,7 @@ def test_submit_says_what_the_topic_does_not_take(
     done = flow("submit", FLOW, str(file), "--job", "large", TOPIC=small, **with_jobs(service))
 
     assert done.returncode == 78
-    _bar, line = done.stderr.strip().splitlines()
+    *_bar, line = done.stderr.strip().splitlines()
     assert f"the topic {small} takes no message as large as one of these: raise its max.message.bytes" in line
 
 
