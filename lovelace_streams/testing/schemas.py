@@ -23,7 +23,7 @@ def avro(schema: AnySchema, datum: Any, schema_id: int | None = None) -> bytes:
     written = io.BytesIO()
     if schema_id is not None:
         written.write(struct.pack(">BI", 0, schema_id))
-    fastavro.schemaless_writer(written, fastavro.parse_schema(load(schema).text), datum)
+    fastavro.schemaless_writer(written, fastavro.parse_schema(load(schema).usable_text), datum)
     return written.getvalue()
 
 

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from lovelace_streams.errors import RecordFault
+from lovelace_streams.errors import DeploymentFault, RecordFault
 from lovelace_streams.formats.avro.registry import NoSchema, Registry
-from lovelace_streams.formats.avro.schema import Schema, load
+from lovelace_streams.formats.avro.schema import Schema, load, read_differently
 from lovelace_streams.records import Reason
 
 SchemaSource = str | Path | Mapping[str, Any] | Schema
@@ -56,8 +56,9 @@ class Bare:
 class SingleObject:
     """Avro's single-object encoding: C3 01, and eight bytes of fingerprint of one of these schemas.
 
-    The schemas are the versions of a record. Raises `DeploymentFault` for one that can't be used. Source:
-    https://avro.apache.org/docs/1.12.0/specification/#single-object-encoding
+    The schemas are the versions of a record. Raises `DeploymentFault` for one that can't be used, and for two that have
+    one fingerprint, which does not see logical types, but are read differently: no message says which of them wrote it.
+    Source: https://avro.apache.org/docs/1.12.0/specification/#single-object-encoding
 
     >>> from lovelace_streams.avro import AvroDecoder, SingleObject
     >>> order = {"type": "record", "name": "Order", "fields": [{"name": "id", "type": "long"}]}
@@ -69,7 +70,22 @@ class SingleObject:
 
     def __init__(self, *sources: SchemaSource) -> None:
         self.schemas: tuple[Schema, ...] = tuple(map(load, sources))
-        self._by_fingerprint = {schema.fingerprint(): schema for schema in self.schemas}
+        self._by_fingerprint: dict[bytes, Schema] = {}
+        for schema in self.schemas:
+            known = self._by_fingerprint.setdefault(schema.fingerprint(), schema)
+            path = read_differently(known.root, schema.root)
+            if path is not None:
+                raise DeploymentFault(
+                    f"{self._named_schema(known)} and {self._named_schema(schema)} have one fingerprint, but another "
+                    f"logical type at {path}: a single object does not say which of them wrote it. Leave out the one "
+                    "that wrote no messages; a new version with another logical type needs another name for the field"
+                )
+
+    def _named_schema(self, schema: Schema) -> str:
+        if schema.path is not None:
+            return f"schema {schema.path}"
+        number = next(number for number, each in enumerate(self.schemas, 1) if each is schema)
+        return f"schema {number} ({schema.name})"
 
     def named(self, message: bytes) -> tuple[Any, int]:
         """Return the fingerprint, and 10; raises `RecordFault` for another encoding."""

@@ -4,6 +4,7 @@ fastavro decides whether a schema is valid (names, defaults, references). It dec
 """
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -68,9 +69,14 @@ class Schema(msgspec.Struct, eq=False):
         """The full name of its record."""
         return self.root.name
 
+    @property
+    def usable_text(self) -> Any:
+        """The text without the logical types that are ignored: fastavro refuses a schema for some of them."""
+        return _usable(self.text)
+
     def fingerprint(self) -> bytes:
         """Return CRC-64-AVRO of the canonical form: eight bytes, as the single-object encoding has them."""
-        return bytes.fromhex(fingerprint(to_parsing_canonical_form(self.text), "CRC-64-AVRO"))
+        return bytes.fromhex(fingerprint(to_parsing_canonical_form(self.usable_text), "CRC-64-AVRO"))
 
 
 def parse(text: Any, references: Iterable[Any] = ()) -> Schema:
@@ -82,9 +88,9 @@ def parse(text: Any, references: Iterable[Any] = ()) -> Schema:
     named: dict[str, Any] = {}
     try:
         for reference in references:
-            fastavro.parse_schema(_plain(reference), named)
+            fastavro.parse_schema(_usable(_plain(reference)), named)
         plain = _plain(text)
-        parsed = fastavro.parse_schema(plain, named)
+        parsed = fastavro.parse_schema(_usable(plain), named)
         graph = _Graph(named)
         root = graph.node(parsed)
         graph.finish()
@@ -167,14 +173,33 @@ class _Graph:
             field.default = value_of(field.type, default)
 
 
+# ---- logical types --------------------------------------------------------------------------------------------------
+
+
 def _logical(schema: Mapping[str, Any]) -> Logical | None:
-    """Return the logical type of a schema; None if it has none that its type can have."""
+    """Return the logical type of a schema; None if it has none that its type can have.
+
+    "Language implementations must ignore unknown logical types when reading, and should use the underlying Avro type.
+    If a logical type is invalid, for example a decimal with scale greater than its precision, then implementations
+    should ignore the logical type": https://avro.apache.org/docs/1.12.0/specification/#logical-types
+    """
     name, kind = schema.get("logicalType"), schema["type"]
-    if name == "decimal" and kind in ("bytes", "fixed"):
-        return Logical(name, schema["precision"], schema.get("scale", 0))
-    if name == "uuid" and (kind == "string" or (kind == "fixed" and schema["size"] == 16)):  # noqa: PLR2004 - 128 bits
+    if name == "decimal":
+        return _decimal(schema)
+    if name == "uuid" and (kind == "string" or (kind == "fixed" and schema.get("size") == 16)):  # noqa: PLR2004 - 128 bits
         return Logical(name)
-    return Logical(str(name)) if _BASES.get(str(name)) == kind else None
+    return Logical(str(name)) if isinstance(kind, str) and _BASES.get(str(name)) == kind else None
+
+
+def _decimal(schema: Mapping[str, Any]) -> Logical | None:
+    kind, precision, scale = schema["type"], schema.get("precision"), schema.get("scale", 0)
+    if kind not in ("bytes", "fixed") or not (type(precision) is type(scale) is int and 0 <= scale <= precision > 0):
+        return None
+    if kind == "fixed":
+        size = schema.get("size")
+        if not isinstance(size, int) or precision > math.floor((8 * size - 1) * math.log10(2)):
+            return None
+    return Logical("decimal", precision, scale)
 
 
 _BASES = {
@@ -186,6 +211,42 @@ _BASES = {
     "local-timestamp-millis": "long",
     "local-timestamp-micros": "long",
 }
+
+
+def _usable(schema: Any) -> Any:
+    """Return a copy of a schema's JSON without the logical types that are ignored."""
+    if isinstance(schema, list):
+        return [_usable(branch) for branch in schema]
+    if not isinstance(schema, dict):
+        return schema
+    usable = {key: _usable(inner) if key in ("type", "items", "values") else inner for key, inner in schema.items()}
+    if isinstance(schema.get("fields"), list):
+        usable["fields"] = [_usable(field) for field in schema["fields"]]
+    if "logicalType" in schema and "type" in schema and _logical(schema) is None:
+        del usable["logicalType"]
+    return usable
+
+
+def read_differently(one: Node, other: Node) -> str | None:
+    """Return the path of a value that two schemas of one canonical form read differently; None if there is none.
+
+    The canonical form has all that tells types apart but their logical types.
+    """
+    return next(_differences(one, other, "$", set()), None)
+
+
+def _differences(one: Node, other: Node, path: str, seen: set[int]) -> Iterator[str]:
+    if one.logical != other.logical:
+        yield path
+    if id(one) in seen:
+        return
+    if one.name:
+        seen.add(id(one))
+    below = {"array": "[]", "map": "{}"}.get(one.kind, "")
+    for first, second in zip(one.inner, other.inner, strict=True):
+        yield from _differences(first, second, path + below, seen)
+    for field, same in zip(one.fields, other.fields, strict=True):
+        yield from _differences(field.type, same.type, f"{path}.{field.name}", seen)
 
 
 # ---- defaults -----------------------------------------------------------------------------------------------------
