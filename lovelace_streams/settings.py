@@ -90,6 +90,14 @@ class ProgressSettings(msgspec.Struct, frozen=True):
     token: str = ""
     timeout: float = 10.0
 
+    @property
+    def name(self) -> str:
+        """The address without credentials; only `the progress service` if it is unclear where they end."""
+        scheme, _, rest = (self.url or "").partition("://")
+        credentials, _, host = rest.rpartition("@")
+        unclear = not host or any(mark in credentials for mark in "/?#")
+        return "the progress service" if unclear else f"{scheme}://{host}"
+
     def check(self) -> None:
         """Raise `DeploymentFault` if requests can't be made: no URL, an invalid one, or no token."""
         if self.url is None:
@@ -98,7 +106,7 @@ class ProgressSettings(msgspec.Struct, frozen=True):
             raise DeploymentFault("PROGRESS_API_URL is invalid: it must begin with http:// or https://")
         if not self.token:
             raise DeploymentFault(
-                f"no token for the progress service {self.url}: "
+                f"no token for the progress service {self.name}: "
                 "set PROGRESS_API_TOKEN to the one that the service was started with"
             )
 

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from lovelace_streams.errors import DeploymentFault
+from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.flows.topology import Topology
 from lovelace_streams.formats.avro import AvroDecoder, JsonOrAvro, Registry, Schema, load
 from lovelace_streams.formats.avro.reading import reading
@@ -186,6 +186,12 @@ def _within(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
 # ---- the registry -------------------------------------------------------------------------------------------------
 
 
+class Registered(msgspec.Struct):
+    """What is needed of the registry's answer to a registration."""
+
+    id: int
+
+
 def register(settings: Settings, history: History, topic: str) -> Iterator[tuple[str, int, int, str]]:
     """Register all versions under `<topic>-value`, in order; give (subject, version here, id, `registered` or not).
 
@@ -206,7 +212,10 @@ def register(settings: Settings, history: History, topic: str) -> Iterator[tuple
             raise DeploymentFault(
                 f"{registry.name} refuses version {number} of {history.name} for {subject} ({status})"
             )
-        yield subject, number, int(answer["id"]), done
+        try:
+            yield subject, number, msgspec.convert(answer, Registered, strict=False).id, done
+        except msgspec.ValidationError:
+            raise DestinationFault(str(status), f"{registry.name} answers something else") from None
     status, _ = registry.ask("PUT", f"/config/{quote(subject, safe='')}", {"compatibility": COMPATIBILITY})
     if status != OK:
         raise DeploymentFault(f"{registry.name} does not take {COMPATIBILITY} for {subject} ({status})")

@@ -146,11 +146,11 @@ def jobs(
     from lovelace_streams.reporting.client import ask_service
 
     query: dict[str, Any] = {"limit": limit} | ({"status": status} if status else {})
-    found = ask_service(Settings().progress, "/jobs", query)
-    rows = found["jobs"] if isinstance(found, dict) else found
+    found = ask_service(Settings().progress, "/jobs", query, dict[str, list[dict[str, Any]]] | list[dict[str, Any]])
+    rows = found.get("jobs", []) if isinstance(found, dict) else found
     if as_json:
         for row in rows:
             print(json.dumps(row))
         return
     names = ("job_id", "attempt", "source", "status", "succeeded", "failed", "skipped", "total_items")
-    print_table(names, ([row[name] for name in names] for row in rows))
+    print_table(names, ([row.get(name) for name in names] for row in rows))

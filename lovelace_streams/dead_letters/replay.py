@@ -12,6 +12,7 @@ letters of one key the first to arrive decides the row.
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from enum import StrEnum
 from typing import Any
 
@@ -125,15 +126,17 @@ class FailedItemsRow(msgspec.Struct):
             yield item, (self.reason, any(first <= item <= last for first, last in self.resolved))
 
 
+class _Failures(msgspec.Struct):
+    failures: list[FailedItemsRow]
+
+
 def _find(client: ProgressClient, pipeline: str, positions: Sequence[OriginPosition]) -> list[FailedItemsRow]:
     origins = [dict(zip(("topic_id", "partition", "offset"), position, strict=True)) for position in positions]
     body = msgspec.json.encode({"pipeline": pipeline, "origins": origins})
     answer = client.request("POST", "/failures/find", body=body)
-    try:
-        if answer.is_success:
-            return msgspec.convert(answer.json()["failures"], list[FailedItemsRow])
-    except (ValueError, KeyError, TypeError):
-        pass
+    if answer.is_success:
+        with suppress(ValueError):
+            return answer.decode(_Failures).failures
     text = f"the progress service {client.url} answers {answer.status} when asked for failed items"
     raise DeploymentFault(f"{text}: {answer.detail or 'is it the progress service?'}")
 

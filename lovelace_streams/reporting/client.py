@@ -3,37 +3,34 @@
 no answer, 5xx    the destination's: the service is away, try again
 401, 403          the deployment's: the service rejects PROGRESS_API_TOKEN
 any other         left to the caller
+
+The environment's proxies are not used: the service is near. Its certificate may be of an authority of one's own, which
+`SSL_CERT_FILE` names.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self, TypeVar
 
 import httpx
 import msgspec
 
+from lovelace_streams import http_client
 from lovelace_streams.errors import DeploymentFault, DestinationFault
+from lovelace_streams.http_client import Address, HttpClient, check_header
 from lovelace_streams.settings import ProgressSettings
 
 UNAUTHORIZED, FORBIDDEN, TOO_LARGE, UNPROCESSABLE, SERVER_ERROR = 401, 403, 413, 422, 500
 DETAIL_MAX = 500
 """How many characters of the service's own explanation an error shows."""
 
+T = TypeVar("T")
+"""The type that an answer has to be of."""
 
-class Response(NamedTuple):
+
+class Response(http_client.Response):
     """An answer of the service."""
-
-    status: int
-    body: bytes
-
-    @property
-    def is_success(self) -> bool:
-        """Whether the service accepted the request."""
-        return 200 <= self.status < 300  # noqa: PLR2004 - HTTP's successes
-
-    def json(self) -> Any:
-        """Parse the body. Raises `ValueError`."""
-        return msgspec.json.decode(self.body)
 
     @property
     def detail(self) -> str:
@@ -44,17 +41,32 @@ class Response(NamedTuple):
             return ""
 
 
+class OpenedJob(msgspec.Struct):
+    """What is needed of the service's answer to an opened job."""
+
+    job_id: str
+    attempt: int
+
+
 class ProgressClient:
-    """A client of the progress service that keeps its connections open; threads may share it."""
+    """A client of the progress service that keeps its connections open; threads may share it.
+
+    Raises `DeploymentFault` for an address or a token that can't be sent.
+    """
 
     def __init__(
         self, settings: ProgressSettings, *, timeout: float | None = None, transport: httpx.BaseTransport | None = None
     ) -> None:
-        self.url = str(settings.url).rstrip("/")
-        self._client = httpx.Client(
-            headers={"authorization": f"Bearer {settings.token}"},
+        address = Address.of(settings.url or "", "PROGRESS_API_URL")
+        if address.credentials is not None:
+            raise DeploymentFault("PROGRESS_API_URL may not hold a user: the service takes PROGRESS_API_TOKEN alone")
+        self.url = address.url
+        self._client = HttpClient(
+            address,
+            service=f"progress service {self.url} (PROGRESS_API_URL)",
+            setting="PROGRESS_API_URL",
             timeout=timeout or settings.timeout,
-            trust_env=False,
+            headers={"authorization": f"Bearer {check_header(settings.token, 'PROGRESS_API_TOKEN')}"},
             transport=transport,
         )
 
@@ -94,20 +106,11 @@ class ProgressClient:
         """Send a request; `body` is JSON. Gives any answer; raises `DestinationFault` if there is none."""
         sent = {"content-type": "application/json"} if body is not None else {}
         try:
-            answer = self._client.request(
-                method, f"{self.url}{path}", content=body, params=query, headers={**sent, **(headers or {})}
-            )
-        except httpx.InvalidURL:
-            raise DeploymentFault("PROGRESS_API_URL is invalid: it must begin with http:// or https://") from None
-        except (httpx.HTTPError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and not self._client.is_closed:  # else it was closed by another thread
-                raise
-            text = (
-                f"the progress service {self.url} (PROGRESS_API_URL) does not answer, {type(error).__name__}: "
-                "start it with `lovelace api`, or correct its address"
-            )
-            raise DestinationFault("08006", text) from None
-        return Response(answer.status_code, answer.content)
+            answer = self._client.request(method, path, body=body, query=query, headers={**sent, **(headers or {})})
+        except DestinationFault as fault:
+            hint = "start it with `lovelace api`, or correct its address"
+            raise DestinationFault("08006", f"{fault.detail}: {hint}") from None
+        return Response(*answer)
 
     def judge(self, answer: Response) -> Response:
         """Give back an answer that is the caller's to judge. Raises as the module says."""
@@ -120,16 +123,12 @@ class ProgressClient:
             )
         return answer
 
-    def get(self, path: str, query: Mapping[str, Any] | None = None) -> Any:
-        """Get a path's JSON. Raises `DestinationFault`, and `DeploymentFault` for any answer but a success."""
-        answer = self.request("GET", path, query=query)
-        try:
-            if answer.is_success:
-                return answer.json()
-        except ValueError:
-            pass
-        why = answer.detail or "it is not the progress service, correct PROGRESS_API_URL"
-        raise DeploymentFault(f"{self.url} answers {answer.status} to {path}: {why}")
+    def get(self, path: str, query: Mapping[str, Any] | None = None, kind: type[T] | Any = Any) -> T | Any:
+        """Get a path's JSON, of this type.
+
+        Raises `DestinationFault`, and `DeploymentFault` for any other answer.
+        """
+        return self._believed(self.request("GET", path, query=query), path, kind)
 
     def open_job(self, job: Mapping[str, Any], key: str | None = None) -> dict[str, Any]:
         """Open a job (`POST /jobs`); returns its state with the attempt. Requests with one `key` count once.
@@ -138,9 +137,16 @@ class ProgressClient:
         """
         headers = {"idempotency-key": key} if key else {}
         answer = self.request("POST", "/jobs", body=msgspec.json.encode(job), headers=headers)
-        if not answer.is_success:
-            raise DeploymentFault(f"the progress service {self.url} answers {answer.status}: {answer.detail}")
+        self._believed(answer, "/jobs", OpenedJob)
         return dict(answer.json())
+
+    def _believed(self, answer: Response, path: str, kind: type[T]) -> T:
+        """Return what a success says, if it is of this type. Raises `DeploymentFault` for any other answer."""
+        if answer.is_success:
+            with suppress(ValueError):
+                return answer.decode(kind)
+        why = answer.detail or "it is not the progress service, correct PROGRESS_API_URL"
+        raise DeploymentFault(f"the progress service {self.url} answers {answer.status} to {path}: {why}")
 
 
 def open_job(settings: ProgressSettings, job: dict[str, Any], key: str | None = None) -> dict[str, Any]:
@@ -150,8 +156,10 @@ def open_job(settings: ProgressSettings, job: dict[str, Any], key: str | None = 
         return client.open_job(job, key)
 
 
-def ask_service(settings: ProgressSettings, path: str, query: Mapping[str, Any] | None = None) -> Any:
+def ask_service(
+    settings: ProgressSettings, path: str, query: Mapping[str, Any] | None = None, kind: type[T] | Any = Any
+) -> T | Any:
     """GET a path's JSON; see `ProgressClient.get`. Raises `DeploymentFault` for invalid settings, too."""
     settings.check()
     with ProgressClient(settings) as client:
-        return client.get(path, query)
+        return client.get(path, query, kind)

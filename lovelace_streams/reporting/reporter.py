@@ -55,6 +55,12 @@ class Unanswered(Enum):
     TOO_LARGE = "too large"
 
 
+class Cover(msgspec.Struct):
+    """The covered offsets of a topic: partition → ranges, both ends inclusive."""
+
+    partitions: dict[int, list[tuple[int, int]]]
+
+
 class Committer(Service):
     """The end of a flow without a progress service: settled ranges may be committed at once."""
 
@@ -148,15 +154,11 @@ class Reporter(Service):
         They are needed where nothing was committed (`kafka.start_offsets`).
         """
         try:
-            answer = self.client.get(f"/progress/{self._context.pipeline}/{topic_id}")
-            partitions = msgspec.convert(answer["partitions"], dict[int, list[tuple[int, int]]], strict=False)
+            cover = self.client.get(f"/progress/{self._context.pipeline}/{topic_id}", kind=Cover)
         except (DestinationFault, DeploymentFault) as fault:
             log.warning("the ledger can't be asked for a start; beginning at the earliest", error=str(fault))
             return {}
-        except (ValueError, KeyError, TypeError):
-            log.warning("the ledger answers something else; beginning at the earliest")
-            return {}
-        return {partition: Offsets(ranges) for partition, ranges in partitions.items()}
+        return {partition: Offsets(ranges) for partition, ranges in cover.partitions.items()}
 
     def _check_settings(self) -> None:
         try:

@@ -53,7 +53,7 @@ def answer_of(body: bytes) -> Answer | None:
     """Parse the service's answer; None if something else answered in its place (a proxy's page)."""
     try:
         return msgspec.json.decode(body, type=Answer)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (ValueError, RecursionError):
         return None
 
 

@@ -63,6 +63,23 @@ def test_a_forgotten_port_stops_with_one_line(tmp_path: Path, port: str) -> None
         assert f"no step takes port '{name}' of step '{step}'" in ended(started.start())
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"PROGRESS_API_URL": "https://127.0.0.1:1", "SSL_CERT_FILE": "/nowhere.pem"}, "SSL_CERT_FILE"),
+        ({"PROGRESS_API_URL": "http://u:hunter2@127.0.0.1:1"}, "PROGRESS_API_URL"),
+        ({"PROGRESS_API_URL": "http://127.0.0.1:1", "PROGRESS_API_TOKEN": "hunter2\n"}, "PROGRESS_API_TOKEN"),
+    ],
+)
+def test_a_client_of_http_that_can_not_be_made_stops_with_one_line(
+    fleet: Fleet, settings: dict[str, str], said: str
+) -> None:
+    last = ended(fleet.start(**{"METRICS_PORT": str(free_port())} | settings))
+
+    assert said in last
+    assert "hunter2" not in last
+
+
 class Guarded(Kafka):
     """A broker that asks for a password."""
 

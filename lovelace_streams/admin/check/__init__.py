@@ -75,7 +75,7 @@ class _Check:
         else:
             ask_service(settings, "/readyz")
             ask_service(settings, "/jobs", {"limit": 1})  # /readyz asks for no token
-            self.report.add("ok", f"{settings.url}: the progress service is ready and accepts the token")
+            self.report.add("ok", f"{settings.name}: the progress service is ready and accepts the token")
 
     def _decoder(self, route: Route) -> None:
         """Check what a decoder depends on (a schema registry), if it can say so."""

@@ -15,9 +15,10 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPSConnectionPool, PoolManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import ProtocolError
+from urllib3.exceptions import HTTPError, ProtocolError
 
 from lovelace_streams.errors import DeploymentFault
+from lovelace_streams.http_client import Address, check_certificates
 from lovelace_streams.settings import ClickHouseSettings
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ CLIENT_OPTIONS = frozenset({"verify", "ca_cert", "client_cert", "client_cert_key
 FORBIDDEN_SETTINGS = frozenset({"insert_deduplication_token", "async_insert", "wait_for_async_insert"})
 """A token that is used again drops other rows silently; an insert that is not waited for is not durable."""
 HTTP_PORT, HTTPS_PORT = 8123, 8443
+INVALID_DSN = "CLICKHOUSE_DSN is neither http[s]://user:password@host:port/database nor chdb:///path"
 
 
 class Connection:
@@ -83,11 +85,20 @@ class AbortablePool(PoolManager):
         }
 
     def request(self, *args: Any, **kwargs: Any) -> BaseHTTPResponse:
-        """Make a request and note its status; raises `ProtocolError` after an abort: the client would try again."""
+        """Make a request and note its status; raises nothing but `urllib3.exceptions.HTTPError`.
+
+        Raises `ProtocolError` after an abort: the client would try again; and for what urllib3 lets pass (of a
+        redirection that leads nowhere, a `ValueError`), since the client knows urllib3's own errors only.
+        """
         if self._aborted:
             raise ProtocolError("aborted")
         self.status = 0
-        response = super().request(*args, **kwargs)
+        try:
+            response = super().request(*args, **kwargs)
+        except HTTPError:
+            raise
+        except Exception as error:
+            raise ProtocolError(type(error).__name__) from error
         self.status = response.status
         return response
 
@@ -121,16 +132,21 @@ def connect(settings: ClickHouseSettings) -> Connection:
     """Open a connection; raises `DeploymentFault` for an invalid DSN, and what the driver raises."""
     if not settings.dsn:
         raise DeploymentFault("no ClickHouse: set CLICKHOUSE_DSN (http://user:password@host:8123/database)")
-    parts = urlsplit(settings.dsn)
+    try:
+        parts = urlsplit(settings.dsn)
+    except ValueError:
+        raise DeploymentFault(INVALID_DSN) from None
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     forbidden = sorted(FORBIDDEN_SETTINGS & set(options))
     if forbidden:
         raise DeploymentFault(f"CLICKHOUSE_DSN may not set {', '.join(forbidden)}: rows would be lost without a word")
     if parts.scheme == "chdb":
         return _connect_to_engine(parts.netloc + parts.path, options)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise DeploymentFault("CLICKHOUSE_DSN is neither http[s]://user:password@host:port/database nor chdb:///path")
-    return _connect_to_server(settings, parts, options)
+    try:
+        address = Address.of(settings.dsn, "CLICKHOUSE_DSN")
+    except DeploymentFault:
+        raise DeploymentFault(INVALID_DSN) from None
+    return _connect_to_server(settings, address, options)
 
 
 def _connect_to_engine(path: str, options: dict[str, str]) -> Connection:
@@ -146,21 +162,30 @@ def _connect_to_engine(path: str, options: dict[str, str]) -> Connection:
     return Connection(client)
 
 
-def _connect_to_server(settings: ClickHouseSettings, parts: Any, options: dict[str, str]) -> Connection:
+def _connect_to_server(settings: ClickHouseSettings, address: Address, options: dict[str, str]) -> Connection:
     import clickhouse_connect
     from clickhouse_connect.driver.httputil import get_pool_manager_options
 
     client_options: dict[str, Any] = {name: options.pop(name) for name in CLIENT_OPTIONS & set(options)}
     compress = _is_true(client_options.pop("compress", "true"))
     verify = _is_true(client_options.pop("verify", "true"))
+    check_certificates(
+        "CLICKHOUSE_DSN",
+        **{
+            name: client_options[name]
+            for name in ("ca_cert", "client_cert", "client_cert_key")
+            if name in client_options
+        },
+    )
+    user, password = address.credentials or ("", "")
     pool = AbortablePool(**get_pool_manager_options(verify=verify, maxsize=1, retries=0, **client_options))
     client = clickhouse_connect.get_client(
-        interface=parts.scheme,
-        host=parts.hostname,
-        port=parts.port or (HTTPS_PORT if parts.scheme == "https" else HTTP_PORT),
-        username=unquote(parts.username) if parts.username else None,
-        password=unquote(parts.password or ""),
-        database=unquote(parts.path.strip("/")) or None,
+        interface=address.scheme,
+        host=address.name,
+        port=address.port or (HTTPS_PORT if address.scheme == "https" else HTTP_PORT),
+        username=user or None,
+        password=password,
+        database=unquote(address.path.strip("/")) or None,
         settings=options,
         compress=compress,
         verify=verify,

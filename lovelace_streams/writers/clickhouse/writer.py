@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from lovelace_streams.errors import DeploymentFault, DestinationFault
+from lovelace_streams.errors import DeploymentFault, DestinationFault, LovelaceError
 from lovelace_streams.records import Reason
 from lovelace_streams.rows.row import Row
 from lovelace_streams.settings import ClickHouseSettings
@@ -104,6 +104,12 @@ class ClickHouseWriter:
             if code in (CONNECTION_LOST, TIMEOUT) or fault_of(code) == "destination":
                 raise DestinationFault(code, f"from {self.settings.name}") from None
             raise self._deployment_fault(code) from None
+        except LovelaceError:
+            raise
+        except Exception as error:  # noqa: BLE001 - what is no ClickHouse answers anything, and the driver reads it
+            raise DestinationFault(
+                CONNECTION_LOST, f"{self.settings.name} answers something else ({type(error).__name__})"
+            ) from None
 
     def _code_of(self, error: Exception) -> str:
         return code_of(error, self._connection.status if self._connection is not None else 0)

@@ -28,6 +28,8 @@ class Registry:
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.status = 200
+        self.more: dict[str, Any] = {}
+        """Path → what else it answers: JSON, or bytes as they are."""
         registry = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -38,9 +40,11 @@ class Registry:
                     "/schemas/ids/2": {"schema": "syntax = 3", "schemaType": "PROTOBUF"},
                     "/schemas/ids/3": {"schema": json.dumps({"type": "array", "items": "Elsewhere"})},
                 }
+                answers |= registry.more
                 status = registry.status if self.path in answers or registry.status != 200 else 404
                 unknown = {"error_code": 40403} if self.path.startswith("/schemas/") else {}
-                body = json.dumps(answers.get(self.path, unknown)).encode()
+                answer = answers.get(self.path, unknown)
+                body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
@@ -106,6 +110,31 @@ def test_a_registry_that_does_not_answer_is_the_destinations_fault(registry: Reg
 
     registry.status = 200
     assert ends(decoder, framed(1, encoded())) == [ANN]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"schema": json.dumps(SCHEMA), "references": [{"subject": "other"}]},
+        {"schema": json.dumps(SCHEMA), "references": [{"subject": "other", "version": "latest"}]},
+        {"schema": json.dumps(SCHEMA), "references": [{"version": 1}]},
+        {"schema": json.dumps(SCHEMA), "references": "other"},
+        {"schema": json.dumps(SCHEMA), "references": [7]},
+        {"schema": SCHEMA},
+        [1],
+        b"<html>a page</html>",
+        b'{"schema": "cut o',
+        b"[" * 5000,
+    ],
+)
+def test_an_answer_of_another_shape_is_waited_for(registry: Registry, answer: Any) -> None:
+    decoder = decoder_of(registry)
+    registry.more["/schemas/ids/9"] = answer
+    with pytest.raises(DestinationFault, match="answers something else"):
+        ends(decoder, framed(9, encoded()))
+
+    registry.more["/schemas/ids/9"] = {"schema": json.dumps(SCHEMA), "references": None}
+    assert ends(decoder, framed(9, encoded())) == [ANN]
 
 
 def test_a_registry_that_is_down_is_the_destinations_fault() -> None:
