@@ -13,20 +13,26 @@ app = typer.Typer()
 
 @app.command()
 @report_faults
-def up() -> None:
+def up(
+    api: Annotated[
+        bool,
+        typer.Option("--api", help="Start the progress service too, which flows that end in `progress` report to."),
+    ] = False,
+) -> None:
     """Start the local servers, write their addresses to .lovelace/env, and leave them running.
 
     The servers are Kafka, a schema registry, Postgres and Temporal's test server.
     """
     from lovelace_streams import local
 
-    local.up()
-    err.print(
-        "the servers are up (addresses: .lovelace/env); `lovelace status` shows them, `lovelace down` stops them",
-        style="green",
-        highlight=False,
-        soft_wrap=True,
-    )
+    env = local.up(api=api)
+    lines = ["the servers are up (addresses: .lovelace/env); `lovelace status` shows them, `lovelace down` stops them"]
+    if api:
+        lines.append(
+            f"the progress service: {env['PROGRESS_API_URL']} (log in with PROGRESS_API_TOKEN of .lovelace/env)"
+        )
+    for line in lines:
+        err.print(line, style="green", highlight=False, soft_wrap=True)
 
 
 @app.command()

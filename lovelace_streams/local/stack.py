@@ -24,6 +24,7 @@ from lovelace_streams.local.processes import (
     stop_recorded,
     write_secret,
 )
+from lovelace_streams.local.progress import ProgressService
 from lovelace_streams.local.registry import Registry
 from lovelace_streams.local.temporal import Temporal
 from lovelace_streams.settings import Settings
@@ -82,6 +83,12 @@ class LocalStack:
             self.stop()
             raise
         return self
+
+    def add(self, server: ManagedServer) -> None:
+        """Start one more server, if it does not run, and wait until it answers."""
+        self.servers.append(server)
+        if not server.borrow():
+            server.start()
 
     def stop(self) -> None:
         """Stop the servers that this stack started; data and logs stay."""
@@ -164,17 +171,24 @@ class PartStatus(msgspec.Struct, frozen=True):
 
 
 def up(
-    home: Path | str = HOME, parts: Iterable[str] = tuple(SERVERS), ports: Mapping[str, int] | None = None
+    home: Path | str = HOME,
+    parts: Iterable[str] = tuple(SERVERS),
+    ports: Mapping[str, int] | None = None,
+    *,
+    api: bool = False,
 ) -> dict[str, str]:
     """Start the stack, write `<home>/env` (mode 0600) and leave it running until `down`; give what the file says.
 
-    The file also holds the address at which `lovelace api` will serve, and the token that it and the workers share, so
-    that they find each other in any order of start. A second call starts the servers that are missing and keeps both.
-    If it is killed half-way, no server stays.
+    The file also holds the address at which the progress service serves, and the token that it and the workers share,
+    so that they find each other in any order of start. With `api` the service is started too; else `lovelace api`
+    starts it later. A second call starts the servers that are missing and keeps both. If it is killed half-way, no
+    server stays.
     """
     stack = LocalStack(home, parts, ports).start()
     try:
         env = {**stack.env, **_service(stack.home / "env")}
+        if api:
+            stack.add(ProgressService(stack.home, int(env["API_PORT"]), env))
         write_secret(stack.home / "env", "".join(f"{name}={value}\n" for name, value in env.items()))
         stack.release()
     except BaseException:
@@ -197,7 +211,7 @@ def down(home: Path | str = HOME) -> list[str]:
 def status(home: Path | str = HOME) -> list[PartStatus]:
     """Tell the state of each server of this home."""
     home = Path(home).resolve()
-    return [_status(server(home)) for server in SERVERS.values()]
+    return [_status(server(home)) for server in (*SERVERS.values(), ProgressService)]
 
 
 def _status(server: ManagedServer) -> PartStatus:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ from lovelace_streams.local import LocalStack, down, java, registry, status, up
 from lovelace_streams.local.kafka import PROGRAM, Kafka
 from lovelace_streams.local.postgres import Postgres
 from lovelace_streams.local.processes import Program, free_port, listens, stop_recorded
+from lovelace_streams.local.progress import ProgressService
 from lovelace_streams.local.registry import Registry
 from lovelace_streams.settings import Settings
 
@@ -338,6 +340,40 @@ def test_the_service_is_found_where_up_said_it_would_be(tmp_path: Path) -> None:
             api.wait(60)
     finally:
         down(tmp_path / ".lovelace")
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("port_8000")
+def test_up_starts_the_progress_service_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / ".lovelace"
+    monkeypatch.setenv("TEMPORAL_ADDRESS", "")
+    monkeypatch.setenv("POSTGRES_DSN", "postgresql://elsewhere.invalid/none")
+    env = up(home, parts=("postgres",), api=True)
+    try:
+        token = {"authorization": f"Bearer {env['PROGRESS_API_TOKEN']}"}
+        job = {"job_id": "j", "source": "s", "total_items": 0}
+        opened = httpx.post(f"{env['PROGRESS_API_URL']}/jobs", json=job, headers=token, trust_env=False, timeout=20)
+        assert opened.json()["status"] == "completed"
+        with psycopg.connect(env["POSTGRES_DSN"]) as connection:
+            assert connection.execute("select job_id from lovelace.game_onboarding_progress").fetchall() == [("j",)]
+        [service] = [entry for entry in status(home) if entry.part == "api"]
+        assert (service.state, f"http://{service.address}") == ("running", env["PROGRESS_API_URL"])
+        sockets = psutil.Process(service.pid).net_connections()
+        assert {each.laddr.ip for each in sockets if each.status == psutil.CONN_LISTEN} == {"127.0.0.1"}
+        assert env["PROGRESS_API_TOKEN"] not in (home / "run" / "api.json").read_text()
+        assert up(home, parts=("postgres",), api=True) == env, "a second call leaves it running"
+        assert psutil.pid_exists(service.pid)
+    finally:
+        assert down(home) == ["api", "postgres"]
+    assert not running_in(tmp_path)
+    assert {entry.state for entry in status(home)} == {"stopped"}
+
+
+def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(DeploymentFault, match=rf"another program listens on 127\.0\.0\.1:{port}"):
+            ProgressService(tmp_path, port).start()
 
 
 def test_ports_are_kept_where_they_are_given(tmp_path: Path) -> None:
