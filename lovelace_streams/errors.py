@@ -57,12 +57,17 @@ class DestinationFault(LovelaceError):  # noqa: N818 - as RecordFault
 
 
 class DeploymentFault(LovelaceError):  # noqa: N818 - as RecordFault
-    """A wrong table, column, credential or setting: the message is one line, names both sides and says what to do."""
+    """A wrong table, column, credential or setting: the message is one line, names both sides and says what to do.
 
-    def __init__(self, message: str, code: str = "") -> None:
+    `may_pass`: a server that is starting answers the same (a user that it does not know yet), so a worker believes it
+    only when it has lasted (`runtime.grace`). A command believes it at once.
+    """
+
+    def __init__(self, message: str, code: str = "", *, may_pass: bool = False) -> None:
         super().__init__(message, code)
         self.message = message
         self.code = code
+        self.may_pass = may_pass
 
     def __str__(self) -> str:
         return self.message

@@ -31,16 +31,19 @@ def debian_program(package: str, program: str) -> Path:
     return Path(found)
 
 
-def unpacked_program(package: str, program: str) -> Path:
+def unpacked_program(package: str, program: str, place: str = "usr/bin") -> Path:
     """Where `program` is, of Debian's `package`: one on PATH, or one unpacked beside the system.
 
     For programs that need nothing of their own but their binary: no root is needed, no service is set up or started.
     """
-    if found := shutil.which(program):
-        return Path(found)
+    return Path(found) if (found := shutil.which(program)) else unpacked_file(package, f"{place}/{program}")
+
+
+def unpacked_file(package: str, name: str) -> Path:
+    """Where a file of Debian's `package` is, unpacked beside the system."""
     folder = Path(tempfile.gettempdir()) / f"lovelace-debian-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    path = folder / package / "usr" / "bin" / program
+    path = folder / package / name
     with (folder / "lock").open("w") as turn:
         fcntl.flock(turn, fcntl.LOCK_EX)
         if not path.exists():

@@ -22,7 +22,10 @@ from lovelace_streams.delivery.blocks import Block, BlockBuffer, BlockState, Tim
 from lovelace_streams.delivery.retry import BlockRetry, Breaker
 from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.observability import metrics, tracing
+from lovelace_streams.observability.outages import OutageLog
 from lovelace_streams.records import Batch, DeadLetter, Settled
+from lovelace_streams.runtime.backoff import Backoff
+from lovelace_streams.runtime.grace import LOGIN_SECONDS, Grace
 from lovelace_streams.runtime.service import Service
 from lovelace_streams.runtime.worker import WorkerContext
 from lovelace_streams.writers import Entry, RowResult, Writer, check_capabilities
@@ -49,6 +52,13 @@ class BlockWriter(Service):
         self._context = context
         self._thread = BackgroundThread(step, lambda: self.writer, context)
         self._connected = False
+        self._login = Grace(LOGIN_SECONDS)
+        self._outage = OutageLog(log, "waiting for the destination", destination=writer.name)
+        self._backoff = Backoff()
+        self._failures = 0
+        """How often in a row `serve` could not connect."""
+        self._connect_at = 0.0
+        """When `serve` tries again, by the monotonic clock."""
         self._buffer = BlockBuffer(writer.capabilities.block_rows)
         self._blocks: list[Block] = []
         """Blocks that are `WRITING` or `PARKED` between two calls."""
@@ -205,12 +215,14 @@ class BlockWriter(Service):
         parked = bool(self._parked()) and time.monotonic() >= self._parked_until
         if overdue or parked or self._is_finished():
             self._settle(self.write([]))  # no new batches: finish what waits
-        if self._connected or self._context.ending:
+        if self._connected or self._context.ending or time.monotonic() < self._connect_at:
             return
         try:
             self._connect()
         except DestinationFault as fault:
-            log.warning("waiting for the destination", destination=self.writer.name, fault=str(fault))
+            self._failures += 1
+            self._connect_at = time.monotonic() + self._backoff.seconds(self._failures)
+            self._outage.away(fault)
         except DeploymentFault as fault:
             self._context.note(fault)
 
@@ -288,9 +300,25 @@ class BlockWriter(Service):
     def _connect(self) -> None:
         if not self._connected:
             check_capabilities(self.writer)
-            self._thread.run(self.writer.open)
+            self._open()
             self._buffer.rows_max = self.writer.capabilities.block_rows  # the real table may decide it
             self._connected = True
+            self._failures = 0
+            self._outage.back()
+
+    def _open(self) -> None:
+        """Open the writer. A refusal that may pass is the destination's fault until it has lasted."""
+        try:
+            self._thread.run(self.writer.open)
+        except DestinationFault:
+            self._login.accepted()  # it is away, which says nothing of the login
+            raise
+        except DeploymentFault as fault:
+            self._login.rejected(time.monotonic())
+            if not fault.may_pass or self._login.has_expired(time.monotonic()):
+                raise
+            raise DestinationFault(fault.code, str(fault)) from None
+        self._login.accepted()
 
     def _probe(self, probe_rows: Sequence[Entry]) -> bool | None:
         try:
@@ -306,8 +334,8 @@ class BlockWriter(Service):
         envelopes = self._block.envelopes if self._block is not None else ()
         return self._context.keep_alive(seconds, [e.record for e in envelopes])
 
-    def _on_fault(self, fault: DestinationFault, failures: int) -> None:
+    def _on_fault(self, fault: DestinationFault, failures: int) -> None:  # noqa: ARG002 - the outage counts them
         self._span.event("fault", code=fault.code)
         metrics.RETRIES.labels(self._context.pipeline, self._step, fault.code).inc()
         metrics.BREAKER.labels(self._context.pipeline).set(_GAUGE[Breaker.OPEN])
-        log.warning("waiting for the destination", destination=self.writer.name, fault=str(fault), failures=failures)
+        self._outage.away(fault)

@@ -17,9 +17,8 @@ from functools import cache
 from confluent_kafka import KafkaError, KafkaException
 
 from lovelace_streams.errors import DeploymentFault
+from lovelace_streams.runtime.grace import LOGIN_SECONDS, Grace
 
-LOGIN_SECONDS = 10.0
-"""How long a rejected login is not believed, unless a request succeeds in between."""
 GROUP_SECONDS = 90.0
 """How long a refusal of the group is not believed: twice the session of a worker that was killed (45 s by default)."""
 REPEAT_SECONDS = 30.0
@@ -169,44 +168,6 @@ def refusal(brokers: str, error: KafkaError | KafkaException) -> DeploymentFault
         return DeploymentFault(f"the broker {brokers} rejects our login ({name}): {LOGIN_WAY_OUT}", name)
     way_out = _WAYS_OUT.get(name, "the broker's log says why; correct the KAFKA_… settings or the broker's")
     return DeploymentFault(f"the broker {brokers} refuses us ({name}): {way_out}", name)
-
-
-class Grace:
-    """How long a rejection is not believed, because it may pass.
-
-    A rejection that does not come again within `repeat` seconds is over, and so is one after which something
-    succeeded.
-
-    >>> grace = Grace(seconds=10.0)
-    >>> grace.rejected(10.0); grace.has_expired(19.0), grace.has_expired(20.0)
-    (False, True)
-    >>> grace.accepted(); grace.has_expired(99.0)
-    False
-    """
-
-    def __init__(self, seconds: float, repeat: float = float("inf")) -> None:
-        self._seconds = seconds
-        self._repeat = repeat
-        self._first: float | None = None
-        self._last = 0.0
-
-    def rejected(self, now: float) -> None:
-        """Note a rejection."""
-        if not self.is_suspected(now):
-            self._first = now
-        self._last = now
-
-    def accepted(self) -> None:
-        """Note that what was rejected has succeeded."""
-        self._first = None
-
-    def is_suspected(self, now: float) -> bool:
-        """Whether a rejection was noted that is not over."""
-        return self._first is not None and now <= self._last + self._repeat
-
-    def has_expired(self, now: float) -> bool:
-        """Whether the rejection has lasted too long to pass."""
-        return self._first is not None and self.is_suspected(now) and now >= self._first + self._seconds
 
 
 class Refusals:

@@ -173,7 +173,7 @@ create trigger harm before insert or update on key_value for each row execute fu
 @pytest.mark.slow
 def test_a_first_record_that_harms_the_database_stops_nobody(run: Run) -> None:
     query(run.database, HARMING)
-    worker = run.fleet.start(POSTGRES_WRITE_SECONDS="1")
+    worker = run.fleet.start(POSTGRES_WRITE_SECONDS="1", LOG_LEVEL="DEBUG")  # which shows every try
     send(run.brokers, run.topic, [(b"harm", b'{"key": 100001, "value": 66}')])
     eventually(lambda: len(worker.events("waiting for the destination")) >= 6)  # alone, it could as well be an outage
     assert read_all(run.brokers, f"{run.topic}.dlq") == []

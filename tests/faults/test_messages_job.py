@@ -128,7 +128,7 @@ def test_a_server_that_is_away_at_the_start_and_killed_in_mid_job_is_waited_for(
     job.make_table()
     clickhouse.stop()
     job.open()
-    worker = job.fleet.start()
+    worker = job.fleet.start(LOG_LEVEL="DEBUG")  # shows every try
     job.submit()
     eventually(lambda: len(worker.events("waiting for the destination")) > 2)
     assert job.processed() == 0

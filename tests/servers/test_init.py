@@ -197,7 +197,10 @@ def test_a_database_that_refuses_the_login_is_not_called_away(settings: Settings
     dsn = settings.postgres.dsn
     wrong = dsn.replace(dsn.split("//")[1].split("@")[0], "postgres:wrong")
 
-    for postgres_dsn, says in ((wrong, "28P01.: correct it"), ("nonsense", "POSTGRES_DSN is not a connection string")):
+    for postgres_dsn, says in (
+        (wrong, "correct them .SQLSTATE 28P01"),
+        ("nonsense", "POSTGRES_DSN is not a connection string"),
+    ):
         with pytest.raises(DeploymentFault, match=says) as fault:
             write_flow(Settings(postgres_dsn=postgres_dsn, _env_file=None), "flow", "t", "t", tmp_path)
         assert "wrong" not in str(fault.value)

@@ -14,10 +14,11 @@ from lovelace_streams.admin.scaffold.shape import FlowField, FlowShape, name_pro
 from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.settings import PostgresSettings
 from lovelace_streams.writers.postgres.catalog import COLUMNS, RELATION, UNIQUES
-from lovelace_streams.writers.postgres.faults import REFUSED_AT_START, fault_of
+from lovelace_streams.writers.postgres.connect_faults import connect_fault
+from lovelace_streams.writers.postgres.faults import fault_of
+from lovelace_streams.writers.postgres.session import connect_parameters
 from lovelace_streams.writers.postgres.types import TypeInfo, holds
 
-CONNECT_SECONDS = 10
 SCALARS: tuple[tuple[Any, str], ...] = (
     (bool, "bool"),
     (Decimal, "Decimal"),  # before int, which a numeric would hold as well
@@ -59,7 +60,7 @@ def shape_of_table(settings: PostgresSettings, table: str) -> FlowShape | None:
 
 def _read(settings: PostgresSettings, table: str) -> _Catalog | None:
     try:
-        with psycopg.connect(settings.dsn, connect_timeout=CONNECT_SECONDS) as connection:
+        with psycopg.connect(settings.dsn, **connect_parameters(settings.dsn)) as connection:
             cursor = connection.cursor(row_factory=namedtuple_row)
             found: Sequence[Any] = cursor.execute(RELATION, [sql.Identifier(*table.split(".")).as_string()]).fetchall()
             if not found:
@@ -67,29 +68,13 @@ def _read(settings: PostgresSettings, table: str) -> _Catalog | None:
             oid = found[0].oid
             columns = cursor.execute(COLUMNS, [oid, oid]).fetchall()
             return _Catalog(columns, cursor.execute(UNIQUES, [[oid]]).fetchall())
-    except psycopg.OperationalError as error:
-        raise _not_connected(settings, error) from None
     except psycopg.Error as error:
         raise _fault(settings, table, error) from None
 
 
-def _not_connected(settings: PostgresSettings, error: psycopg.OperationalError) -> DeploymentFault | DestinationFault:
-    """Judge a failed connection as the writer does: a refused login has no SQLSTATE, only a text."""
-    refused = next((code for code, text in REFUSED_AT_START.items() if text.search(str(error))), None)
-    if error.pgconn is not None and error.pgconn.needs_password:
-        refused = "28P01"
-    if refused is not None:
-        message = f"{settings.name} refuses the user, password or database of POSTGRES_DSN (SQLSTATE {refused})"
-        return DeploymentFault(f"{message}: correct it", refused)
-    return DestinationFault(
-        error.sqlstate or "08001",
-        f"{settings.name} (POSTGRES_DSN) does not answer: start it, or correct its address",
-    )
-
-
 def _fault(settings: PostgresSettings, table: str, error: psycopg.Error) -> DeploymentFault | DestinationFault:
     if error.sqlstate is None:
-        return DeploymentFault(f"POSTGRES_DSN is not a connection string ({settings.name}): write postgresql://…")
+        return connect_fault(error, settings.name)
     if fault_of(error.sqlstate) == "deployment":
         message = f"{settings.name} refuses to describe table {table} (SQLSTATE {error.sqlstate}): grant SELECT on it"
         return DeploymentFault(message, error.sqlstate)

@@ -11,28 +11,21 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import psycopg
-import psycopg.conninfo
 import structlog
 
 from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.settings import PostgresSettings
 from lovelace_streams.writers import Evolution
 from lovelace_streams.writers.postgres.catalog import TableSchema, inspect
+from lovelace_streams.writers.postgres.connect_faults import connect_fault
 from lovelace_streams.writers.postgres.evolution import evolution_of, evolve
-from lovelace_streams.writers.postgres.faults import REFUSED_AT_START, fault_of
+from lovelace_streams.writers.postgres.faults import fault_of
 from lovelace_streams.writers.postgres.grouping import Tables, TargetTable
+from lovelace_streams.writers.postgres.session import connect_parameters, pins
 
 log = structlog.get_logger(__name__)
 
 ADVICE = "compare with `lovelace ddl FLOW`"
-DEFAULTS: dict[str, Any] = {
-    "connect_timeout": 3,
-    "keepalives_idle": 30,
-    "keepalives_interval": 10,
-    "keepalives_count": 3,
-    "application_name": "lovelace_streams",
-}
-"""Parameters that a DSN may leave out: they find a dead server in seconds, and name us in pg_stat_activity."""
 
 
 class PostgresConnection:
@@ -42,6 +35,7 @@ class PostgresConnection:
         self.settings = settings
         self.tables = tables
         self._driver: psycopg.Connection[Any] | None = None
+        self._more_pins: dict[str, str] = {}
 
     @property
     def name(self) -> str:
@@ -62,16 +56,30 @@ class PostgresConnection:
         """
         connection = self._driver = self._connect()
         with self.faults():
+            self._more_pins = self._pins_of_role(connection)
             if evolves:
                 self._evolve(connection)
-            return [inspect(connection, each.table, each.rows, ADVICE) for each in self.tables.declared]
+            with self.pinned():
+                return [inspect(connection, each.table, each.rows, ADVICE) for each in self.tables.declared]
 
     def check(self) -> None:
         """Check what the tables' schemas do not tell: privileges, and whether a commit is durable."""
-        with self.faults():
+        with self.faults(), self.pinned():
             for each in self.tables.declared:
                 self._explain(each)
             self._warn_if_not_durable()
+
+    @property
+    def pins(self) -> bytes:
+        """The query that every transaction begins with, so that no setting of the role changes what it does."""
+        return pins(self.driver.info.server_version, self.settings.write_seconds, more=self._more_pins)
+
+    @contextmanager
+    def pinned(self) -> Iterator[None]:
+        """Run what is within in a transaction with pinned settings. Raises `psycopg.Error`."""
+        with self.driver.transaction():
+            self.driver.execute(self.pins, prepare=False)
+            yield
 
     def evolution(self, *, apply: bool) -> Evolution:
         """Return what the real tables lack, over a connection of its own; with `apply` add it, if all can be added.
@@ -122,26 +130,26 @@ class PostgresConnection:
                 self.settings.dsn,
                 autocommit=True,
                 prepare_threshold=0 if self.settings.prepare else None,
-                **_defaults(self.settings.dsn),
+                **connect_parameters(self.settings.dsn),
             )
-        except psycopg.OperationalError as error:
-            raise self._fault_at_start(error) from None
-        except psycopg.Error:
-            raise DeploymentFault(
-                f"POSTGRES_DSN is not a connection string ({self.settings.name}): write postgresql://user:password@host/database"
-            ) from None
+        except (psycopg.Error, ValueError) as error:
+            raise connect_fault(error, self.settings.name) from None
 
-    def _fault_at_start(self, error: psycopg.OperationalError) -> DestinationFault | DeploymentFault:
-        if error.pgconn is not None and error.pgconn.needs_password:
-            message = f"{self.settings.name} wants a password, and POSTGRES_DSN has none (SQLSTATE 28P01)"
-            return DeploymentFault(message, "28P01")
-        for code, text in REFUSED_AT_START.items():
-            if text.search(str(error)):
-                message = f"{self.settings.name} refuses the credentials or database of POSTGRES_DSN (SQLSTATE {code})"
-                return DeploymentFault(message, code)
-        return DestinationFault(
-            "08001", f"{self.settings.name} (POSTGRES_DSN) does not answer: start it, or correct its address"
-        )
+    def _pins_of_role(self, connection: psycopg.Connection[Any]) -> dict[str, str]:
+        """Return the pins that need a privilege, where the role has another value. Raises `DeploymentFault`."""
+        [(role,)] = connection.execute("select current_setting('session_replication_role')", prepare=False).fetchall()
+        if role != "replica":
+            return {}
+        try:
+            with connection.transaction(force_rollback=True):
+                connection.execute("set local session_replication_role = origin", prepare=False)
+        except psycopg.errors.InsufficientPrivilege:
+            raise DeploymentFault(
+                f"{self.settings.name}: session_replication_role is replica for the user of POSTGRES_DSN, so no trigger"
+                " or foreign key would hold: ALTER ROLE … RESET session_replication_role, or of the database",
+                "42501",
+            ) from None
+        return {"session_replication_role": "origin"}
 
     def _evolve(self, connection: psycopg.Connection[Any]) -> None:
         """Add the columns that the tables lack; the inspection that follows refuses any other difference."""
@@ -160,9 +168,3 @@ class PostgresConnection:
         durable = self.driver.execute("show synchronous_commit", prepare=False).fetchone()
         if durable is not None and durable[0] == "off":
             log.warning("synchronous_commit_off", writer=self.name, hint="a crash of the server may lose settled rows")
-
-
-def _defaults(dsn: str) -> dict[str, Any]:
-    """Return the parameters that a DSN leaves out."""
-    given = psycopg.conninfo.conninfo_to_dict(dsn)
-    return {name: value for name, value in DEFAULTS.items() if name not in given}

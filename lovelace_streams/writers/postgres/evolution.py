@@ -16,6 +16,7 @@ from lovelace_streams.rows.row import Row
 from lovelace_streams.writers import Evolution
 from lovelace_streams.writers.postgres.catalog import COLUMNS, RELATION, identifier, name_parts, problems_of
 from lovelace_streams.writers.postgres.ddl import add_column, create_table
+from lovelace_streams.writers.postgres.session import pins
 
 ADVISORY_LOCK = 0x10_7E_1A_CE
 """The advisory lock under which tables are changed: the process that comes second finds nothing left to do."""
@@ -50,6 +51,7 @@ def evolve(
     Several processes may run it at the same time. Raises `psycopg.Error`.
     """
     with connection.transaction():
+        connection.execute(pins(connection.info.server_version, 0), prepare=False)
         connection.execute(sql.SQL("set local lock_timeout = {}").format(LOCK_TIMEOUT_MS))
         connection.execute("select pg_advisory_xact_lock(%s)", [ADVISORY_LOCK])
         found = evolution_of(connection, tables)

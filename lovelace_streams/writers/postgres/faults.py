@@ -1,9 +1,8 @@
 """Whose fault an error of Postgres is, and what a dead letter says of it: tables from SQLSTATE.
 
-Only codes decide, never texts. The one exception is `REFUSED_AT_START`: libpq gives no code before it is connected.
+Only codes decide, never texts. The one exception is connect_faults.py: libpq gives no code before it is connected.
 """
 
-import re
 from typing import Literal
 
 from lovelace_streams.records import Reason
@@ -62,15 +61,6 @@ TOLERATED_IN_SUBTRANSACTIONS = tuple(
 them: it concerns our own script."""
 NO_SUBTRANSACTIONS = frozenset({"42501", "42704", "0A000"})
 """Codes of a server without PL/pgSQL, or one that does not allow us to use it."""
-
-REFUSED_AT_START = {
-    "28P01": re.compile("FATAL:  password authentication failed"),
-    "28000": re.compile('FATAL:  (role ".*" does not exist|no pg_hba.conf entry|role ".*" is not permitted to log in)'),
-    "3D000": re.compile('FATAL:  database ".*" does not exist'),
-    "42501": re.compile("FATAL:  permission denied for database"),
-}
-"""The one place where texts decide: libpq gives no SQLSTATE before it is connected. A server that speaks another
-language is taken for one that is away: the worker waits for it, and nothing is dead-lettered."""
 
 
 def fault_of(sqlstate: str) -> Fault:

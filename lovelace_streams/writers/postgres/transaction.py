@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 import psycopg
-from psycopg import sql
 
 from lovelace_streams.errors import DestinationFault
 from lovelace_streams.records import Reason
@@ -55,11 +54,7 @@ class Transactions:
         self._frame = TransactionFrame(self._begin(schemas), b"commit", b"rollback")
 
     def _begin(self, schemas: Sequence[TableSchema]) -> tuple[bytes, ...]:
-        timeout = sql.Literal(int(self._settings.write_seconds * 1000))
-        begin = (
-            b"begin isolation level read committed",
-            sql.SQL("set local statement_timeout = {}").format(timeout).as_bytes(),
-        )
+        begin = (b"begin isolation level read committed", self._connection.pins)
         # a refusal then belongs to its statement, not to COMMIT
         return (*begin, b"set constraints all immediate") if any(s.deferrable for s in schemas) else begin
 
