@@ -2,17 +2,26 @@
 
 from typing import Any
 
+from lovelace_streams.errors import RecordFault
 from lovelace_streams.formats.items import Found, items_at
-from lovelace_streams.records import SkipReason, skip_reasons
+from lovelace_streams.records import Reason, SkipReason, skip_reasons
 from lovelace_streams.rows.declaration import Skip
 from lovelace_streams.rows.row import Row
 from lovelace_streams.rows.targets import MapFunction, Target
+from lovelace_streams.rows.values import json_type_name
 
 
 class Items:
     """Name the path of an event's items in the message, and the row class or function that they become.
 
-    The value at the path decides: an object is one item, a list holds many.
+    The value at the path decides: an object is one item, a list holds many. The path `$` is the message itself.
+
+    >>> from lovelace_streams import Items, Row
+    >>> from lovelace_streams.testing import mapped
+    >>> class User(Row, table="users", primary_key="id"):
+    ...     id: int
+    >>> mapped(Items("$", User), [{"id": 7}, {"id": 8}]).rows
+    [User(id=7), User(id=8)]
     """
 
     def __init__(self, path: str, row: type[Row] | MapFunction) -> None:
@@ -56,6 +65,8 @@ class EventTargets:
         """Why a message of another event is skipped."""
         self.skips = tuple({self.otherwise} - set(SkipReason))
         """The reasons of the flow's own that messages are skipped for."""
+        self.takes_list = isinstance(what, Items) and what.path == "$"
+        """Whether a message may be a list of items. `Events` names a field, and a row class one item a message."""
         if isinstance(what, Events):
             events = what.events
         else:
@@ -67,8 +78,16 @@ class EventTargets:
         """Each target once: several events may share it."""
         self.by_event = {name: targets[items.row, items.path] for name, items in events.items()}
 
-    def items_of(self, root: dict[str, Any], value: bytes) -> Found:
-        """Find the items of a message with plain values; `value` are its bytes. Raises `RecordFault`."""
+    def items_of(self, root: Any, value: bytes, expected: str = "object") -> Found:
+        """Find the items of a message with plain values; `value` are its bytes. Raises `RecordFault`.
+
+        `expected` is what the format calls a message with names, for messages.
+        """
+        if isinstance(root, list) and self.takes_list:
+            return items_at(self.by_event[""], root, value)
+        if not isinstance(root, dict):
+            expected = f"{expected} or list" if self.takes_list else expected
+            raise RecordFault(Reason.WRONG_TYPE, f"expected {expected}, got {json_type_name(root)} at $")
         name = "" if self.field is None else root.get(self.field)
         target = self.by_event.get(name) if isinstance(name, str) else None
         return self.otherwise if target is None else items_at(target, root, value)

@@ -2,6 +2,7 @@
 
     EVENTS = Events("type", {"order": Items("order", Order), "orders": Items("batch", Order)}, Skip("unknown_event"))
     decoder = JsonDecoder(EVENTS)      # or JsonDecoder(Order), if every message is one item
+                                       # or JsonDecoder(Items("$", Order)), if a message may be a list of them
 
 There are two ways. Nearly every message is decoded by type: into a Struct derived from the paths of the rows, which has
 only what they read. A message that this refuses is read plainly, and its items are interpreted one by one. So one bad
@@ -19,11 +20,11 @@ from lovelace_streams.formats.decoder import Skipped
 from lovelace_streams.formats.events import Events, EventTargets, Items
 from lovelace_streams.formats.items import Found, emit_items, fail_message
 from lovelace_streams.formats.limits import DEEP_BYTES_MIN, SHALLOW_BYTES, check_depth, check_utf8
-from lovelace_streams.records import DeadLetter, Envelope, Reason, Record, SkipReason
+from lovelace_streams.records import DeadLetter, Envelope, Record, SkipReason
 from lovelace_streams.rows.normalizer import Message, RawItem
 from lovelace_streams.rows.row import Row
 from lovelace_streams.rows.targets import MapFunction, Target
-from lovelace_streams.rows.values import json_type_name, parse
+from lovelace_streams.rows.values import parse
 
 _REFUSALS = (msgspec.DecodeError, UnicodeDecodeError, AttributeError, RecursionError, KeyError)
 """Raised by decoding by type, or by locating the items in a Struct: the message is read plainly."""
@@ -57,7 +58,7 @@ class JsonDecoder:
             if target.typed
         }
         self._locations: dict[type, tuple[Target, Callable[[Any], Any] | None]] = {}
-        """The Struct of a message → its target, and what takes the items out of it."""
+        """The Struct of a message → its target, and what takes the items out of it. `list`: a list of items."""
         self._decode_name: Callable[[bytes], Any] | None = None
         """Decodes nothing but the name of the event, as `name`; None if the messages of all events are read plainly."""
         self._decode_typed = self._typed_decode()
@@ -163,7 +164,11 @@ class JsonDecoder:
             return _refuse
         if field is None:
             (target,) = typed.values()
-            return msgspec.json.Decoder(self._message_type(target)).decode
+            message: Any = self._message_type(target)
+            if self._events.takes_list:
+                self._locations[list] = target, None
+                message = Union[message, list[Raw]]  # noqa: UP007
+            return msgspec.json.Decoder(message).decode
         event = msgspec.defstruct("Event", [("name", str | None, None)], rename={"name": field}, gc=False)
         self._decode_name = msgspec.json.Decoder(event).decode
         if all(target.takes_tag(field) for target in typed.values()):
@@ -217,10 +222,7 @@ class JsonDecoder:
             return False
 
     def _plain_items(self, value: bytes) -> Found:
-        root = parse(value)
-        if not isinstance(root, dict):
-            raise RecordFault(Reason.WRONG_TYPE, f"expected object, got {json_type_name(root)} at $")
-        return self._events.items_of(root, value)
+        return self._events.items_of(parse(value), value)
 
 
 def _refuse(value: bytes) -> Any:

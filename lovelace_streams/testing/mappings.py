@@ -6,7 +6,7 @@ from typing import Any, cast
 import msgspec
 
 from lovelace_streams.formats.decoder import Decoder, Skipped
-from lovelace_streams.formats.events import Events
+from lovelace_streams.formats.events import Events, Items
 from lovelace_streams.formats.json import JsonDecoder
 from lovelace_streams.operators.normalize import sort
 from lovelace_streams.records import DeadLetter, Envelope, Record
@@ -15,7 +15,7 @@ from lovelace_streams.rows.row import Row
 from lovelace_streams.rows.targets import MapFunction
 from lovelace_streams.testing.messages import Message
 
-What = type[Row] | MapFunction | Events
+What = type[Row] | MapFunction | Items | Events
 
 
 class Mapped(msgspec.Struct, frozen=True):
@@ -57,10 +57,10 @@ def mapped(
 ) -> Mapped:
     """Decode and normalize payloads, as a flow with `JsonDecoder(what)` and `normalize` does.
 
-    `what` is a row class, a function, or `Events`; or a decoder, which needs `to`: the row classes that `normalize` is
-    given. A payload is a value for `Message`, or a `Message` if key, headers or time matter. `skips` are the flow's own
-    reasons, as for `normalize`. Raises `TypeError` for a
-    decoder without `to`; items that fail do not raise, they are in `letters`.
+    `what` is a row class, a function, `Items` or `Events`; or a decoder, which needs `to`: the row classes that
+    `normalize` is given. A payload is a value for `Message`, or a `Message` if key, headers or time matter. `skips` are
+    the flow's own reasons, as for `normalize`. Raises `TypeError` for a decoder without `to`; items that fail do not
+    raise, they are in `letters`.
 
     >>> from typing import Annotated
     >>> from lovelace_streams import From, Row
@@ -96,7 +96,7 @@ def _targets(what: What | Decoder, to: type[Row] | Sequence[type[Row]]) -> list[
         return [row for row in rows if isinstance(row, type)] or rows[:1]
     if hasattr(what, "decode") and not isinstance(what, type):
         raise TypeError("a decoder does not say which rows its items become: mapped(decoder, payload, to=Member)")
-    return [what]
+    return [what.row if isinstance(what, Items) else what]
 
 
 def _record(message: Message, number: int) -> Record:

@@ -42,7 +42,14 @@ EVENTS = Events(
     {"ADD": Items("d", Member), "CHUNK": Items("d.members", Member), "FUN": Items("d", mapped)},
     otherwise=Skip("unknown_event"),
 )
-DECODERS = [JsonDecoder(EVENTS), JsonDecoder(Member), JsonDecoder(mapped)]
+DECODERS = [
+    JsonDecoder(EVENTS),
+    JsonDecoder(Member),
+    JsonDecoder(mapped),
+    JsonDecoder(Items("$", Member)),
+    JsonDecoder(Items("$", mapped)),
+    JsonDecoder(Items("d.members", Member)),
+]
 NORMALIZER = normalizer(Member, mapped)
 
 VALUES = st.recursive(
@@ -88,11 +95,13 @@ EVENT = st.fixed_dictionaries(
     }
 )
 
+ANY = st.one_of(EVENT, st.lists(st.one_of(MEMBERS, VALUES), max_size=4))
+
 
 @st.composite
 def corrupted(draw: st.DrawFn) -> bytes:
     """A message with some bytes changed, cut or doubled."""
-    text = bytearray(json.dumps(draw(EVENT), ensure_ascii=draw(st.booleans())).encode(errors="surrogatepass"))
+    text = bytearray(json.dumps(draw(ANY), ensure_ascii=draw(st.booleans())).encode(errors="surrogatepass"))
     for _ in range(draw(st.integers(0, 3))):
         at = draw(st.integers(0, len(text)))
         text[at : at + draw(st.integers(0, 3))] = draw(st.binary(max_size=3))
@@ -101,7 +110,7 @@ def corrupted(draw: st.DrawFn) -> bytes:
 
 @settings(max_examples=examples(500), deadline=None, suppress_health_check=list(HealthCheck))
 @given(
-    value=st.one_of(st.none(), st.binary(max_size=40), corrupted(), EVENT.map(lambda e: json.dumps(e).encode())),
+    value=st.one_of(st.none(), st.binary(max_size=40), corrupted(), ANY.map(lambda e: json.dumps(e).encode())),
     declared=st.sampled_from([None, None, 0, 1, 2, 5]),
     named=st.sampled_from([None, None, (), (0,), (1, 3)]),
     which=st.sampled_from(range(len(DECODERS))),
@@ -148,7 +157,7 @@ def test_nothing_is_raised_and_items_add_up(
 
 
 MESSAGES = st.tuples(
-    st.one_of(st.none(), st.binary(max_size=40), corrupted(), EVENT.map(lambda e: json.dumps(e).encode())),
+    st.one_of(st.none(), st.binary(max_size=40), corrupted(), ANY.map(lambda e: json.dumps(e).encode())),
     st.sampled_from([None, None, 0, 1, 2]),
     st.sampled_from([None, None, None, (), (0,), (1, 3)]),
 )

@@ -223,10 +223,13 @@ def test_the_generated_mapping_equals_the_interpreted_one(
     case: Any, timestamp: int, key: bytes | None, again: bool
 ) -> None:
     row, where, messages = case
-    decoder = JsonDecoder(Events("t", {"E": Items(where, row)}, Skip("unknown_event")))
+    events = JsonDecoder(Events("t", {"E": Items(where, row)}, Skip("unknown_event")))
     normal = normalizer(row)
-    for message in messages:
-        value = json.dumps({"t": "E", **message}).encode()
+    sent = [(events, json.dumps({"t": "E", **message})) for message in messages]
+    sent += [(JsonDecoder(Items(where, row)), json.dumps(message)) for message in messages[:1]]
+    sent += [(JsonDecoder(Items("$", row)), json.dumps(messages))] if where == "$" else []
+    for decoder, text in sent:
+        value = text.encode()
         origin = Origin("id", "topic", 3, 4, NOW) if again else None
         record = Record("topic", 0, 7, 0, 0, key, value, [], timestamp, origin=origin)
         oks: list[Envelope[RawItem]] = []

@@ -63,6 +63,8 @@ class Columns:
         types: dict[str, type[msgspec.Struct]],
         event: str | None,
     ) -> None:
+        if writer.root.kind != "record":
+            raise UnsupportedSchema
         text, _ = _schema_text(writer.root, (), set())
         self._text = json.dumps(text)
         self._spans = list(_spans(writer.root, reader.root, wanted, ()))

@@ -27,7 +27,6 @@ from lovelace_streams.rows.normalizer import RawItem
 from lovelace_streams.rows.paths import find
 from lovelace_streams.rows.row import Row
 from lovelace_streams.rows.targets import MapFunction, Target
-from lovelace_streams.rows.values import json_type_name
 
 UNKNOWN_SECONDS = 60.0
 """An id that the registry does not know is not asked for again for this time."""
@@ -131,9 +130,7 @@ class AvroDecoder:
         key, start = self.framing.named(value)
         read = self._reads.get(key) or self._compiled(key)
         root = read(value, start)
-        if not isinstance(root, dict):
-            raise RecordFault(Reason.WRONG_TYPE, f"expected record, got {json_type_name(root)} at $")
-        found = self._events.items_of(root, value)
+        found = self._events.items_of(root, value, "record")
         if read.unlike_json:
             return found
         if isinstance(found, RawItem):
@@ -161,7 +158,9 @@ class AvroDecoder:
             return
         target = raws[0].target
         try:
-            root = msgspec.convert(_without_items(raws[0].plain_root, target.path), self._types[id(target)])
+            root = target.path and msgspec.convert(
+                _without_items(raws[0].plain_root, target.path), self._types[id(target)]
+            )
         except (msgspec.ValidationError, RecursionError):
             return
         for raw in raws:
@@ -271,6 +270,8 @@ class ColumnItem(RawItem):
 
 def _is_same_record(reader: Node, writer: Node) -> bool:
     """Whether the writer's record is the reader's, by full name or alias. At the top a last name is not enough."""
+    if reader.kind == writer.kind == "array":
+        return _is_same_record(reader.inner[0], writer.inner[0])
     if reader.kind != "record" or writer.kind != "record":
         return reader.kind == writer.kind
     return writer.name in (reader.name, *reader.aliases)
