@@ -5,6 +5,9 @@
 3. If it names none, `write_singly` lets the destination write item by item, as far as it can.
 4. Items that are left are cut in halves. The first half is durable before the second one is attempted.
 
+Items that are too many for one attempt (`Refused.limit`) are no violations: they are cut in halves at once, and each
+half is attempted as a whole.
+
 So a single item is judged with all items before it written, as by a writer that writes one by one (law 8). One bad item
 of n costs about log2(n) refused attempts and as many accepted ones: if the first half is accepted, the bad item is in
 the second one, which is cut without an attempt. Nothing here knows a driver, an engine or SQL; faults (exceptions) pass
@@ -29,11 +32,14 @@ class Refused(msgspec.Struct, frozen=True):
 
     `again`: the verdict depends on other rows, so it is believed of a single item only after one more attempt.
     `suspect`: its code may mean a fault of the deployment; the caller judges when all items have been tried.
+    `limit`: it speaks of the attempt's size, so fewer items may pass. Of a single item it is the verdict, unless the
+    attempt raises a fault instead.
     """
 
     refusal: Refusal
     again: bool = False
     suspect: bool = False
+    limit: bool = False
 
 
 Attempt = Callable[[Sequence[T]], Sequence[R] | Refused]
@@ -108,6 +114,9 @@ class _Isolation(Generic[T, R]):
 
     def _divide(self, indexes: list[int], outcome: Refused) -> None:
         """Write items that were refused as a whole: without those that are named, else singly, else in halves."""
+        if outcome.limit:
+            self._halve(indexes, limit=True)
+            return
         unnamed = self._without_violations(indexes, outcome)
         if len(unnamed) < len(indexes):
             if unnamed:
@@ -139,11 +148,11 @@ class _Isolation(Generic[T, R]):
             length = min(self.single_items_max, 2 * done if done == length else done + done // 4)
         return indexes[at:]
 
-    def _halve(self, indexes: list[int]) -> None:
+    def _halve(self, indexes: list[int], *, limit: bool = False) -> None:
         middle = len(indexes) // 2
         accepted = self._write(indexes[:middle])
         second = indexes[middle:]
-        if accepted and len(second) > 1:
+        if accepted and len(second) > 1 and not limit:
             self._halve(second)  # a refused item is in it: as a whole it would be refused
         else:
             self._write(second)

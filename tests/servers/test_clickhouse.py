@@ -9,6 +9,7 @@ from pathlib import Path
 from uuid import UUID
 
 import clickhouse_connect
+import httpx
 import msgspec
 import pytest
 
@@ -124,20 +125,131 @@ def test_a_thousand_rows_are_one_part_and_one_bad_one_costs_none_of_the_others(s
     [
         ("?max_memory_usage=1&max_untracked_memory=1", "241"),
         ("?readonly=1", "164"),
-        ("?max_partitions_per_insert_block=1&throw_on_max_partitions_per_insert_block=1", "252"),
     ],
 )
 def test_a_server_out_of_resources_is_a_fault_of_the_destination(
     server: Server, table, settings: str, code: str
 ) -> None:
-    if code == "252":
-        table.command("drop table readings sync")
-        ddl = clickhouse_ddl.create_table(Reading).replace("ORDER BY", "PARTITION BY sensor ORDER BY")
-        table.command(ddl.rstrip(";"))
     with pytest.raises(DestinationFault) as fault:
         opened(server, settings).write([reading(1), reading(2)])
     assert fault.value.code == code
     assert rows(table) == []
+
+
+def partitioned(table, settings: str = "") -> None:
+    """Make the table again, with a partition a sensor."""
+    table.command("drop table readings sync")
+    ddl = clickhouse_ddl.create_table(Reading).replace("ORDER BY", "PARTITION BY sensor ORDER BY")
+    table.command(ddl.rstrip(";") + settings)
+
+
+def inserts_of(writer: ClickHouseWriter, monkeypatch) -> list[int]:
+    """The sizes of the inserts that the writer makes from now on."""
+    sizes: list[int] = []
+    connection = writer._connection
+    insert = connection.insert
+
+    def counted(table, columns, native, settings) -> None:
+        sizes.append(len(native))
+        insert(table, columns, native, settings)
+
+    monkeypatch.setattr(connection, "insert", counted)
+    return sizes
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "",  # of the server: a hundred partitions in one insert
+        "?max_partitions_per_insert_block=1",
+        "?max_memory_usage=9000000&max_untracked_memory=1",
+        "?max_rows_to_read=40&read_overflow_mode=throw",
+    ],
+)
+def test_a_limit_on_one_insert_cuts_the_block(server: Server, table, settings: str) -> None:
+    if not settings or "partitions" in settings:
+        partitioned(table)
+    writer = opened(server, settings)
+    block = [reading(n, n, value="x" * (20_000 if "memory" in settings else 1)) for n in range(150)]
+
+    assert writer.write(block) == [W] * 150
+    assert rows(table) == [(n,) for n in range(150)]
+    writer.close()
+
+
+def test_an_item_with_rows_in_more_partitions_than_an_insert_may_have_is_written_whole(server: Server, table) -> None:
+    partitioned(table)
+    table.command("alter table readings add constraint no_bad check value is null or value != 'bad'")
+    writer = opened(server)
+    good = [msgspec.structs.replace(reading(n, n), same_item=n > 0) for n in range(150)]
+    bad = [msgspec.structs.replace(reading(n, n, value="bad" if n == 299 else "ok"), same_item=n > 150)
+           for n in range(150, 300)]  # fmt: skip
+
+    assert writer.write([*good, *bad]) == [W] * 150 + [Refusal(Reason.CHECK, "469", "no_bad")] * 150
+    assert rows(table) == [(n,) for n in range(150)]
+    writer.close()
+
+
+def test_a_table_with_too_many_parts_is_waited_for(server: Server, table, monkeypatch) -> None:
+    partitioned(table, ", parts_to_throw_insert = 1, parts_to_delay_insert = 1, max_delay_to_insert = 1")
+    table.command("system stop merges readings")
+    writer = opened(server)
+    assert writer.write([reading(7)]) == [W]
+    inserts = inserts_of(writer, monkeypatch)
+
+    with pytest.raises(DestinationFault) as fault:
+        writer.write([reading(7, n) for n in range(1, 1001)])
+    assert fault.value.code == "252"
+    assert len(inserts) <= 11  # the block, its first half, and so on to one row: no row is blamed
+    assert rows(table) == [(7,)]
+    table.command("system start merges readings")
+    writer.close()
+
+
+class Limited(ThreadingHTTPServer):
+    """A proxy before ClickHouse that takes requests up to a size, as many do."""
+
+    daemon_threads = True
+
+    def __init__(self, server: Server, size_max: int) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                size = int(self.headers.get("content-length", 0))
+                body = self.rfile.read(size)
+                if size > size_max:
+                    self.send_error(413)
+                    return
+                headers = {name: value for name, value in self.headers.items() if name.lower() != "host"}
+                answer = httpx.post(
+                    f"http://127.0.0.1:{server.port}{self.path}", content=body, headers=headers, trust_env=False
+                )
+                self.send_response(answer.status_code)
+                for name, value in answer.headers.items():
+                    if name.startswith("x-clickhouse") or name == "content-length":
+                        self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(answer.content)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        super().__init__(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
+
+
+def test_a_proxy_that_takes_no_large_request_gets_smaller_ones(server: Server, table) -> None:
+    with Limited(server, 30_000) as proxy:
+        dsn = server.dsn(settings="?compress=false").replace(str(server.port), str(proxy.server_port))
+        writer = ClickHouseWriter(ClickHouseSettings(dsn), Reading)
+        writer.open()
+        block = [reading(n, n, value="x" * (40_000 if n == 77 else 1000)) for n in range(150)]
+
+        results = writer.write(block)
+        assert results[77] == Refusal(Reason.REFUSED, "413")  # the one row that is too large by itself
+        assert results[:77] + results[78:] == [W] * 149
+        writer.close()
+        proxy.shutdown()
+    assert len(rows(table)) == 149
 
 
 def test_no_server_and_a_wrong_password_and_no_database_are_told_apart(server: Server, table) -> None:

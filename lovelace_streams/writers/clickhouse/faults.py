@@ -106,6 +106,9 @@ DECIMAL_OVERFLOW = "407"
 VIOLATED_CONSTRAINT = "469"
 UNKNOWN_ENUM_ELEMENT = "691"
 
+BODY_TOO_LARGE = "413"
+"""HTTP's status of a proxy that takes no request of this size. (The server's own 413 is no code of an insert.)"""
+
 REASONS = {
     VIOLATED_CONSTRAINT: Reason.CHECK,
     NULL_IN_ORDINARY_COLUMN: Reason.NOT_NULL,
@@ -114,6 +117,7 @@ REASONS = {
     VALUE_OUT_OF_RANGE: Reason.OUT_OF_RANGE,
     DECIMAL_OVERFLOW: Reason.OUT_OF_RANGE,
     "395": Reason.REFUSED,
+    BODY_TOO_LARGE: Reason.REFUSED,
 }
 """Code → the reason in a dead letter, where it is neither `bad_value` (the record's) nor `refused` (all others)."""
 
@@ -121,6 +125,11 @@ CONNECTION_LOST, TIMEOUT = "08006", "timeout"
 """Not the server's codes: the connection was lost, or the client's deadline ran out."""
 NO_CODE = "0"
 """Not the server's code: an answer in HTTP that ClickHouse did not write."""
+BLOCK_LIMITS = frozenset({"252", "241", BODY_TOO_LARGE})
+"""Codes that may speak of the block and not of the server: too many partitions in one insert (252, which is also too
+many parts), more memory than one query may use (241, which is also more than there is), too large a request. A smaller
+block tells the two apart."""
+TOO_MANY_PARTS = "252"
 REFUSED_STATUSES = frozenset({400, 401, 403, 404})
 """HTTP statuses that mean `NO_CODE`: a proxy refuses the request, or the host is no ClickHouse."""
 
@@ -147,6 +156,8 @@ def fault_of(code: str) -> Fault:
     >>> fault_of("469"), fault_of("252"), fault_of("60"), fault_of("8")
     ('record', 'destination', 'deployment', 'unlisted')
     """
+    if code == BODY_TOO_LARGE:
+        return "record"
     return "deployment" if code == NO_CODE else FAULTS.get(int(code), "unlisted")
 
 
@@ -172,6 +183,8 @@ def code_of(error: Exception, http_status: int) -> str:
         return str(code)
     if isinstance(error.__cause__, HttpTimeoutError):
         return TIMEOUT
+    if http_status == int(BODY_TOO_LARGE):
+        return BODY_TOO_LARGE
     if isinstance(error, OperationalError) or http_status >= 500 or http_status == 429:  # noqa: PLR2004 - HTTP's own
         return CONNECTION_LOST
     return NO_CODE if http_status in REFUSED_STATUSES or isinstance(error, ProgrammingError) else CONNECTION_LOST

@@ -20,8 +20,11 @@ from lovelace_streams.writers.clickhouse.client import Connection, connect
 from lovelace_streams.writers.clickhouse.column_checks import INCONCLUSIVE
 from lovelace_streams.writers.clickhouse.encoding import BlockEncoder, EncodedBlock, InsertBody
 from lovelace_streams.writers.clickhouse.faults import (
+    BLOCK_LIMITS,
+    BODY_TOO_LARGE,
     CONNECTION_LOST,
     TIMEOUT,
+    TOO_MANY_PARTS,
     TYPE_MISMATCH,
     ColumnValueError,
     code_of,
@@ -179,21 +182,26 @@ class ClickHouseWriter:
                 continue
         return False if candidates else None
 
-    def _attempt(self, entries: Sequence[Entry], body: InsertBody | None = None) -> list[RowOutcome] | Refused:
-        """Write all entries in one insert, or none; `body` is what `encode` made of them. Raises `DestinationFault`."""
+    def _attempt(
+        self, entries: Sequence[Entry], body: InsertBody | None = None, more: Mapping[str, Any] | None = None
+    ) -> list[RowOutcome] | Refused:
+        """Write all entries in one insert, or none. Raises `DestinationFault`.
+
+        `body` is what `encode` made of them, `more` are settings of this insert.
+        """
         from clickhouse_connect.driver.exceptions import ClickHouseError
 
         try:
             # a body made before the table was opened again is made again: the table may be another one
             is_current = body is not None and self._encoder is not None and body.schema is self._encoder.schema
-            self._insert(body if body is not None and is_current else self._opened().encode(entries))
+            self._insert(body if body is not None and is_current else self._opened().encode(entries), more or {})
         except ColumnValueError as error:
             return Refused(error.refusal(error.column))
         except ClickHouseError as error:
             return self._refused(error)
         return [RowOutcome.WRITTEN] * len(entries)
 
-    def _insert(self, body: InsertBody) -> None:
+    def _insert(self, body: InsertBody, more: Mapping[str, Any]) -> None:
         """Make one insert; raises `DestinationFault` without a connection, and what the driver raises."""
         if self._connection is None:
             raise DestinationFault(NOT_CONNECTED, f"not connected to {self.settings.name}")
@@ -206,6 +214,7 @@ class ClickHouseWriter:
                 "input_format_skip_unknown_fields": 0,  # a column that the table lacks is an error, not left out
                 "wait_end_of_query": 1,
                 "max_execution_time": max(1, int(self.settings.write_seconds)),
+                **more,
             },
         )
 
@@ -226,7 +235,7 @@ class ClickHouseWriter:
             if not isinstance(whole, Refused):  # as a rule; which rows are one item's does not matter then
                 return whole
             items = items_of(block)
-            first_attempt = [whole]  # not tried again: a refused item on its own is one insert
+            first_attempt = [self._of_items(items, whole)]  # not tried again: a refused item on its own is one insert
 
             def attempt(some: Sequence[Sequence[Entry]]) -> list[RowOutcome] | Refused:
                 return first_attempt.pop() if first_attempt else self._attempt_items(some)
@@ -236,7 +245,32 @@ class ClickHouseWriter:
 
     def _attempt_items(self, items: Sequence[Sequence[Entry]]) -> list[RowOutcome] | Refused:
         outcome = self._attempt([entry for item in items for entry in item])
-        return outcome if isinstance(outcome, Refused) else [RowOutcome.WRITTEN] * len(items)
+        return self._of_items(items, outcome) if isinstance(outcome, Refused) else [RowOutcome.WRITTEN] * len(items)
+
+    def _of_items(self, items: Sequence[Sequence[Entry]], refused: Refused) -> list[RowOutcome] | Refused:
+        """Return what the refusal of an insert says of these items. Raises `DestinationFault`.
+
+        A limit that several items exceed is the block's, and isolation cuts it. A single item that exceeds it, too, was
+        too large for a proxy, or the limit is no block's but the server's.
+        """
+        code = refused.refusal.code
+        if len(items) > 1 or not refused.limit or code == BODY_TOO_LARGE:
+            return refused
+        if code == TOO_MANY_PARTS and len(items[0]) > 1:
+            return self._attempt_in_any_partitions(items[0])
+        raise DestinationFault(code, f"from {self.settings.name}")
+
+    def _attempt_in_any_partitions(self, item: Sequence[Entry]) -> list[RowOutcome] | Refused:
+        """Write an item that has rows in more partitions than one insert may have.
+
+        An item is not cut, so the limit is lifted, where the server allows it. Raises `DestinationFault`.
+        """
+        outcome = self._attempt(item, more={"max_partitions_per_insert_block": 0})
+        if not isinstance(outcome, Refused):
+            return [RowOutcome.WRITTEN]
+        if outcome.limit or fault_of(outcome.refusal.code) == "deployment":
+            raise DestinationFault(TOO_MANY_PARTS, f"from {self.settings.name}")
+        return outcome
 
     def _find_violations(self, items: Sequence[Sequence[Entry]], _refused: Refused) -> Mapping[int, Refusal]:
         """Find items of one row with a bad value; what the server refused is found by halving.
@@ -257,6 +291,8 @@ class ClickHouseWriter:
         code = self._code_of(error)
         if code in (CONNECTION_LOST, TIMEOUT):
             raise DestinationFault(code, f"from {self.settings.name}") from None
+        if code in BLOCK_LIMITS:
+            return Refused(Refusal(reason_of(code), code), limit=True)
         fault = fault_of(code)
         if fault == "destination":
             raise DestinationFault(code, f"from {self.settings.name}") from None

@@ -65,6 +65,22 @@ def test_a_verdict_that_depends_on_earlier_items_is_that_of_writing_singly(shy, 
     assert together == singly
 
 
+@given(st.integers(1, 60), st.integers(1, 60))
+def test_items_that_are_too_many_are_cut_until_they_fit(count, most):
+    written, attempts = [], []
+
+    def attempt(run):
+        attempts.append(len(run))
+        if len(run) > most:
+            return Refused(Refusal(Reason.REFUSED, "252"), limit=True)
+        written.extend(run)
+        return list(run)
+
+    assert isolate_refused(range(count), attempt, lambda *_: pytest.fail("a limit names no item")) == written
+    assert written == list(range(count))
+    assert len(attempts) <= 4 * count // most + 1
+
+
 @pytest.mark.parametrize("bad", [0, 1, 499, 500, 777, 999])
 def test_one_bad_item_in_a_thousand_costs_about_two_attempts_a_halving(bad):
     table = Table([bad])
