@@ -6,6 +6,7 @@ from lovelace_streams.errors import RecordFault
 from lovelace_streams.formats.items import Found, items_at
 from lovelace_streams.records import Reason, SkipReason, skip_reasons
 from lovelace_streams.rows.declaration import Skip
+from lovelace_streams.rows.paths import AnyPath, JsonPath
 from lovelace_streams.rows.row import Row
 from lovelace_streams.rows.targets import MapFunction, Target
 from lovelace_streams.rows.values import json_type_name
@@ -14,7 +15,8 @@ from lovelace_streams.rows.values import json_type_name
 class Items:
     """Name the path of an event's items in the message, and the row class or function that they become.
 
-    The value at the path decides: an object is one item, a list holds many. The path `$` is the message itself.
+    The value at the path decides: an object is one item, a list holds many. The path `$` is the message itself. A path
+    is as in `From`, and begins at the message; raises as `From` does.
 
     >>> from lovelace_streams import Items, Row
     >>> from lovelace_streams.testing import mapped
@@ -24,13 +26,16 @@ class Items:
     [User(id=7), User(id=8)]
     """
 
-    def __init__(self, path: str, row: type[Row] | MapFunction) -> None:
+    def __init__(self, path: AnyPath, row: type[Row] | MapFunction) -> None:
+        JsonPath.in_message(path)
         self.path = path
         self.row = row
 
 
 class Events:
     """Name the field of a message that says its event, the events that hold items, and what becomes of all others.
+
+    A field whose name has dots itself is written in a tuple: `("event.type",)`.
 
     `otherwise` skips those, as `unknown_event`, `filtered`, or for a reason of the flow's own. Raises `ValueError` for
     a field that is not at the top of the message, or a reason that has another meaning.
@@ -46,10 +51,11 @@ class Events:
     ['unknown_event']
     """
 
-    def __init__(self, field: str, events: dict[str, Items], otherwise: Skip) -> None:
-        if "." in field:
+    def __init__(self, field: AnyPath, events: dict[str, Items], otherwise: Skip) -> None:
+        names = JsonPath.in_message(field).parts
+        if len(names) != 1:
             raise ValueError(f"{field!r}: the field that names the event lies at the top of the message")
-        self.field = field
+        [self.field] = names
         self.events = events
         skip_reasons({otherwise.reason} - set(SkipReason))  # to name it here is to declare it
         self.otherwise = otherwise.reason
@@ -65,13 +71,13 @@ class EventTargets:
         """Why a message of another event is skipped."""
         self.skips = tuple({self.otherwise} - set(SkipReason))
         """The reasons of the flow's own that messages are skipped for."""
-        self.takes_list = isinstance(what, Items) and what.path == "$"
+        self.takes_list = isinstance(what, Items) and not JsonPath.in_message(what.path).parts
         """Whether a message may be a list of items. `Events` names a field, and a row class one item a message."""
         if isinstance(what, Events):
             events = what.events
         else:
             events = {"": what if isinstance(what, Items) else Items("$", what)}
-        targets: dict[tuple[Any, str], Target] = {}
+        targets: dict[tuple[Any, AnyPath], Target] = {}
         for items in events.values():
             targets.setdefault((items.row, items.path), Target(items.row, items.path))
         self.targets = list(targets.values())

@@ -21,6 +21,7 @@ from lovelace_streams.formats.events import Events, EventTargets, Items
 from lovelace_streams.formats.items import Found, emit_items, fail_message
 from lovelace_streams.formats.limits import DEEP_BYTES_MIN, SHALLOW_BYTES, check_depth, check_utf8
 from lovelace_streams.records import DeadLetter, Envelope, Record, SkipReason
+from lovelace_streams.rows.decode_types import can_be_decoded
 from lovelace_streams.rows.normalizer import Message, RawItem
 from lovelace_streams.rows.row import Row
 from lovelace_streams.rows.targets import MapFunction, Target
@@ -62,6 +63,11 @@ class JsonDecoder:
         self._decode_name: Callable[[bytes], Any] | None = None
         """Decodes nothing but the name of the event, as `name`; None if the messages of all events are read plainly."""
         self._decode_typed = self._typed_decode()
+
+    @property
+    def targets(self) -> dict[str, Target]:
+        """Event → where its items are and what they become; "" if no event is named."""
+        return self._events.by_event
 
     def decode(
         self,
@@ -160,7 +166,7 @@ class JsonDecoder:
         """Make a function from a message to its Struct, which raises one of `_REFUSALS` for any other message."""
         typed = {name: target for name, target in self._events.by_event.items() if target.typed}
         field = self._events.field
-        if not typed:
+        if not typed or field == "" or not can_be_decoded(field or ""):
             return _refuse
         if field is None:
             (target,) = typed.values()

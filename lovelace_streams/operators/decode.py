@@ -30,7 +30,7 @@ def decode(step_id: str, up: Stream[Envelope[bytes]], decoder: Decoder, source: 
 
     While a schema registry that the decoder asks is away, the step waits in `source.keep_alive` and dead-letters
     nothing; a registry that rejects the login stops the worker with exit code 78. Raises `DeploymentFault` at build if
-    such a decoder is given without a `source`.
+    such a decoder is given without a `source`, or if the rows read a path that the flow's own schema does not have.
 
     >>> import bytewax.operators as op
     >>> from bytewax.dataflow import Dataflow
@@ -48,6 +48,8 @@ def decode(step_id: str, up: Stream[Envelope[bytes]], decoder: Decoder, source: 
     >>> [(letter.step, str(letter.reason)) for letter in letters]
     [('decode', 'not_json')]
     """
+    if (check_paths := getattr(decoder, "check_paths", None)) is not None:
+        check_paths()
     skips = getattr(decoder, "skips", ())
     if not decoder.waits:
         return split(op.flat_map_batch("sort", up, by_list("decode", partial(sort, decoder), skips)))

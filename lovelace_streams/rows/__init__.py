@@ -3,15 +3,15 @@
 A decoder (`formats`) makes a `RawItem` of each item of a message, and a `Normalizer` makes a row of it. Each module
 imports only from those above it:
 
+    values        JSON as exact values, names of JSON types, `ConversionError`
+    paths         `JsonPath`: `$.d.shop_id`, `user.id`
     declaration   what a class can say of its columns (`From`, `Before`, `Pii`, …), and the result: `Table`, `Column`
     metaclass     reads the annotations of a class into its `Table`
 
-    values        JSON as exact values, names of JSON types, `ConversionError`
     coercion      plain value → column value: a function for each type
     json_values   values that are passed on as JSON, and their text for every writer
     constraints   `msgspec.Meta` → one check for each column
     types         `ColumnType`: how each declarable type is decoded and coerced
-    paths         `JsonPath`: `$.d.shop_id`, `user.id`
     context       `RecordContext`: Kafka's values of a message, for rows that a user's function makes of it
     fields        `Field`: a column with everything that its declaration needs at run time
 

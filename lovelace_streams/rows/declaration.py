@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from lovelace_streams.records import check_skip_name
+from lovelace_streams.rows.paths import AnyPath, JsonPath
 
 # ---- marks ----------------------------------------------------------------------------------------------------------
 
@@ -17,17 +18,21 @@ class From:
     """Name the paths that a field is read from: the first one with a value is used.
 
     A path is names with dots between. It begins at the item; `$.` begins at the whole message, `$` is the message and
-    `.` the item. Without a `From` a field is read from its own name. Raises `TypeError` without a path.
+    `.` the item. A name that has dots itself is written in a tuple of exact names: `("meta", "k8s.pod.name")`, or from
+    the message on `("$", "meta", "k8s.pod.name")`. Without a `From` a field is read from its own name. Raises
+    `TypeError` without a path, `ValueError` for one that no message could have (`items[0].sku`, `a..b`).
 
-    >>> From("nick", "user.name", "$.d.name")
-    From('nick', 'user.name', '$.d.name')
+    >>> From("nick", "user.name", "$.d.name", ("user", "full.name"))
+    From('nick', 'user.name', '$.d.name', ('user', 'full.name'))
     """
 
     __slots__ = ("paths",)
 
-    def __init__(self, *paths: str) -> None:
+    def __init__(self, *paths: AnyPath) -> None:
         if not paths:
             raise TypeError("From needs at least one path")
+        for path in paths:
+            JsonPath.of(path)
         self.paths = paths
 
     def __repr__(self) -> str:

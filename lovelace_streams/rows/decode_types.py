@@ -1,7 +1,7 @@
 """msgspec Structs that decode only what the rows read: a tree of `DecodeNode`s, and a Struct made of it.
 
-A row class may read a place whole *and* in parts (`user` and `user.id`). No Struct decodes that, so such a class is
-interpreted, which costs some 20 µs a row instead of one.
+A row class may read a place whole *and* in parts (`user` and `user.id`), or a name with a quote in it. No Struct
+decodes that, so such a class is interpreted, which costs some 20 µs a row instead of one.
 """
 
 import keyword
@@ -11,8 +11,8 @@ import msgspec
 from msgspec import UNSET, Raw
 
 
-class ReadWholeAndInParts(Exception):  # noqa: N818 - says what the rows do, which is no error of theirs
-    """A place is read whole and in parts."""
+class NoStructFits(Exception):  # noqa: N818 - says what the rows do, which is no error of theirs
+    """A place is read whole and in parts, or a name is none that msgspec decodes."""
 
 
 class DecodeNode:
@@ -27,18 +27,18 @@ class DecodeNode:
         """Stands for an absent value: UNSET, or None if no reader tells absent from null."""
 
     def at(self, parts: tuple[str, ...]) -> "DecodeNode":
-        """Return the node below by its names, made if there is none; raises `ReadWholeAndInParts` below a leaf."""
+        """Return the node below by its names, made if there is none; raises `NoStructFits`."""
         node = self
         for part in parts:
-            if node.leaf:
-                raise ReadWholeAndInParts
+            if node.leaf or not can_be_decoded(part):
+                raise NoStructFits
             node = node.children.setdefault(part, DecodeNode())
         return node
 
     def read(self, hint: Any, blank: Any) -> None:
-        """Note one more reader of all that is here; raises `ReadWholeAndInParts` above other nodes."""
+        """Note one more reader of all that is here; raises `NoStructFits` above other nodes."""
         if self.children:
-            raise ReadWholeAndInParts
+            raise NoStructFits
         self.hint = hint if not self.leaf or self.hint == hint else None  # two readers, two types: raw, for both
         self.blank = UNSET if UNSET in (blank, self.blank) or self.hint is None else None
         self.leaf = True
@@ -70,6 +70,11 @@ class DecodeNode:
                 fields.append((attribute(key), Optional[inner], inner()))  # noqa: UP045
         renamed = {attribute(key): key for key in self.children if key != tag_field}
         return msgspec.defstruct(name, fields, gc=False, frozen=True, rename=renamed, **options)
+
+
+def can_be_decoded(key: str) -> bool:
+    """Whether msgspec decodes a JSON name: it refuses quotes, backslashes and control characters."""
+    return not any(character in '"\\' or character < " " for character in key)
 
 
 def attribute(key: str) -> str:

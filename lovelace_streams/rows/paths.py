@@ -1,10 +1,12 @@
-"""Paths into plain values: `user.id`, `$.d.shop_id`.
+"""Paths into plain values: `user.id`, `$.d.shop_id`, `("meta", "k8s.pod.name")`.
 
-A path is names with dots between. It begins at the item; `$.` begins at the message, `$` is the whole message, `.` the
-whole item. A parent that is null or absent makes the path absent; a parent of another type is the record's fault.
+A path is names with dots between, or a tuple of exact names. It begins at the item; `$.` begins at the message (in a
+tuple, a first name `$`), `$` is the whole message, `.` the whole item. A parent that is null or absent makes the path
+absent; a parent of another type is the record's fault.
 """
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -14,6 +16,9 @@ from lovelace_streams.errors import RecordFault
 from lovelace_streams.records import Reason
 from lovelace_streams.rows.values import json_type_name
 
+AnyPath = str | tuple[str, ...]
+"""A path as a flow's author writes it."""
+
 
 class JsonPath(msgspec.Struct, frozen=True):
     """Where a value is: names below the message (`root`) or below the item."""
@@ -22,25 +27,62 @@ class JsonPath(msgspec.Struct, frozen=True):
     parts: tuple[str, ...]
 
     @classmethod
-    def of(cls, path: str) -> "JsonPath":
-        """Read `$.d.shop_id` or `user.id`; raises `ValueError` for an empty name.
+    def of(cls, path: AnyPath) -> "JsonPath":
+        """Read `$.d.shop_id`, `user.id` or `("meta", "k8s.pod.name")`.
 
-        >>> JsonPath.of("$.d.shop_id"), JsonPath.of("user.id")
-        (JsonPath(root=True, parts=('d', 'shop_id')), JsonPath(root=False, parts=('user', 'id')))
+        Raises `ValueError` for a text that no message could have, such as `items[0].sku` or `a..b`, and `TypeError` for
+        what is neither text nor a tuple of texts.
+
+        >>> JsonPath.of("$.d.shop_id"), JsonPath.of(("user", "full.name"))
+        (JsonPath(root=True, parts=('d', 'shop_id')), JsonPath(root=False, parts=('user', 'full.name')))
         """
+        if isinstance(path, tuple) and all(isinstance(part, str) for part in path):
+            if not path:
+                raise ValueError("() is no path: a tuple holds the names from the outside in")
+            return cls(root=path[0] == "$", parts=path[1:] if path[0] == "$" else path)
+        if not isinstance(path, str):
+            raise TypeError(f"{path!r} is no path: a path is a text, or a tuple of texts")
         if path in ("$", "."):
             return cls(root=path == "$", parts=())
         root = path.startswith("$.")
         parts = tuple((path[2:] if root else path).split("."))
-        if not all(parts):
-            raise ValueError(
-                f"{path!r} is no path: names with dots between, `$.` to start at the message, `.` the item"
-            )
+        if not all(map(_is_plain, parts)):
+            raise ValueError(f"{path!r} is no path: {_advice(path)}")
         return cls(root=root, parts=parts)
+
+    @classmethod
+    def in_message(cls, path: AnyPath) -> "JsonPath":
+        """Read a path that begins at the message, with `$` or without; raises as `of`."""
+        if isinstance(path, tuple):
+            return cls.of(path if path[:1] == ("$",) else ("$", *path))
+        place = cls.of(path)
+        return cls(root=True, parts=place.parts)
 
     def below(self, base: str) -> str:
         """Spell the absolute path for messages; `base` is the path of the item."""
-        return ".".join(("$" if self.root else base, *self.parts))
+        return spelled("$" if self.root else base, self.parts)
+
+
+def _is_plain(part: str) -> bool:
+    """Whether a name in a text means itself: elsewhere, brackets, stars and blanks mean more than names."""
+    return part not in ("", "*") and part == part.strip() and not {"[", "]"} & set(part)
+
+
+def _advice(path: str) -> str:
+    exact = f"a name that has such characters itself is written in a tuple of exact names: ({path!r},)"
+    if "[" in path or "]" in path:
+        return f"brackets are not read, and no element of a list is; Items(…) makes an item of each. But {exact}"
+    return f"it is names with dots between, `$.` to start at the message, `.` the item; {exact}"
+
+
+def spelled(base: str, parts: Sequence[str]) -> str:
+    """Spell a path below another one for messages.
+
+    >>> spelled("$.d", ["user", "full.name", "first"])
+    '$.d.user["full.name"].first'
+    """
+    names = (f".{part}" if _is_plain(part) and "." not in part else f"[{json.dumps(part)}]" for part in parts)
+    return "".join((base, *names))
 
 
 def find(value: Any, parts: tuple[str, ...], base: str = "$") -> Any:
@@ -53,7 +95,7 @@ def find(value: Any, parts: tuple[str, ...], base: str = "$") -> Any:
             if value is None:
                 return UNSET
             if not isinstance(value, Mapping):
-                parent = ".".join((base, *parts[:depth]))
+                parent = spelled(base, parts[:depth])
                 raise RecordFault(Reason.WRONG_TYPE, f"expected object, got {json_type_name(value)} at {parent}")
         value = value.get(part, UNSET)
         if value is UNSET:

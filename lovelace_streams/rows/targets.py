@@ -13,10 +13,10 @@ import msgspec
 
 from lovelace_streams.rows.codegen import Generated, generate
 from lovelace_streams.rows.declaration import Skip
-from lovelace_streams.rows.decode_types import DecodeNode, ReadWholeAndInParts, attribute
+from lovelace_streams.rows.decode_types import DecodeNode, NoStructFits, attribute
 from lovelace_streams.rows.fields import Field, fields_of, name_of
 from lovelace_streams.rows.functions import Parameters, parameters_of
-from lovelace_streams.rows.paths import JsonPath
+from lovelace_streams.rows.paths import AnyPath, JsonPath
 from lovelace_streams.rows.row import Row
 
 MapFunction = Callable[..., Row | Iterable[Row] | Skip]
@@ -29,8 +29,8 @@ class Target:
     Raises `TypeError` for anything else, and for a row class with a column that can't be.
     """
 
-    def __init__(self, what: type[Row] | MapFunction, path: str = "$") -> None:
-        place = JsonPath.of(path if path.startswith("$") else f"$.{path}")
+    def __init__(self, what: type[Row] | MapFunction, path: AnyPath = "$") -> None:
+        place = JsonPath.in_message(path)
         self.path = place.parts
         self.locate = attrgetter(".".join(map(attribute, self.path))) if self.path else None
         """Takes the item, or the list of items, out of the message's Struct; None: the message is the item."""
@@ -76,7 +76,7 @@ class Target:
                     if not place.root:
                         node = below.at(place.parts)
                         item.at(place.parts).read(node.hint, node.blank)
-        except ReadWholeAndInParts:
+        except NoStructFits:
             return
         self._message, self._item = message, item
 

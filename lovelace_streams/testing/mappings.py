@@ -73,6 +73,8 @@ def mapped(
     0 rows; dead letter in normalize: missing: expected str, got nothing at $.shipping.country
     """
     decoder, targets = _decoder(what), _targets(what, to)
+    if (check_paths := getattr(decoder, "check_paths", None)) is not None:
+        check_paths()
     items: list[Envelope[Any]] = []
     letters: list[DeadLetter] = []
     skipped: list[Skipped] = []

@@ -20,6 +20,7 @@ from lovelace_streams.records import Envelope, Origin, Record
 from lovelace_streams.rows import Before, Epoch, From, FromKafka, Lenient, Row, Skip
 from lovelace_streams.rows.interpreter import interpret, latest
 from lovelace_streams.rows.normalizer import RawItem, normalizer
+from lovelace_streams.rows.paths import AnyPath, JsonPath
 from tests.examples import examples
 
 NOW = 1_700_000_000_000
@@ -141,12 +142,12 @@ def cases(draw: st.DrawFn) -> tuple[type[Row], str, list[dict[str, Any]]]:
     """A row class, the path of its items, and messages that nearly fit it."""
     where = draw(st.sampled_from(["$", "d", "d.a"]))
     annotations: dict[str, Any] = {"id": Annotated[int, From("id")]}
-    wishes: list[tuple[str, st.SearchStrategy[Any]]] = [("id", st.integers(0, 9))]
+    wishes: list[tuple[AnyPath, st.SearchStrategy[Any]]] = [("id", st.integers(0, 9))]
     defaults: dict[str, Any] = {}
     for number in range(draw(st.integers(1, 5))):
         kind, values = draw(st.sampled_from(KINDS))
         paths = draw(st.lists(PATHS, min_size=1, max_size=3))
-        paths = [draw(st.sampled_from(["", "", "", "", "$.d.", "$.r."])) + path for path in paths]
+        paths = [exact_or_text(draw, draw(st.sampled_from(["", "", "", "", "$.d.", "$.r."])) + path) for path in paths]
         wishes += [(path, values) for path in paths]
         hint = kind | None if draw(st.booleans()) else kind
         name = f"c{number}"
@@ -164,15 +165,19 @@ def cases(draw: st.DrawFn) -> tuple[type[Row], str, list[dict[str, Any]]]:
     messages = []
     for _ in range(draw(st.integers(1, 4))):
         message: dict[str, Any] = {}
-        place(message, where, [{} for _ in range(draw(st.integers(1, 3)))] if many and where != "$" else {})
+        place(
+            message,
+            tuple(where.split(".")),
+            [{} for _ in range(draw(st.integers(1, 3)))] if many and where != "$" else {},
+        )
         for path, values in wishes:
             for item in items_of(message, where):
                 fate = draw(st.integers(0, 29))
                 if fate == 0:
                     continue
                 value = None if fate == 1 else draw(ODD) if fate in (2, 3) else draw(values)
-                target = message if path.startswith("$.") else item
-                place(target, path.removeprefix("$."), value, replace=fate == 3)
+                found = JsonPath.of(path)
+                place(message if found.root else item, found.parts, value, replace=fate == 3)
         messages.append(message)
     return row, where, messages
 
@@ -185,8 +190,14 @@ KAFKA = {
 }
 
 
-def place(target: Any, path: str, value: Any, *, replace: bool = True) -> None:
-    names = path.split(".")
+def exact_or_text(draw: st.DrawFn, path: str) -> AnyPath:
+    """The path as it is, or as a tuple whose last name no text could say."""
+    *above, last = path.split(".")
+    exact = draw(st.sampled_from([None, None, None, last, "a.b", "[0]", "", "*", 'a"b', "$"]))
+    return path if exact is None else (*above, "x" if exact == "$" and not above else exact)
+
+
+def place(target: Any, names: tuple[str, ...], value: Any, *, replace: bool = True) -> None:
     for name in names[:-1]:
         if not isinstance(target, dict):
             return

@@ -71,7 +71,7 @@ def said(report: CheckReport, state: str) -> str:
 
 
 def test_a_sound_flow_is_told_so_and_nothing_is_written(look: Look, table: str, brokers: str) -> None:
-    send(brokers, look.topic, [order(n) for n in range(30)])
+    send(brokers, look.topic, [order(n, parent=None) for n in range(30)])
     before = topics(brokers)
 
     report = look()

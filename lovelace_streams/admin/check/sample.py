@@ -6,6 +6,7 @@ from typing import Any
 from confluent_kafka import Message
 
 from lovelace_streams.admin.check.destination import bounded
+from lovelace_streams.admin.check.paths import PathsSeen
 from lovelace_streams.admin.check.report import CheckReport
 from lovelace_streams.delivery.blocks import entries_of, outcomes_of, without_foreign
 from lovelace_streams.flows.topology import Route
@@ -14,7 +15,7 @@ from lovelace_streams.kafka.headers import record_of
 from lovelace_streams.kafka.topic_reader import messages
 from lovelace_streams.operators.normalize import sort
 from lovelace_streams.records import DeadLetter, Envelope, Record
-from lovelace_streams.rows.normalizer import normalizer
+from lovelace_streams.rows.normalizer import RawItem, normalizer
 from lovelace_streams.runtime.in_flight import Assignment
 from lovelace_streams.writers import Writer, dry_run
 
@@ -50,7 +51,11 @@ class SampleRun:
         """Try the records as far as the route goes; with `dry_run` try the rows on the destination."""
         if self.route.decoder is None or self.route.target is None:
             return
-        rows = list(self._rows(self._records()))
+        seen = PathsSeen(getattr(self.route.decoder, "targets", {}))
+        rows = list(self._rows(self._records(), seen))
+        if self.result.messages:
+            for note in seen.notes():
+                self.report.add("note", note)
         if self.route.writer is not None and dry_run:
             self._dry_run(self.route.writer, rows)
 
@@ -62,7 +67,7 @@ class SampleRun:
                 self.result.messages += 1
                 yield _record(message, topic, assignments)
 
-    def _rows(self, records: Iterable[Record]) -> Iterator[Envelope[Any]]:
+    def _rows(self, records: Iterable[Record], seen: PathsSeen) -> Iterator[Envelope[Any]]:
         """Give items as rows. Items that do not decode or fit, and skipped ones, are counted and end here."""
         assert self.route.decoder is not None
         assert self.route.target is not None
@@ -70,6 +75,9 @@ class SampleRun:
         for record in records:
             decoded = Ports()
             self.route.decoder.decode(record, decoded.oks, decoded.errs, decoded.skipped)
+            for envelope in decoded.oks:
+                if isinstance(envelope.payload, RawItem):
+                    seen.look(envelope.payload)
             normalized = sort(mapper, decoded.oks)
             self.result.items += record.items
             for letter in (*decoded.errs, *normalized.errs):

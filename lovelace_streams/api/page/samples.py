@@ -139,7 +139,7 @@ def fields_of(raw: RawItem, rows: tuple[type[Row], ...]) -> Iterator[SampleField
         value = _value(root if relative.root else item, relative)
         if value is UNSET:
             yield SampleField(path, "absent", "absent")
-        elif any(path == each or path.startswith(f"{each}.") for each in masked):
+        elif any(path == each or path.startswith((f"{each}.", f"{each}[")) for each in masked):
             yield SampleField(path, MASK, "masked")
         else:
             yield field_of(path, value)

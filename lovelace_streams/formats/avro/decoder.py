@@ -12,9 +12,10 @@ from typing import Any
 
 import msgspec
 
-from lovelace_streams.errors import RecordFault
+from lovelace_streams.errors import DeploymentFault, RecordFault
 from lovelace_streams.formats.avro.columns import Columns, UnsupportedSchema, columns_are_known
 from lovelace_streams.formats.avro.framing import Framing, SchemaSource, framing_of
+from lovelace_streams.formats.avro.paths import impossible_paths
 from lovelace_streams.formats.avro.reading import Read, Wanted, reading
 from lovelace_streams.formats.avro.registry import NoSchema
 from lovelace_streams.formats.avro.schema import Node, Schema, load
@@ -89,6 +90,17 @@ class AvroDecoder:
     def schemas(self) -> tuple[Schema, ...]:
         """The flow's own schemas: the reader, and those of bare data or single objects."""
         return (*((self.reader,) if self.reader is not None else ()), *self.framing.schemas)
+
+    def check_paths(self) -> None:
+        """Raise `DeploymentFault` if the rows read a path that the flow's own schemas, where it has some, do not."""
+        schemas = [self.reader] if self.reader is not None else self.framing.schemas
+        if not schemas:
+            return
+        roots = [schema.root for schema in schemas]
+        found = list(impossible_paths(self._events.field, self._events.targets, roots))
+        if found:
+            names = " or ".join(root.shown for root in roots)
+            raise DeploymentFault(f"no message of {names} has {'; '.join(found)}: correct the path, or the schema")
 
     def check(self) -> str:
         """Check that the registry answers, if there is one; raises `DestinationFault` or `DeploymentFault`."""
@@ -332,6 +344,11 @@ class JsonOrAvro:
         self.avro = avro
         self.waits = avro.waits
         self.skips = (*json.skips, *avro.skips)
+
+    @property
+    def targets(self) -> dict[str, Target]:
+        """Event → where its items are and what they become; "" if no event is named."""
+        return self._json.targets
 
     def check(self) -> str:
         """Check what the Avro decoder needs."""

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from lovelace_streams.formats.json import JsonDecoder
-from lovelace_streams.rows import Epoch, From, FromKafka
+from lovelace_streams.rows import Epoch, FromKafka
 from tests.unit.rows.ways import check_refused, mapped, row_class
 
 UTC_TIME = datetime(2015, 4, 26, 6, 26, 56, 936000, tzinfo=UTC)
@@ -54,7 +54,6 @@ def test_what_is_refused_and_why(hint: Any, text: str, reason: str, detail: str 
         Annotated[int, Epoch("s")],
         Annotated[str, FromKafka("timestamp")],
         Annotated[str, msgspec.Meta(ge=1)],
-        Annotated[int, From("a..b")],
     ],
 )
 def test_what_no_column_can_be_is_refused_when_it_is_declared(hint: Any) -> None:
