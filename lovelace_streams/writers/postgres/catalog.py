@@ -149,7 +149,7 @@ def inspect(connection: psycopg.Connection[Any], table: Table, rows: Sequence[ty
     return _Inspection(connection, table, rows, advice).schema()
 
 
-CHECKED_MODIFIERS = frozenset({"varchar", "numeric"})
+CHECKED_MODIFIERS = frozenset({"varchar", "numeric", "timestamptz"})
 """Types whose modifier a query for violations can take into account. A CHECK may see the padding of char(n)."""
 
 KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table", "S": "a sequence", "i": "an index"}
@@ -371,10 +371,13 @@ class _Inspection:
         return any(not set(rule.others) <= set(self.table.key) for rule in self.keys_from_others)
 
     def _refers_to_key(self, pairs: dict[str, str]) -> bool:
-        """Whether a foreign key to the table itself refers to its key by columns of the same Python types."""
+        """Whether a foreign key to the table itself refers to its key by values that are compared here as there."""
         fields = self.fields
         return set(pairs) == set(self.table.key) and all(
-            column in fields and fields[column].type == fields[name].type for name, column in pairs.items()
+            column in fields
+            and fields[column].type == fields[name].type
+            and exact_key(fields[column].type, self.types[column])
+            for name, column in pairs.items()
         )
 
     @property
@@ -423,6 +426,8 @@ def _type_info(real: Any) -> TypeInfo:
         modifier=real.modifier,
         exact=real.deterministic and not real.domain,
         display_name=real.shown,
+        coercion=real.coercion,
+        coercion_is_told=real.coercion_is_told,
     )
 
 
@@ -449,6 +454,8 @@ with recursive base as (
 select a.attname as name, t.typname as base, t.typcategory::text as category,
        format_type(t.oid, -1) as spelled,  -- not NULL: that spells bpchar as character, which is character(1)
        format_type(a.atttypid, a.atttypmod) as shown,
+       coalesce(quote_ident(f.namespace) || '.' || quote_ident(f.name), '') as coercion,
+       coalesce(f.arguments, 0) = 3 as coercion_is_told,
        a.attcollation in (0, 'pg_catalog."default"'::regcollation) as collates,
        b.modifier, b.domain, coalesce(l.collisdeterministic, true) as deterministic,
        a.attnotnull or b.not_null as not_null,
@@ -456,6 +463,11 @@ select a.attname as name, t.typname as base, t.typcategory::text as category,
        a.attidentity = 'a' as always, a.attgenerated <> '' as generated
 from base b join pg_type t on t.oid = b.type and t.typtype <> 'd'
 join pg_attribute a on a.attrelid = %s and a.attnum = b.attnum
+left join lateral (
+  select n.nspname as namespace, p.proname as name, p.pronargs as arguments
+  from pg_cast c join pg_proc p on p.oid = c.castfunc join pg_namespace n on n.oid = p.pronamespace
+  where c.castsource = t.oid and c.casttarget = t.oid
+) f on true
 left join pg_collation l on l.oid = a.attcollation
 order by a.attnum
 """)

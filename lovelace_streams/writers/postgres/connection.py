@@ -59,8 +59,12 @@ class PostgresConnection:
             self._more_pins = self._pins_of_role(connection)
             if evolves:
                 self._evolve(connection)
-            with self.pinned():
-                return [inspect(connection, each.table, each.rows, ADVICE) for each in self.tables.declared]
+        return self.inspect()
+
+    def inspect(self) -> list[TableSchema]:
+        """Compare the rows with the real tables as they are now. Raises `DestinationFault` or `DeploymentFault`."""
+        with self.faults(), self.pinned():
+            return [inspect(self.driver, each.table, each.rows, ADVICE) for each in self.tables.declared]
 
     def check(self) -> None:
         """Check what the tables' schemas do not tell: privileges, and whether a commit is durable."""

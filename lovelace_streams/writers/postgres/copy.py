@@ -55,8 +55,10 @@ class CopyHeuristic:
 
 def copy_in(
     connection: psycopg.Connection[Any], begin: Sequence[bytes], statement: bytes, lines: bytes, end: bytes
-) -> None:
-    """Copy these lines in a transaction of their own, in two network round trips. Raises `psycopg.Error`.
+) -> int:
+    """Copy these lines in a transaction of their own, in two network round trips; return how many rows were written.
+
+    The server does not count a row for which a trigger returned nothing. Raises `psycopg.Error`.
 
     psycopg's own `copy` takes a round trip for each of these statements, which is most of the time at a hundred rows.
     """
@@ -67,7 +69,9 @@ def copy_in(
         if pgconn.put_copy_data(lines) == 0:  # libpq could not take it, and would commit nothing
             raise psycopg.OperationalError("no memory for a block")
         pgconn.put_copy_end()
-        _raise_refused(connection, connection.wait(generators.execute(pgconn)))
+        results = connection.wait(generators.execute(pgconn))
+        _raise_refused(connection, results)
+    return next(int(result.command_tuples or 0) for result in results if (result.command_status or b"")[:4] == b"COPY")
 
 
 def _raise_refused(connection: psycopg.Connection[Any], results: Sequence[Any]) -> None:

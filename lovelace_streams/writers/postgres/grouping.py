@@ -42,7 +42,8 @@ from lovelace_streams.rows.row import Row
 from lovelace_streams.rows.types import scalar
 from lovelace_streams.writers import Entry
 from lovelace_streams.writers.postgres.catalog import ForeignKey, RowOrder, TableSchema
-from lovelace_streams.writers.postgres.sql import EncodeError, Plan, identity_of, key_compares_as_is
+from lovelace_streams.writers.postgres.sql import EncodeError, Plan
+from lovelace_streams.writers.postgres.stored import comparable_values, identity_of, key_compares_as_is
 from lovelace_streams.writers.postgres.types import EncodedColumn, exact_key, lines
 
 KeysAreNew = Callable[[Plan, Sequence[Entry]], list[bool]]
@@ -56,13 +57,17 @@ EXACT_KEY_TYPES: frozenset[Any] = frozenset({int, str, UUID, date, datetime})
 class StatementRows:
     """Rows of a block that share a statement (or a pair), by their indexes in the block."""
 
-    __slots__ = ("indexes", "keys", "plan", "table")
+    __slots__ = ("indexes", "plan", "table")
 
-    def __init__(self, table: "TargetTable", plan: Plan, indexes: list[int], keys: list[Any]) -> None:
+    def __init__(self, table: "TargetTable", plan: Plan, indexes: list[int]) -> None:
         self.table = table
         self.plan = plan
         self.indexes = indexes
-        self.keys = keys
+
+    @property
+    def are_told(self) -> bool:
+        """Whether the server's answer tells of each row whether it was written, however many were."""
+        return len(self.indexes) == 1 or not self.table.schema.may_suppress
 
 
 class UniformRows:
@@ -146,8 +151,7 @@ class UniformRows:
         """Return one statement for all rows in the order of their keys, and its parameters; None if a key repeats."""
         if len(set(self.keys)) < len(self.keys):
             return None
-        keys = [self.keys[index] for index in self.key_order]
-        rows = StatementRows(self.table, self.plan, list(self.key_order), keys)
+        rows = StatementRows(self.table, self.plan, list(self.key_order))
         return rows, self.literals(self.plan.names, self.key_order)
 
 
@@ -263,14 +267,20 @@ class TableRows:
     """The rows of a block that go to one table, with everything that decides which of them may share a statement."""
 
     def __init__(
-        self, table: TargetTable, indexes: Sequence[int], entries: Sequence[Entry], keys_are_new: KeysAreNew
+        self,
+        table: TargetTable,
+        indexes: Sequence[int],
+        entries: Sequence[Entry],
+        keys_are_new: KeysAreNew,
+        *,
+        singly: bool = False,
     ) -> None:
         self.table = table
         self.indexes = indexes
         self.entries = entries
         self.plans = table.plans_of(entries)
         self.keys = [table.identity(entry.row) for entry in entries]
-        self.row_order = table.schema.row_order
+        self.row_order = RowOrder.ONE_BY_ONE if singly and table.schema.may_suppress else table.schema.row_order
         self.may_share_statement: list[bool] = []
         self.parents: list[list[Any]] = []
         if self.row_order is RowOrder.AS_READ and len(entries) > 1:
@@ -294,7 +304,7 @@ class TableRows:
         return [len(rows.indexes) for rows in self._runs(range(len(self.entries)))]
 
     def _statement(self, plan: Plan, chosen: Sequence[int]) -> StatementRows:
-        return StatementRows(self.table, plan, [self.indexes[n] for n in chosen], [self.keys[n] for n in chosen])
+        return StatementRows(self.table, plan, [self.indexes[n] for n in chosen])
 
     def _rounds(self, chosen: Sequence[int]) -> list[StatementRows]:
         """Put the n-th row of each key into round n; sort a round by its keys, against deadlocks."""
@@ -346,7 +356,8 @@ class TableRows:
         columns = self.table.schema.parents
         if not columns:
             return [[]] * len(self.entries)
-        return [[_referred_key(entry.row, each) for each in columns] for entry in self.entries]
+        values = [comparable_values(each, self.table.schema.types) for each in columns]
+        return [[of_row(entry.row) for of_row in values] for entry in self.entries]
 
 
 class TableRelation(Enum):
@@ -425,19 +436,25 @@ class Tables:
         ordered = any(table.schema.row_order is RowOrder.ONE_BY_ONE for pair in keys for table in pair[:2])
         return TableRelation.OPAQUE if ordered else TableRelation.REFERENCING
 
-    def statement_rows(self, items: Sequence[Sequence[Entry]], keys_are_new: KeysAreNew) -> list[StatementRows]:
-        """Group the rows of these items into statements. Raises `EncodeError` if keys can't be compared."""
+    def statement_rows(
+        self, items: Sequence[Sequence[Entry]], keys_are_new: KeysAreNew, *, singly: bool = False
+    ) -> list[StatementRows]:
+        """Group the rows of these items into statements. Raises `EncodeError` if keys can't be compared.
+
+        `singly`: each row gets its own where a trigger may hold rows off, since the count of one row tells of it.
+        """
         entries = [entry for item in items for entry in item]
         try:
             if len(self.declared) == 1:
                 everything = range(len(entries))
-                return TableRows(self.declared[0], everything, entries, keys_are_new).statement_rows(everything)
-            return self._of_several_tables(items, entries, keys_are_new)
+                rows = TableRows(self.declared[0], everything, entries, keys_are_new, singly=singly)
+                return rows.statement_rows(everything)
+            return self._of_several_tables(items, entries, keys_are_new, singly=singly)
         except TypeError:  # a key of the wrong type can't be compared with the others
             raise EncodeError(self.declared[0].table.key[0]) from None
 
     def _of_several_tables(
-        self, items: Sequence[Sequence[Entry]], entries: list[Entry], keys_are_new: KeysAreNew
+        self, items: Sequence[Sequence[Entry]], entries: list[Entry], keys_are_new: KeysAreNew, *, singly: bool
     ) -> list[StatementRows]:
         order = list(self._item_by_item(items))
         by_table: dict[TargetTable, TableRows] = {}
@@ -445,7 +462,8 @@ class Tables:
         for table in self.parents_first:
             indexes = [index for index in order if self.table_of(entries[index]) is table]
             number |= {index: n for n, index in enumerate(indexes)}
-            by_table[table] = TableRows(table, indexes, [entries[index] for index in indexes], keys_are_new)
+            of_table = [entries[index] for index in indexes]
+            by_table[table] = TableRows(table, indexes, of_table, keys_are_new, singly=singly)
         statements = []
         for phase in self._phases(entries, order):
             for table in self.parents_first:

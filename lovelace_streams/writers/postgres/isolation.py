@@ -30,7 +30,7 @@ from lovelace_streams.writers.postgres.faults import (
 )
 from lovelace_streams.writers.postgres.grouping import TableRows, Tables, TargetTable, UniformRows
 from lovelace_streams.writers.postgres.sql import EncodeError, Plan
-from lovelace_streams.writers.postgres.transaction import Query, Transactions
+from lovelace_streams.writers.postgres.transaction import Query, Transactions, UnexplainedCount
 
 PRECHECKED_BLOCKS = 16
 """After a block with rule violations, the next 16 blocks are checked against the rules before they are written."""
@@ -233,7 +233,9 @@ class Subtransactions:
             self._transactions.undo(self._transactions.driver, error)  # raises if it is the destination's fault
             self.are_available = self.are_available and error.sqlstate not in NO_SUBTRANSACTIONS
             return []
-        results = [_item_outcome(outcome, may_suppress=table.schema.may_suppress) for outcome in outcomes]
+        if not table.schema.may_suppress and any(outcome.is_suppressed for outcome in outcomes):
+            raise UnexplainedCount(self._transactions.destination)
+        results = list(map(_item_outcome, outcomes))
         self._note_refusal(results)
         return results
 
@@ -255,12 +257,12 @@ class Subtransactions:
             self._last_refusal, self._rows_left = refusal, SUBTRANSACTION_ROWS
 
 
-def _item_outcome(outcome: subtransactions.Outcome, *, may_suppress: bool) -> ItemOutcome:
+def _item_outcome(outcome: subtransactions.Outcome) -> ItemOutcome:
     if outcome.code:
         return refused_by(outcome.code, outcome.rule)
-    if outcome.written:
-        return [RowOutcome.WRITTEN]
-    return [RowOutcome.SUPPRESSED if may_suppress and not outcome.newer_stored else RowOutcome.SUPERSEDED]
+    if outcome.is_suppressed:
+        return [RowOutcome.SUPPRESSED]
+    return [RowOutcome.SUPERSEDED if outcome.held_off else RowOutcome.WRITTEN]
 
 
 class Probe:

@@ -4,11 +4,15 @@ them.
 All statements are composed by `psycopg.sql`. A `Plan` holds the statements for rows with one set of columns. They
 depend on the columns that are absent, since a statement leaves those out to keep what is stored, and on whether a row
 may overwrite (`only_new`).
+
+What became of rows is what the server answers. A statement counts the rows that it wrote. The guard by which a stored
+row holds one off counts those that it held off (`HELD_OFF`): so a row is known to be older under whatever key a trigger
+gave it, and what neither counted was suppressed by a trigger. Which rows of several were written is told by their
+numbers (`Plan.tells_ordinals`), never by the values that were sent, since the table may store other ones.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
-from enum import Enum
 from operator import attrgetter
 from typing import Any
 
@@ -16,21 +20,24 @@ from psycopg import sql
 
 from lovelace_streams.rows.declaration import Column, Table
 from lovelace_streams.rows.row import Row
-from lovelace_streams.writers.postgres.catalog import TableSchema, identifier
+from lovelace_streams.writers.postgres.catalog import RowOrder, TableSchema, identifier, name_parts
+from lovelace_streams.writers.postgres.stored import as_stored, trusted
 from lovelace_streams.writers.postgres.subtransactions import script
 from lovelace_streams.writers.postgres.types import (
     ColumnEncoder,
     EncodedColumn,
-    TypeInfo,
     always_accepted,
     column_encoder,
     fits_bigint,
 )
 
-
-def trusted(text: str) -> sql.SQL:
-    """Return SQL that the catalogue itself wrote: a type, an expression."""
-    return sql.SQL(text.replace("%", "%%"))
+_SETTING = "lovelace.held_off"
+_HELD_OFF = f"coalesce(nullif(current_setting('{_SETTING}', true), ''), '0')::int"
+HELD_OFF = f"select {_HELD_OFF}".encode()
+"""How many rows stored ones held off so far, in this transaction."""
+RESET_HELD_OFF = f"select set_config('{_SETTING}', '0', true)".encode()
+_HOLD_OFF = sql.SQL(f"set_config('{_SETTING}', ({_HELD_OFF} + 1)::text, true) is null")
+"""False, and counts a row that is held off."""
 
 
 class Plan:
@@ -59,17 +66,22 @@ class Plan:
         )
         self._subtransaction_script: bytes | None = None
         # rendered once: composing takes a millisecond, as long as writing a block
-        returning = bool(table.version) or only_new or schema.may_suppress or not self.is_one_statement
-        self.statements = builder.writes(one_statement=self.is_one_statement, returning=returning)
+        self.may_hold_off = bool(table.version) or only_new
+        """Whether a stored row may keep one of these from being written."""
+        self.asks_what_is_held_off = self.may_hold_off and schema.may_suppress
+        """Whether a row that was not written may have been held off, or suppressed by a trigger."""
+        self.tells_ordinals = (
+            self.may_hold_off and not schema.may_suppress and schema.row_order is not RowOrder.ONE_BY_ONE
+        )
+        """Whether the statements return the numbers of the rows that they wrote, from 1. Where a trigger may change a
+        key they can't: their counts tell of a single row, and of several if all were written."""
+        self.statements = builder.writes(one_statement=self.is_one_statement, returning=self.tells_ordinals)
         self.copy = builder.copy().as_bytes()
         self.checked_columns = builder.checked_columns
         self._unchecked_columns = [name for name in builder.columns if name not in self.checked_columns]
         self.violations = builder.violations().as_bytes()
         self.reference_violations = builder.violations(references=True).as_bytes()
         self.names = builder.columns
-        self.newer_stored_columns = builder.newer_stored_columns()
-        newer_stored = builder.newer_stored()
-        self.newer_stored = newer_stored.as_bytes() if newer_stored is not None else None
         self.key_columns = tuple(table.key)
         self.new_keys = builder.new_keys().as_bytes()
         self._array_types = ["text" if schema.types[n].array else schema.types[n].cast_name for n in self.names]
@@ -81,14 +93,11 @@ class Plan:
         if self._subtransaction_script is None:
             one_row = copy(self._builder)
             one_row.single_row = True
-            newer = one_row.newer_stored()
             self._subtransaction_script = script(
                 statements=self._builder.writes(one_statement=self.is_one_statement, returning=False),
                 one_row_statements=one_row.writes(one_statement=self.is_one_statement, returning=False),
-                newer_stored=newer.as_bytes() if newer is not None else None,
-                newer_stored_indexes=[self.names.index(name) for name in self.newer_stored_columns]
-                if newer is not None
-                else [],
+                held_off=HELD_OFF,
+                reset_held_off=RESET_HELD_OFF,
                 types=self._array_types,
                 tolerated=tolerated,
                 retried=retried,
@@ -131,42 +140,8 @@ class EncodeError(Exception):
     """A value that its column's declared type does not admit. It carries the column's name, never the value."""
 
 
-def identity_of(table: Table, types: Mapping[str, TypeInfo]) -> Callable[[Row], Any]:
-    """Return the function from a row to its key: two are equal exactly where the table's are, if its key is exact."""
-    if key_compares_as_is(table, types):
-        return attrgetter(*table.key)
-    parts = [(attrgetter(name), _comparable_value(types[name])) for name in table.key]
-    if len(parts) == 1:
-        get, comparable = parts[0]
-        return lambda row: comparable(get(row))
-    return lambda row: tuple(comparable(get(row)) for get, comparable in parts)
-
-
-def key_compares_as_is(table: Table, types: Mapping[str, TypeInfo]) -> bool:
-    """Whether the values of a key are compared without being converted."""
-    fields = {column.name: column.type for column in table.columns}
-    return not any(_is_converted(fields[name], types[name]) for name in table.key)
-
-
-def _is_converted(kind: Any, real: TypeInfo) -> bool:
-    return (isinstance(kind, type) and issubclass(kind, Enum)) or (real.name == "varchar" and real.modified)
-
-
-def _comparable_value(real: TypeInfo) -> Callable[[Any], Any]:
-    """Return the conversion: an Enum to its value; a varchar(n) without the blanks beyond n, which assignment drops."""
-    limit = real.modifier - 4 if real.name == "varchar" and real.modified else None
-
-    def comparable(value: Any) -> Any:
-        plain = value.value if isinstance(value, Enum) else value
-        if limit is not None and isinstance(plain, str) and len(plain) > limit:
-            return plain[:limit] + plain[limit:].rstrip(" ")
-        return plain
-
-    return comparable
-
-
 class _StatementBuilder:
-    """Composes the statements of one plan: `t` is the table, `s` the staged rows, `n` their order."""
+    """Composes the statements of one plan: `t` the table, `s` the staged rows, `n` their numbers, `w` the written."""
 
     def __init__(
         self, table: Table, schema: TableSchema, columns: Sequence[str], *, never_refused: set[str], only_new: bool
@@ -181,10 +156,11 @@ class _StatementBuilder:
         self.t = self._unused("t")
         self.s = self._unused("s")
         self.n = self._unused("n")
+        self.w = self._unused("w")
 
     def _unused(self, name: str) -> sql.Identifier:
-        """Return a name that no column has: an expression of the catalogue must not find ours."""
-        while name in self.schema.names:
+        """Return a name that no column has, nor the table: an expression of the catalogue must not find ours."""
+        while name in self.schema.names or name in name_parts(self.table.name):
             name += "_"
         return sql.Identifier(name)
 
@@ -217,16 +193,34 @@ class _StatementBuilder:
     def names(self, columns: Sequence[str]) -> sql.Composed:
         return sql.SQL(", ").join(map(sql.Identifier, columns))
 
+    def as_stored(self, column: str) -> sql.Composable:
+        """Compose the staged value as its column stores it: for whatever is compared."""
+        return as_stored(self.staged(column), self.schema.types[column])
+
     def same_key(self) -> sql.Composed:
+        return self._staged_key_is(self.t)
+
+    def _staged_key_is(self, other: sql.Identifier) -> sql.Composed:
         return sql.SQL(" and ").join(
-            sql.SQL("{} = {}").format(self.stored(column), self.staged(column)) for column in self.table.key
+            sql.SQL("{}.{} = {}").format(other, sql.Identifier(column), self.as_stored(column))
+            for column in self.table.key
         )
 
     def not_older(self, incoming: sql.Composable) -> sql.Composed:
-        """Compose the version guard: an equal version overwrites, unless it is a replay's; any overwrites a null."""
-        stored = self.stored(self.table.version or "")
+        """Compose the version guard: an equal version overwrites, unless it is a replay's; any overwrites a null.
+
+        A replay without a version overwrites nothing.
+        """
+        if self.table.version is None:
+            return sql.SQL("({})").format(sql.SQL("false" if self.only_new else "true"))
+        stored = self.stored(self.table.version)
         guard = sql.SQL("({} is null or {} < {})" if self.only_new else "({} is null or {} <= {})")
         return guard.format(stored, stored, incoming)
+
+    def counted(self, guard: sql.Composable, *, of: sql.Composable | None = None) -> sql.Composed:
+        """Compose the guard that counts the rows which it holds off, of those for which `of` holds."""
+        others = sql.SQL("when not ({}) then false ").format(of) if of is not None else sql.SQL("")
+        return sql.SQL("case {}when {} then true else {} end").format(others, guard, _HOLD_OFF)
 
     def updated_columns(self) -> Sequence[str]:
         """Return what an update sets: a row that is all key still counts as written, so its key is set to itself."""
@@ -234,52 +228,65 @@ class _StatementBuilder:
 
     def writes(self, *, one_statement: bool, returning: bool) -> Sequence[bytes]:
         """Compose the statement, or pair, that writes the staged rows; `returning` tells which ones it wrote."""
-        if self.only_new and self.table.version is None:
-            statements = [self.insert(overwrite=False, returning=returning)]
-        elif one_statement:
-            statements = [self.insert(overwrite=True, returning=returning)]
+        if one_statement or (self.only_new and self.table.version is None):
+            statements = [self.insert(returning=returning)]
         else:
             # an INSERT alone would miss absent NOT NULL columns before it saw a conflict; the INSERT of the pair also
             # overwrites, as the version says, a row that another writer inserted after the UPDATE
-            statements = [
-                self.update(returning=returning),
-                self.insert(overwrite=True, returning=returning, missing=True),
-            ]
+            statements = [self.update(returning=returning), self.insert(returning=returning, missing=True)]
         return [statement.as_bytes() for statement in statements]
 
-    def insert(self, *, overwrite: bool, returning: bool, missing: bool = False) -> sql.Composed:
-        parts: list[sql.Composable] = [
-            sql.SQL("insert into {} as {} ({}) select {} from {}").format(
-                identifier(self.table),
-                self.t,
-                self.names(self.columns),
-                sql.SQL(", ").join(map(self.staged, self.columns)),
-                self.source(),
-            )
-        ]
+    def insert(self, *, returning: bool, missing: bool = False) -> sql.Composed:
+        """Compose the INSERT; `missing`: of the rows alone whose keys the table does not have."""
+        insert: sql.Composable = sql.SQL("insert into {} as {} ({}) select {} from {}").format(
+            identifier(self.table),
+            self.t,
+            self.names(self.columns),
+            sql.SQL(", ").join(map(self.staged, self.columns)),
+            self.s if returning else self.source(),
+        )
         if missing:
-            parts.append(
-                sql.SQL(" where not exists (select 1 from {} as {} where {})").format(
-                    identifier(self.table), self.t, self.same_key()
-                )
+            insert = sql.SQL("{} where not exists (select 1 from {} as {} where {})").format(
+                insert, identifier(self.table), self.t, self.same_key()
             )
-        parts.append(sql.SQL(" order by {}.{} on conflict ({})").format(self.s, self.n, self.names(self.table.key)))
-        parts.append(self._overwrite() if overwrite else sql.SQL(" do nothing"))
-        if returning:
-            keys = sql.SQL(", ").join(map(self.stored, self.table.key))
-            parts.append(sql.SQL(" returning {}").format(keys))
-        return sql.Composed(parts)
+        insert = sql.SQL("{} order by {}.{} on conflict ({}){}").format(
+            insert, self.s, self.n, self.names(self.table.key), self._overwrite()
+        )
+        return self._returning_ordinals(insert) if returning else sql.Composed([insert])
+
+    def _returning_ordinals(self, insert: sql.Composable) -> sql.Composed:
+        """Compose an INSERT of the rows of `s` that returns their numbers: RETURNING has the table's columns."""
+        keys = [sql.SQL("{} as {}").format(self.stored(column), sql.Identifier(column)) for column in self.table.key]
+        return sql.SQL(
+            "with {} as materialized (select * from {}), {} as ({} returning {}) select {}.{} from {}, {} where {}"
+        ).format(
+            self.s,
+            self.source(),
+            self.w,
+            insert,
+            sql.SQL(", ").join(keys),
+            self.s,
+            self.n,
+            self.w,
+            self.s,
+            self._staged_key_is(self.w),
+        )
 
     def _overwrite(self) -> sql.Composed:
-        excluded = [
-            sql.SQL("{} = excluded.{}").format(sql.Identifier(column), sql.Identifier(column))
-            for column in self.updated_columns()
-        ]
-        action = sql.SQL(" do update set {}").format(sql.SQL(", ").join(excluded))
-        if self.table.version is None:
+        """Compose what becomes of a stored row: a replay without a version leaves it, and counts that."""
+        leave = self.only_new and self.table.version is None
+        columns = self.updated_columns()[:1] if leave else self.updated_columns()
+        source = self.t if leave else sql.Identifier("excluded")
+        action = sql.SQL(" do update set {}").format(
+            sql.SQL(", ").join(
+                sql.SQL("{} = {}.{}").format(sql.Identifier(column), source, sql.Identifier(column))
+                for column in columns
+            )
+        )
+        if not leave and self.table.version is None:
             return action
-        incoming = sql.SQL("excluded.{}").format(sql.Identifier(self.table.version))
-        return sql.SQL("{} where {}").format(action, self.not_older(incoming))
+        incoming = sql.SQL("excluded.{}").format(sql.Identifier(self.table.version or ""))
+        return sql.SQL("{} where {}").format(action, self.counted(self.not_older(incoming)))
 
     def update(self, *, returning: bool) -> sql.Composed:
         """Compose the first statement of a partial row's pair."""
@@ -288,32 +295,13 @@ class _StatementBuilder:
         ]
         condition = self.same_key()
         if self.table.version is not None:
-            condition = sql.SQL("{} and {}").format(condition, self.not_older(self.staged(self.table.version)))
+            # the key once more: the server may test conditions in any order, and only its own row holds one off
+            guard = self.counted(self.not_older(self.as_stored(self.table.version)), of=condition)
+            condition = sql.SQL("{} and {}").format(condition, guard)
         update = sql.SQL("update {} as {} set {} from {} where {}").format(
             identifier(self.table), self.t, sql.SQL(", ").join(values), self.source(), condition
         )
         return sql.SQL("{} returning {}.{}").format(update, self.s, self.n) if returning else update
-
-    def newer_stored(self) -> sql.Composed | None:
-        """Compose the query for staged rows that a newer stored row holds off, rather than a trigger."""
-        if not self.only_new and self.table.version is None:
-            return None
-        columns = self.newer_stored_columns()
-        conditions = [self.same_key()]
-        if self.table.version is not None:
-            conditions.append(sql.SQL("not {}").format(self.not_older(self.staged(self.table.version))))
-        return sql.SQL("select {}.{} from {} join {} as {} on {}").format(
-            self.s,
-            self.n,
-            self.source(columns),
-            identifier(self.table),
-            self.t,
-            sql.SQL(" and ").join(conditions),
-        )
-
-    def newer_stored_columns(self) -> Sequence[str]:
-        version = self.table.version
-        return self.table.key if version is None or version in self.table.key else (*self.table.key, version)
 
     def new_keys(self) -> sql.Composed:
         """Compose the query for staged keys that the table does not have."""
@@ -340,8 +328,9 @@ class _StatementBuilder:
             sql.SQL("when {} then {}").format(test, result)
             for test, result in (*self._refused_before_rules(columns), *self._rules(columns, references=references))
         ]
+        limited = dict(self._limits())  # a text that is too long must not refuse the query, but its row
         typed = sql.SQL(", ").join(
-            sql.SQL("{}::{} as {}").format(self.staged(c), trusted(self._rounded(c)), sql.Identifier(c))
+            sql.SQL("{} as {}").format(self.staged(c) if c in limited else self.as_stored(c), sql.Identifier(c))
             for c in columns
         )
         inner = sql.SQL("select {}, {}.{} from {}").format(typed, self.s, self.n, self.source(columns))
@@ -382,11 +371,6 @@ class _StatementBuilder:
     def copy(self) -> sql.Composed:
         """Compose the COPY into the table itself."""
         return sql.SQL("copy {} ({}) from stdin").format(identifier(self.table), self.names(self.columns))
-
-    def _rounded(self, column: str) -> str:
-        """Return the type to check a value by: rounded as the column rounds it, but never cut to its length."""
-        real = self.schema.types[column]
-        return real.cast_name if column in dict(self._limits()) else real.display_name
 
     def _limits(self) -> Sequence[tuple[str, sql.Literal]]:
         return [

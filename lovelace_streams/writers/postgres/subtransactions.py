@@ -35,12 +35,17 @@ RUN_ENDS = "lovelace.run_ends"
 
 
 class Outcome(msgspec.Struct, array_like=True):
-    """The outcome of a row: rows written, whether a newer stored row held it off, and the error's code and rule."""
+    """The outcome of a row: rows written, whether a stored row held it off, and the error's code and rule."""
 
     written: int
-    newer_stored: bool
+    held_off: bool
     code: str
     rule: str
+
+    @property
+    def is_suppressed(self) -> bool:
+        """Whether neither an error nor a stored row kept it from being written: a trigger did."""
+        return not (self.written or self.held_off or self.code)
 
 
 OUTCOMES_DECODER = msgspec.json.Decoder(list[Outcome])
@@ -74,16 +79,16 @@ def script(
     *,
     statements: Sequence[bytes],
     one_row_statements: Sequence[bytes],
-    newer_stored: bytes | None,
-    newer_stored_indexes: Sequence[int],
+    held_off: bytes,
+    reset_held_off: bytes,
     types: Sequence[str],
     tolerated: Sequence[str],
     retried: Sequence[str],
 ) -> bytes:
     """Return the loop over rows with columns of these types.
 
-    `statements` write several rows, `one_row_statements` one; `newer_stored` is the query that tells whether a newer
-    stored row held one off, and takes the columns at `newer_stored_indexes`. An error whose code or class is in
+    `statements` write several rows, `one_row_statements` one; `held_off` is the query that tells how many rows stored
+    ones held off since `reset_held_off`. An error whose code or class is in
     `tolerated` is the row's outcome; any other one ends the whole. A code in `retried` is believed after one more try,
     with all earlier rows written.
     """
@@ -100,9 +105,8 @@ def script(
         ),
         write_one_row=_lines(_counted(_bound(each, one_row)) for each in one_row_statements),
         write_rows=_lines(_counted(_bound(each, rows)) for each in statements),
-        is_newer_stored=sql.SQL("false")
-        if newer_stored is None
-        else sql.SQL(f"exists ({_bound(newer_stored, [one_row[n] for n in newer_stored_indexes])})"),
+        reset_held_off=sql.SQL(reset_held_off.decode().replace("select", "perform", 1)),
+        held_off=sql.SQL(f"({held_off.decode()})"),
         tolerated=sql.Literal(list(tolerated)),
         retried=sql.Literal(list(retried)),
         run_ends=sql.Literal(RUN_ENDS),

@@ -35,13 +35,14 @@ begin
     lovelace_from := lovelace_first - window_base;
     lovelace_to := lovelace_last - window_base;
     written := 0; code := ''; rule := ''; is_partial := false;
+    {reset_held_off};
 
     begin
       if lovelace_first = lovelace_last then
 {write_one_row}
       else
 {write_rows}
-        -- a newer stored row or a trigger held some off: undone, and tried row by row to tell what held each off
+        -- a stored row or a trigger held some off: undone, and tried row by row to tell what held each off
         if written <= lovelace_last - lovelace_first then
           is_partial := true;
           raise 'some were not written';
@@ -66,7 +67,7 @@ begin
       outcomes := outcomes || repeat(',[1,false,"",""]', lovelace_last - lovelace_first + 1);
     else
       outcomes := outcomes || ',' || json_build_array(
-        0, case when code = '' then {is_newer_stored} else false end, code, rule)::text;
+        0, code = '' and {held_off} > 0, code, rule)::text;
     end if;
     if code = '' then written_runs := written_runs + 1; end if;
     run_size := least({rows_max}, 2 * run_size);

@@ -4,7 +4,8 @@ A transaction leaves nothing behind in its session, since a pooler may hand the 
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -20,7 +21,7 @@ from lovelace_streams.writers.postgres.connection import PostgresConnection
 from lovelace_streams.writers.postgres.copy import copy_in
 from lovelace_streams.writers.postgres.faults import ENCODE_ERROR, fault_of, refused_by
 from lovelace_streams.writers.postgres.grouping import StatementRows, UniformRows
-from lovelace_streams.writers.postgres.sql import Plan
+from lovelace_streams.writers.postgres.sql import HELD_OFF, RESET_HELD_OFF, Plan
 
 Query = tuple[bytes, Sequence[str] | None]
 """A query and its parameters. None: it has none, and a `%` in it is a `%`."""
@@ -35,8 +36,69 @@ class TransactionFrame(msgspec.Struct, frozen=True):
 
 
 NOT_OPENED = TransactionFrame((), b"commit", b"rollback")
-DRY_RUN = TransactionFrame((b"savepoint attempt",), b"release savepoint attempt", b"rollback to savepoint attempt")
+DRY_RUN = TransactionFrame(
+    (b"savepoint attempt", RESET_HELD_OFF), b"release savepoint attempt", b"rollback to savepoint attempt"
+)
 """Attempts within a transaction that is rolled back in the end, so that later attempts see what earlier ones wrote."""
+
+
+class RowsUntold(Exception):  # noqa: N818 - no error: the caller writes the rows singly
+    """A statement wrote some of its rows, and a trigger may have changed their keys: which ones is not told."""
+
+
+class UnexplainedCount(DestinationFault):
+    """The server wrote fewer rows than were sent, and nothing that the catalogue told explains it.
+
+    A trigger was added since, or another writer came between the statements of a pair. What was written stays written.
+    """
+
+    def __init__(self, destination: str) -> None:
+        super().__init__("40001", f"{destination} wrote fewer rows than were sent, without a reason that we know")
+
+
+class Answer:
+    """What the server said of a statement (or pair): how many of its rows it wrote, and, if it can tell, which."""
+
+    def __init__(
+        self,
+        rows: StatementRows,
+        cursors: Sequence[psycopg.Cursor[Any]],
+        before: psycopg.Cursor[Any] | None,
+        after: psycopg.Cursor[Any] | None,
+    ) -> None:
+        self.rows = rows
+        self._cursors = cursors
+        self._before = before
+        """How many rows of the transaction stored ones held off before this statement; None: not asked."""
+        self._after = after
+
+    @property
+    def missed(self) -> int:
+        """How many rows were not written."""
+        return len(self.rows.indexes) - sum(cursor.rowcount for cursor in self._cursors)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all rows were written."""
+        return self.missed == 0
+
+    @cached_property
+    def held_off(self) -> int:
+        """How many rows stored ones held off, if that was asked."""
+        return _count(self._after) - _count(self._before)
+
+    def outcomes(self) -> list[RowOutcome]:
+        """Return the outcome of each row."""
+        count = len(self.rows.indexes)
+        if self.is_complete:
+            return [RowOutcome.WRITTEN] * count
+        suppressed = self.rows.table.schema.may_suppress and not self.held_off
+        outcomes = [RowOutcome.SUPPRESSED if suppressed else RowOutcome.SUPERSEDED] * count
+        if self.missed < count:
+            for cursor in self._cursors:
+                for (ordinal,) in cursor.fetchall():
+                    outcomes[ordinal - 1] = RowOutcome.WRITTEN
+        return outcomes
 
 
 class Transactions:
@@ -46,11 +108,9 @@ class Transactions:
         self._connection = connection
         self._settings = settings
         self._frame = NOT_OPENED
-        self._may_suppress = False
 
     def set_schemas(self, schemas: Sequence[TableSchema]) -> None:
         """Take the tables' schemas that were read now."""
-        self._may_suppress = any(schema.may_suppress for schema in schemas)
         self._frame = TransactionFrame(self._begin(schemas), b"commit", b"rollback")
 
     def _begin(self, schemas: Sequence[TableSchema]) -> tuple[bytes, ...]:
@@ -62,6 +122,11 @@ class Transactions:
     def driver(self) -> psycopg.Connection[Any]:
         """The driver's connection. Raises `DestinationFault` if there is none."""
         return self._connection.driver
+
+    @property
+    def destination(self) -> str:
+        """The server and database, for messages."""
+        return self._settings.name
 
     @property
     def is_dry_run(self) -> bool:
@@ -83,76 +148,52 @@ class Transactions:
                 connection.execute(frame.undo, prepare=False)
 
     def copy(self, rows: UniformRows) -> None:
-        """Copy the rows straight into the table. Raises `psycopg.Error` or `EncodeError`."""
+        """Copy the rows straight into the table. Raises `psycopg.Error`, `EncodeError` or `UnexplainedCount`."""
         frame = self._frame
-        copy_in(self._connection.driver, frame.begin, rows.plan.copy, rows.copy_data(), frame.keep)
+        written = copy_in(self._connection.driver, frame.begin, rows.plan.copy, rows.copy_data(), frame.keep)
+        if written != len(rows):
+            raise UnexplainedCount(self._settings.name)
 
     def write(
         self, statements: Sequence[StatementRows], parameters: Sequence[list[str]], *, commit: bool
     ) -> list[list[RowOutcome]]:
-        """Write all statements or none; return the outcome of each row of each. Raises `psycopg.Error`."""
+        """Write all statements or none; return the outcome of each row of each.
+
+        Raises `psycopg.Error`; `RowsUntold`, with nothing written; `UnexplainedCount`.
+        """
         connection = self._connection.driver
-        cursors: list[list[psycopg.Cursor[Any]]] = []
-        outcomes: list[list[RowOutcome]] = []
-        with self._trip(connection):
+        end = self._frame.keep if commit else self._frame.undo
+        all_told = all(rows.are_told for rows in statements)
+        with one_trip(connection):
             _execute(connection, self._frame.begin)
-            for rows, literals in zip(statements, parameters, strict=True):
-                cursors.append(
-                    [
-                        connection.execute(statement, literals, prepare=self._settings.prepare)
-                        for statement in rows.plan.statements
-                    ]
-                )
-                if self._may_suppress:  # asked at once: a later statement may store a newer version
-                    outcomes.append(self._outcomes(connection, rows, literals, cursors[-1]))
-            connection.execute(self._frame.keep if commit else self._frame.undo, prepare=False)
-        return outcomes or [
-            self._outcomes(connection, rows, literals, results)
-            for rows, literals, results in zip(statements, parameters, cursors, strict=True)
-        ]
+            answers = [
+                self._answer(connection, rows, literals) for rows, literals in zip(statements, parameters, strict=True)
+            ]
+            held_off = connection.execute(HELD_OFF, prepare=False) if _may_hold_off(statements) else None
+            if all_told:
+                connection.execute(end, prepare=False)
+        if not all_told:
+            if not all(answer.rows.are_told or answer.is_complete for answer in answers):
+                connection.execute(self._frame.undo, prepare=False)
+                raise RowsUntold
+            connection.execute(end, prepare=False)
+        return self._outcomes(answers, _count(held_off))
 
-    def _trip(self, connection: psycopg.Connection[Any]) -> AbstractContextManager[None]:
-        """Return one round trip for all statements, unless their results are looked at in between."""
-        return nullcontext() if self._may_suppress else one_trip(connection)
+    def _answer(self, connection: psycopg.Connection[Any], rows: StatementRows, literals: list[str]) -> "Answer":
+        plan = rows.plan
+        before = connection.execute(HELD_OFF, prepare=False) if plan.asks_what_is_held_off else None
+        cursors = [connection.execute(each, literals, prepare=self._settings.prepare) for each in plan.statements]
+        after = connection.execute(HELD_OFF, prepare=False) if plan.asks_what_is_held_off else None
+        return Answer(rows, cursors, before, after)
 
-    def _outcomes(
-        self,
-        connection: psycopg.Connection[Any],
-        rows: StatementRows,
-        literals: list[str],
-        cursors: list[psycopg.Cursor[Any]],
-    ) -> list[RowOutcome]:
-        """Tell which rows of a statement (or pair) were written, and why the others were not."""
-        count = len(rows.indexes)
-        written = sum(cursor.rowcount for cursor in cursors)
-        if written == count:
-            return [RowOutcome.WRITTEN] * count
-        outcomes = self._why_not_written(connection, rows, literals)
-        if written:
-            *updates, inserts = cursors
-            index_of = {key: index for index, key in enumerate(rows.keys)}
-            for update in updates:
-                for (ordinal,) in update.fetchall():
-                    outcomes[ordinal - 1] = RowOutcome.WRITTEN
-            for key in inserts.fetchall():
-                outcomes[index_of[key if len(key) > 1 else key[0]]] = RowOutcome.WRITTEN
-        return outcomes
-
-    @staticmethod
-    def _why_not_written(
-        connection: psycopg.Connection[Any], rows: StatementRows, literals: list[str]
-    ) -> list[RowOutcome]:
-        """Tell what holds rows off: a newer stored row (for `only_new`: one that is not older), else a trigger."""
-        plan, count = rows.plan, len(rows.indexes)
-        if not rows.table.schema.may_suppress:
-            return [RowOutcome.SUPERSEDED] * count
-        outcomes = [RowOutcome.SUPPRESSED] * count
-        if plan.newer_stored is not None:
-            by_name = dict(zip(plan.names, literals, strict=True))
-            parameters = [by_name[name] for name in plan.newer_stored_columns]
-            for (ordinal,) in connection.execute(plan.newer_stored, parameters, prepare=False).fetchall():
-                outcomes[ordinal - 1] = RowOutcome.SUPERSEDED
-        return outcomes
+    def _outcomes(self, answers: Sequence["Answer"], held_off: int) -> list[list[RowOutcome]]:
+        """Tell which rows were written, and what kept the others from it: a stored row, else a trigger."""
+        unexplained = -held_off
+        for answer in answers:
+            unexplained += answer.held_off if answer.rows.table.schema.may_suppress else answer.missed
+        if unexplained:
+            raise UnexplainedCount(self._settings.name)
+        return [answer.outcomes() for answer in answers]
 
     def fetch(self, *queries: Query, prepare: bool = False) -> list[Any]:
         """Run queries in one round trip, under the same timeout as a block; return the rows of the last one.
@@ -206,6 +247,16 @@ def one_trip(connection: psycopg.Connection[Any]) -> Iterator[None]:
         first = first or error
     if first is not None:
         raise first
+
+
+def _may_hold_off(statements: Sequence[StatementRows]) -> bool:
+    return any(rows.plan.may_hold_off for rows in statements)
+
+
+def _count(cursor: psycopg.Cursor[Any] | None) -> int:
+    """Return the number that a query gave; 0 without a query."""
+    row = cursor.fetchone() if cursor is not None else None
+    return row[0] if row is not None else 0
 
 
 def _execute(connection: psycopg.Connection[Any], statements: Sequence[bytes]) -> None:

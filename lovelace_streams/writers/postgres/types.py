@@ -92,7 +92,11 @@ class TypeInfo(msgspec.Struct, frozen=True):
     exact: bool
     """No domain, and a collation by which only equal strings are equal."""
     display_name: str
-    """The name with its modifier, for messages and for casts that must round as the column does."""
+    """The name with its modifier, for messages."""
+    coercion: str = ""
+    """The server's function that applies the modifier, quoted with its schema; empty if the type has none."""
+    coercion_is_told: bool = False
+    """Whether that function is told if a cast is explicit: an explicit one cuts, an assignment refuses."""
 
     @property
     def json(self) -> bool:

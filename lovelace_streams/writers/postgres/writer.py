@@ -11,24 +11,32 @@ from typing import cast
 
 import msgspec
 import psycopg
+import structlog
 
 from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.rows.row import Row
 from lovelace_streams.settings import PostgresSettings
 from lovelace_streams.writers import Capabilities, Entry, Evolution, RowOutcome, RowResult, items_of, superseded
 from lovelace_streams.writers.isolation import Refused
+from lovelace_streams.writers.postgres.catalog import TableSchema
 from lovelace_streams.writers.postgres.connection import PostgresConnection
 from lovelace_streams.writers.postgres.copy import CopyHeuristic
 from lovelace_streams.writers.postgres.ddl import create_table
 from lovelace_streams.writers.postgres.faults import UNIQUE_VIOLATION, not_encodable
-from lovelace_streams.writers.postgres.grouping import Tables, UniformRows
+from lovelace_streams.writers.postgres.grouping import StatementRows, Tables, UniformRows
 from lovelace_streams.writers.postgres.isolation import Isolation, Item, ItemOutcome
 from lovelace_streams.writers.postgres.parallel import CALL_ROWS, ParallelWriters, PartitionedBlock
 from lovelace_streams.writers.postgres.sql import EncodeError
-from lovelace_streams.writers.postgres.transaction import Transactions
+from lovelace_streams.writers.postgres.transaction import RowsUntold, Transactions, UnexplainedCount
+
+log = structlog.get_logger(__name__)
 
 COPY_ROWS_MIN = 8
 """Fewer rows are upserted by INSERT … ON CONFLICT: a COPY that fails costs more than one that succeeds saves."""
+
+SINGLY_BLOCKS = 16
+"""After a block of which a trigger or a newer stored row held some rows off, rows get a statement each for 16 blocks:
+a block that has to be written twice costs more. Only where a trigger may return nothing."""
 
 
 class EncodedBlock(list[Entry]):
@@ -71,6 +79,7 @@ class PostgresWriter:
             self.tables, self._connection, self._transactions, self._attempt, one_by_one=one_by_one
         )
         self._can_copy = False
+        self._singly_blocks_left = 0
         self._copy_heuristic = CopyHeuristic()
         single_connection = msgspec.structs.replace(settings, pool=1, evolution="none")
         self._pool_writers = (
@@ -95,15 +104,28 @@ class PostgresWriter:
             raise
 
     def _open(self) -> None:
-        schemas = self._connection.open(evolves=self.evolves)
-        self.tables.set_schemas(schemas)
-        self._transactions.set_schemas(schemas)
-        encoding = self._connection.driver.info.encoding
-        self._can_copy = all(schema.can_copy for schema in schemas) and encoding == "utf-8"
+        self._set_schemas(self._connection.open(evolves=self.evolves))
         self._connection.check()
         self.capabilities = Capabilities(block_rows=self.settings.block_rows)
         if self._pool_writers and self.tables.key_independent:
             self._open_others()
+
+    def _set_schemas(self, schemas: list[TableSchema]) -> None:
+        self.tables.set_schemas(schemas)
+        self._transactions.set_schemas(schemas)
+        encoding = self._connection.driver.info.encoding
+        self._can_copy = all(schema.can_copy for schema in schemas) and encoding == "utf-8"
+
+    def _read_catalog_again(self) -> None:
+        """Take the tables as they are now. Raises `DestinationFault` or `DeploymentFault`."""
+        log.warning("catalog_read_again", writer=self.name, hint="a trigger was added, or another writer came between")
+        self._set_schemas(self._connection.inspect())
+        if self._parallel is not None:
+            for other in self._pool_writers:
+                other._set_schemas(other._connection.inspect())  # noqa: SLF001 - of this class
+            if not self.tables.key_independent:
+                self._parallel.close()
+                self._parallel = None
 
     def _open_others(self) -> None:
         """Open all other connections at the same time."""
@@ -146,6 +168,13 @@ class PostgresWriter:
 
     def write(self, block: Sequence[Entry]) -> list[RowResult]:
         """Write a block durably; see `Writer.write`."""
+        try:
+            return self._write(block)
+        except UnexplainedCount:
+            self._read_catalog_again()
+        return self._write(block)  # what was written of it is written again
+
+    def _write(self, block: Sequence[Entry]) -> list[RowResult]:
         is_current = isinstance(block, PartitionedBlock) and block.writers is self._parallel
         partitioned = cast("PartitionedBlock", block) if is_current else self._partition(block)
         if partitioned is not None:
@@ -290,9 +319,11 @@ class PostgresWriter:
         """Write all rows in one transaction, by as many statements as they take."""
         connection = self._connection.driver
         try:
-            statements = self.tables.statement_rows(items, self._transactions.keys_are_new)
-            parameters = [rows.plan.encode([entries[index].row for index in rows.indexes]) for rows in statements]
-            outcomes = self._transactions.write(statements, parameters, commit=commit)
+            try:
+                statements, outcomes = self._write_statements(items, entries, commit=commit)
+            except RowsUntold:
+                self._singly_blocks_left = SINGLY_BLOCKS
+                statements, outcomes = self._write_statements(items, entries, commit=commit)
         except EncodeError as error:
             return Refused(not_encodable(str(error)))
         except psycopg.Error as error:
@@ -302,6 +333,16 @@ class PostgresWriter:
             for index, outcome in zip(rows.indexes, of_rows, strict=True):
                 results[index] = outcome
         return results
+
+    def _write_statements(
+        self, items: Sequence[Item], entries: Sequence[Entry], *, commit: bool
+    ) -> tuple[list[StatementRows], list[list[RowOutcome]]]:
+        """Write all rows; return the statements that did it, and the outcomes of their rows. Raises as `write`."""
+        singly = self._singly_blocks_left > 0
+        self._singly_blocks_left -= singly
+        statements = self.tables.statement_rows(items, self._transactions.keys_are_new, singly=singly)
+        parameters = [rows.plan.encode([entries[index].row for index in rows.indexes]) for rows in statements]
+        return statements, self._transactions.write(statements, parameters, commit=commit)
 
     # -- nothing stays written ---------------------------------------------------------------------------------------
 
