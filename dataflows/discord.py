@@ -48,6 +48,12 @@ class Member(Row, table="discord_members", primary_key=("guild_id", "user_id"), 
     seen_at: Annotated[datetime, FromKafka("timestamp")]
 
 
+class MemberJoined(Member, table="discord_members", primary_key=("guild_id", "user_id"), version="seen_at"):
+    """A member that is in the guild: whoever left and joins again has not left."""
+
+    left_at: datetime | None = None
+
+
 class MemberLeft(Row, table="discord_members", primary_key=("guild_id", "user_id"), version="seen_at"):
     """A member that left: `left_at` is set, the other columns keep their values."""
 
@@ -60,9 +66,9 @@ class MemberLeft(Row, table="discord_members", primary_key=("guild_id", "user_id
 EVENTS = Events(
     "t",
     {
-        "GUILD_MEMBER_ADD": Items("d", Member),
-        "GUILD_MEMBER_UPDATE": Items("d", Member),
-        "GUILD_MEMBERS_CHUNK": Items("d.members", Member),
+        "GUILD_MEMBER_ADD": Items("d", MemberJoined),
+        "GUILD_MEMBER_UPDATE": Items("d", Member, partial=True),  # its `nick` is optional, for one
+        "GUILD_MEMBERS_CHUNK": Items("d.members", MemberJoined),
         "GUILD_MEMBER_REMOVE": Items("d", MemberLeft),
     },
     otherwise=Skip("unknown_event"),
@@ -101,14 +107,14 @@ def _items(payload: Any) -> int:
     return len(members) if isinstance(members, list) and members else 1
 
 
-SOURCE = Source("discord", topic=TOPIC, rows=(Member, MemberLeft), messages=messages)
+SOURCE = Source("discord", topic=TOPIC, rows=(Member, MemberJoined, MemberLeft), messages=messages)
 
 
 def flow(settings: Settings | None = None) -> Dataflow:
     """Discord members → Postgres, with onboarding progress per job."""
     settings = settings or Settings()
     source = KafkaSource(settings.kafka, topics=[TOPIC])
-    writer = PostgresWriter(settings.postgres, Member, MemberLeft)
+    writer = PostgresWriter(settings.postgres, Member, MemberJoined, MemberLeft)
 
     flow = Dataflow("discord")
     raw = ls.kafka_source("kafka", flow, source)

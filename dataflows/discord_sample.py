@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from dataflows.discord import Member, MemberLeft, messages
+from dataflows.discord import SOURCE, Member, messages
 from dataflows.onboarding import Onboarding, activities
 from lovelace_streams.submit import Outgoing
 
@@ -38,7 +38,7 @@ create trigger impostors before insert or update on {Member.__table__.name}
 """
 """The demo's tables: the rows' own DDL, and a rule of every kind that can refuse a row."""
 
-ROWS = (Member, MemberLeft)
+ROWS = SOURCE.rows
 WORKFLOW = Onboarding
 
 

@@ -18,6 +18,9 @@ class Items:
     The value at the path decides: an object is one item, a list holds many. The path `$` is the message itself. A path
     is as in `From`, and begins at the message; raises as `From` does.
 
+    An event that is `partial` says only some of what is stored. Where a column has several paths, the first that is not
+    null decides: an absent one keeps the stored value, because that may have come from there.
+
     >>> from lovelace_streams import Items, Row
     >>> from lovelace_streams.testing import mapped
     >>> class User(Row, table="users", primary_key="id"):
@@ -26,10 +29,16 @@ class Items:
     [User(id=7), User(id=8)]
     """
 
-    def __init__(self, path: AnyPath, row: type[Row] | MapFunction) -> None:
+    def __init__(self, path: AnyPath, row: type[Row] | MapFunction, *, partial: bool = False) -> None:
         JsonPath.in_message(path)
         self.path = path
         self.row = row
+        self.partial = partial
+
+    @property
+    def target(self) -> tuple[type[Row] | MapFunction, AnyPath, bool]:
+        """What tells targets apart: the arguments of `Target`."""
+        return self.row, self.path, self.partial
 
 
 class Events:
@@ -77,12 +86,10 @@ class EventTargets:
             events = what.events
         else:
             events = {"": what if isinstance(what, Items) else Items("$", what)}
-        targets: dict[tuple[Any, AnyPath], Target] = {}
-        for items in events.values():
-            targets.setdefault((items.row, items.path), Target(items.row, items.path))
+        targets = {items.target: Target(*items.target) for items in events.values()}
         self.targets = list(targets.values())
         """Each target once: several events may share it."""
-        self.by_event = {name: targets[items.row, items.path] for name, items in events.items()}
+        self.by_event = {name: targets[items.target] for name, items in events.items()}
 
     def items_of(self, root: Any, value: bytes, expected: str = "object") -> Found:
         """Find the items of a message with plain values; `value` are its bytes. Raises `RecordFault`.

@@ -38,14 +38,21 @@ Generated = Callable[[Any, Any, Record, datetime], Row]
 
 
 def generate(
-    row_class: type[Row], fields: tuple[Field, ...], path: tuple[str, ...], message: DecodeNode, item: DecodeNode
+    row_class: type[Row],
+    fields: tuple[Field, ...],
+    path: tuple[str, ...],
+    message: DecodeNode,
+    item: DecodeNode,
+    *,
+    partial: bool = False,
 ) -> Generated:
     """Write the function for a row class, and compile it. `map.__doc__` is its source.
 
-    `path` leads to the items; `message` and `item` are the trees that messages and items of a list are decoded by.
+    `path` leads to the items; `message` and `item` are the trees that messages and items of a list are decoded by;
+    `partial` is that of the event.
     Raises `SyntaxError`, `RecursionError` or `MemoryError` if a field has more paths than Python can nest.
     """
-    writer = _Writer(row_class, path, message, item)
+    writer = _Writer(row_class, path, message, item, partial=partial)
     if any(field.kafka for field in fields):
         writer.lines.append("if record.origin is not None: raise SLOW")
     for field in fields:
@@ -94,7 +101,10 @@ _NAMES: dict[str, Any] = {
 class _Writer:
     """The lines of one function, and the names that they use."""
 
-    def __init__(self, row_class: type[Row], path: tuple[str, ...], message: DecodeNode, item: DecodeNode) -> None:
+    def __init__(
+        self, row_class: type[Row], path: tuple[str, ...], message: DecodeNode, item: DecodeNode, *, partial: bool
+    ) -> None:
+        self._partial = partial
         self.lines: list[str] = []
         self._row_class = row_class
         self._names: dict[str, Any] = {**_NAMES, "Row": row_class}
@@ -118,7 +128,7 @@ class _Writer:
             self._names[f"key_{field.column.name}"] = field.key
         if field.from_json is not None:
             self._names[f"json_{field.column.name}"] = field.from_json
-        self.lines += _read(field, v, reads)
+        self.lines += _read(field, v, reads, stop=self._partial and field.keeps)
         if field.kafka in (None, "key") or field.column.before or field.column.after or field.column.meta:
             raw = not reads or any(raw for _, raw in reads)
             self.lines += _finish(field, v, self._names, raw=raw, blank=blank)
@@ -164,24 +174,26 @@ class _Writer:
 # ---- the lines of a field -------------------------------------------------------------------------------------------
 
 
-def _read(field: Field, v: str, reads: list[tuple[str, bool]]) -> list[str]:
+def _read(field: Field, v: str, reads: list[tuple[str, bool]], *, stop: bool) -> list[str]:
     """Write the lines that set `v` to the first value among the reads, else None if one is null, else UNSET.
 
-    A read is an expression, and whether it gives raw JSON.
+    A read is an expression, and whether it gives raw JSON. With `stop` the first that is absent makes it UNSET.
     """
     if field.kafka is not None:
         return _read_kafka(field, v)
     lines: list[str] = []
     for depth, (expression, raw) in enumerate(reads):
         indent = "    " * depth
-        if depth:
+        if depth and stop:
+            lines.append(f"{indent[4:]}if {v} is None:")
+        elif depth:
             lines.append(f"{indent[4:]}if {v} is None or {v} is UNSET:")
             lines.append(f"{indent}null{depth} = {v} is None")
         lines.append(f"{indent}{v} = {expression}")
         if raw:
             read = "plain" if field.from_json is None else f"json_{field.column.name}"
             lines.append(f"{indent}if {v} is not UNSET: {v} = {read}(bytes({v}))")
-    closing = range(len(reads) - 1, 0, -1)
+    closing = () if stop else range(len(reads) - 1, 0, -1)
     return lines + [f"{'    ' * depth}if null{depth} and {v} is UNSET: {v} = None" for depth in closing]
 
 

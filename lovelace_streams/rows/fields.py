@@ -36,6 +36,20 @@ def fields_of(row_class: RowMeta) -> tuple["Field", ...]:
     return tuple(Field(column, required=column.name in required) for column in table.columns)
 
 
+def check_partial(row_class: RowMeta) -> None:
+    """Raise `TypeError` for a class that no partial event can have: each column of several paths has to be keepable.
+
+    Only `T | None` without a default may be left out of a row (`Table.partial`).
+    """
+    for field in fields_of(row_class):
+        column = field.column
+        if field.keeps and not (column.nullable and column.default is NODEFAULT):
+            raise TypeError(
+                f"{row_class.__name__}.{column.name} has several paths, and a partial event may have to keep what is "
+                "stored: declare it `T | None` without a default"
+            )
+
+
 class Field:
     """One column, ready to be filled. Raises `TypeError` for a type or constraint that no column can have."""
 
@@ -52,6 +66,8 @@ class Field:
         self.type = self._column_type()
         self.check = constraint_check(column.meta, self.type.expected)
         """Returns a value that keeps the column's constraints, and raises `ConversionError` for another."""
+        self.keeps = len(self.places) > 1 and not required
+        """Whether a partial event keeps it where a path before the first value is absent. A key is never kept."""
         has_more = column.before or column.after or column.meta
         self.from_json = self.type.from_json if self.places and not has_more else None
         """The type's, for a column that declares no more than a type."""
@@ -69,10 +85,11 @@ class Field:
         except TypeError as error:
             raise TypeError(f"{column.name}: {error}") from None
 
-    def value(self, item: Any, root: Any, record: Record, base: str) -> Any:
+    def value(self, item: Any, root: Any, record: Record, base: str, *, partial: bool = False) -> Any:
         """Return the column's value, UNSET where the stored one is kept; raises `RecordFault`.
 
-        `item` and `root` (the message) are plain values, `base` is the path of the item for messages.
+        `item` and `root` (the message) are plain values, `base` is the path of the item for messages. `partial` is that
+        of the event.
         """
         if self._get is not None:
             try:
@@ -83,7 +100,7 @@ class Field:
                 raise error.at(self.places[0].below(base)) from None
             except AttributeError:  # a parent is no object: `_raw` says which
                 pass
-        raw, path = self._raw(item, root, record, base)
+        raw, path = self._raw(item, root, record, base, stop=partial and self.keeps)
         if raw is UNSET:
             return self._absent(path)
         if raw is None:
@@ -92,8 +109,8 @@ class Field:
 
     # -- where the raw value comes from -------------------------------------------------------------------------------
 
-    def _raw(self, item: Any, root: Any, record: Record, base: str) -> tuple[Any, str]:
-        """Find the first value, else a null, else UNSET, and its path for messages."""
+    def _raw(self, item: Any, root: Any, record: Record, base: str, *, stop: bool) -> tuple[Any, str]:
+        """Find the first value, else a null, else UNSET, and its path for messages; `stop` at the first absent path."""
         if self.kafka is not None:
             return self._from_kafka(record), f"Kafka's {self.kafka}"
         null = None
@@ -101,6 +118,8 @@ class Field:
             found = find(root, place.parts) if place.root else find(item, place.parts, base)
             if found is not UNSET and found is not None:
                 return found, place.below(base)
+            if found is UNSET and stop:
+                return UNSET, ""
             if found is None and null is None:
                 null = place.below(base)
         if null is not None:

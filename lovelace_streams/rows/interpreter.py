@@ -28,12 +28,14 @@ def interpret(
     root: Any = None,
     now_ms: int | None = None,
     base: str = "$",
+    *,
+    partial: bool = False,
 ) -> Any:
     """Map one plain item to a row of the class.
 
     `root` is the whole message (by default the item itself), `now_ms` milliseconds since 1970 (by default now), `base`
-    the path of the item for messages. Without a `record` there is nothing to read from Kafka. Raises `RecordFault` with
-    reason, path, what was expected and which kind was found.
+    the path of the item for messages, `partial` whether its event is partial (`Items`). Without a `record` there is
+    nothing to read from Kafka. Raises `RecordFault` with reason, path, what was expected and which kind was found.
     """
     if now_ms is None:
         now_ms = time.time_ns() // 1_000_000
@@ -42,7 +44,8 @@ def interpret(
     if not isinstance(raw, Mapping) and not takes_scalars(row_class):
         raise RecordFault(Reason.WRONG_TYPE, f"expected object, got {json_type_name(raw)} at {base}")
     whole = raw if root is None else root
-    values = {field.column.name: field.value(raw, whole, record, base) for field in fields_of(row_class)}
+    fields = fields_of(row_class)
+    values = {field.column.name: field.value(raw, whole, record, base, partial=partial) for field in fields}
     row = call(lambda given: row_class(**given), values, base, name=f"{row_class.__name__}.__post_init__")
     check_version(row, latest(now_ms))
     return row

@@ -136,7 +136,7 @@ class Normalizer:
                 values = with_floats(item), with_floats(root)
                 return apply(target.function, target.takes, *values, envelope.record, now_ms, self._skips)
             assert target.row is not None
-            row: Row = interpret(target.row, item, envelope.record, root, now_ms, raw.base)
+            row: Row = interpret(target.row, item, envelope.record, root, now_ms, raw.base, partial=target.partial)
         except LovelaceError:
             raise
         except RecursionError:

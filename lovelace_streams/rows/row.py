@@ -6,7 +6,7 @@ import msgspec
 
 from lovelace_streams.records import Record
 from lovelace_streams.rows.context import NoContextError, RecordContext, record_of
-from lovelace_streams.rows.fields import fields_of
+from lovelace_streams.rows.fields import check_partial, fields_of
 from lovelace_streams.rows.interpreter import interpret
 from lovelace_streams.rows.metaclass import RowMeta
 
@@ -32,16 +32,20 @@ class Row(msgspec.Struct, metaclass=RowMeta):
     """
 
     @classmethod
-    def from_raw(cls, raw: Any, root: Any = None, *, of: RecordContext | Record | None = None) -> Self:
+    def from_raw(
+        cls, raw: Any, root: Any = None, *, of: RecordContext | Record | None = None, partial: bool = False
+    ) -> Self:
         """Map one decoded payload to a row, as a flow would, without a server.
 
         `root` is the whole message for `$.` paths, by default the payload itself. `of` has Kafka's values, which
         `FromKafka` reads: what a mapping function gets as `of`, a `Record`, or a `RecordContext` with made-up values. A
         class that reads them raises `TypeError` without it. Raises `RecordFault` with the path, what was expected and
-        which kind was found.
+        which kind was found. `partial` maps it as an item of a partial event (`Items`).
         """
+        if partial:
+            check_partial(cls)
         if of is None:
             if read := [field.column.name for field in fields_of(cls) if field.kafka]:
                 raise NoContextError(cls.__name__, read)
-            return cast("Self", interpret(cls, raw, root=root))
-        return cast("Self", interpret(cls, raw, record_of(of), root))
+            return cast("Self", interpret(cls, raw, root=root, partial=partial))
+        return cast("Self", interpret(cls, raw, record_of(of), root, partial=partial))

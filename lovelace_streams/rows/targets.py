@@ -14,7 +14,7 @@ import msgspec
 from lovelace_streams.rows.codegen import Generated, generate
 from lovelace_streams.rows.declaration import Skip
 from lovelace_streams.rows.decode_types import DecodeNode, NoStructFits, attribute
-from lovelace_streams.rows.fields import Field, fields_of, name_of
+from lovelace_streams.rows.fields import Field, check_partial, fields_of, name_of
 from lovelace_streams.rows.functions import Parameters, parameters_of
 from lovelace_streams.rows.paths import AnyPath, JsonPath
 from lovelace_streams.rows.row import Row
@@ -29,7 +29,7 @@ class Target:
     Raises `TypeError` for anything else, and for a row class with a column that can't be.
     """
 
-    def __init__(self, what: type[Row] | MapFunction, path: AnyPath = "$") -> None:
+    def __init__(self, what: type[Row] | MapFunction, path: AnyPath = "$", partial: bool = False) -> None:
         place = JsonPath.in_message(path)
         self.path = place.parts
         self.locate = attrgetter(".".join(map(attribute, self.path))) if self.path else None
@@ -38,6 +38,8 @@ class Target:
         """The path of the item, or of the list of items, for messages."""
         self.row: type[Row] | None = what if isinstance(what, type) and issubclass(what, Row) else None
         self.function: MapFunction | None = None if self.row is not None else what
+        self.partial = partial
+        """Whether a column of several paths is kept where a path before the first value is absent."""
         self.fields: tuple[Field, ...] = ()
         self.takes = Parameters()
         """What the function takes beside the item."""
@@ -49,9 +51,13 @@ class Target:
             self.fields = fields_of(self.row)
             self.root_wanted = any(place.root for field in self.fields for place in field.places)
             self._derive()
+            if partial:
+                check_partial(self.row)
         elif not callable(what):
             raise TypeError(f"items become a Row class or what a function makes of them, not {what!r}")
         else:
+            if partial:
+                raise TypeError(f"{name_of(what)} is a function, which says itself what a row keeps: leave partial out")
             self.takes = parameters_of(what)
             self.root_wanted = self.takes.root
 
@@ -114,4 +120,4 @@ class Target:
         """The function that maps Structs of item and message to a row; raises as `generate`."""
         assert self.row is not None
         assert self._message is not None
-        return generate(self.row, self.fields, self.path, self._message, self._item)
+        return generate(self.row, self.fields, self.path, self._message, self._item, partial=self.partial)

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from dataflows.discord import EVENTS, SOURCE, Member, MemberLeft, messages
+from dataflows.discord import EVENTS, SOURCE, Member, MemberJoined, MemberLeft, messages
 from dataflows.discord import flow as dataflow
 from dataflows.discord_sample import bad_messages, dispatch, member, setup
 from lovelace_streams.errors import RecordFault
@@ -33,10 +33,10 @@ class Flow:
     def __init__(self, database: str) -> None:
         self.database = database
         with psycopg.connect(database, autocommit=True) as connection:
-            connection.execute(setup(create_table(Member, MemberLeft), GUILD).encode())
+            connection.execute(setup(create_table(*SOURCE.rows), GUILD).encode())
         self.decoder = JsonDecoder(EVENTS)
         self.normalizer = normalizer(Member)
-        self.writer = PostgresWriter(PostgresSettings(database), Member, MemberLeft)
+        self.writer = PostgresWriter(PostgresSettings(database), *SOURCE.rows)
         self.writer.open()
         self.offset = 0
         self.ends: Counter[str] = Counter()
@@ -110,6 +110,39 @@ def test_null_is_not_absent(flow: Flow) -> None:
     flow.send(dispatch("GUILD_MEMBER_UPDATE", {"guild_id": str(GUILD), "user": {"id": "9", "avatar": None}}), at=T0 + 1)
 
     assert flow.rows("avatar, username") == [(None, "user9")]
+
+
+def test_an_update_without_a_nick_keeps_the_stored_one(flow: Flow) -> None:
+    user = {"id": "9", "username": "User9", "global_name": "Global"}
+    flow.send(add(9, nick="Nine"))
+    flow.send(dispatch("GUILD_MEMBER_UPDATE", {"guild_id": str(GUILD), "user": user}), at=T0 + 1)
+    assert flow.rows("username, display_name") == [("user9", "Nine")]
+
+    flow.send(dispatch("GUILD_MEMBER_UPDATE", {"guild_id": str(GUILD), "user": user, "nick": None}), at=T0 + 2)
+    assert flow.rows("display_name") == [("Global",)]
+
+    flow.send(dispatch("GUILD_MEMBER_UPDATE", {"guild_id": str(GUILD), "user": user, "nick": "Ten"}), at=T0 + 3)
+    assert flow.rows("display_name") == [("Ten",)]
+
+
+def test_an_update_of_a_member_that_is_not_stored_leaves_its_name_to_the_column(flow: Flow) -> None:
+    flow.send(dispatch("GUILD_MEMBER_UPDATE", {"guild_id": str(GUILD), "user": {"id": "9", "username": "nine"}}))
+
+    assert flow.rows("user_id, username, display_name") == [(9, "nine", None)]
+
+
+@pytest.mark.parametrize("event", ["GUILD_MEMBER_ADD", "GUILD_MEMBERS_CHUNK"])
+def test_a_member_that_joins_again_has_not_left(flow: Flow, event: str) -> None:
+    gone = dispatch("GUILD_MEMBER_REMOVE", {"guild_id": str(GUILD), "user": {"id": "9"}})
+    here = add(9) if event == "GUILD_MEMBER_ADD" else dispatch(event, {"guild_id": str(GUILD), "members": [member(9)]})
+    flow.send(add(9, nick="Nine"))
+    flow.send(gone, at=T0 + 1000)
+    assert flow.rows("left_at is null") == [(False,)]
+
+    flow.send(here, at=T0 + 2000)
+    assert flow.rows("left_at is null") == [(True,)]
+    flow.send(gone, at=T0 + 1500)  # late
+    assert flow.rows("left_at is null") == [(True,)]
 
 
 def test_a_member_that_leaves_keeps_the_rest(flow: Flow) -> None:
@@ -208,7 +241,8 @@ def test_bare_members_are_wrapped_and_dispatches_are_not(flow: Flow) -> None:
 
 
 def test_the_source_names_what_the_command_line_needs() -> None:
-    assert (SOURCE.name, SOURCE.topic, SOURCE.rows) == ("discord", "discord.members.raw", (Member, MemberLeft))
+    assert (SOURCE.name, SOURCE.topic) == ("discord", "discord.members.raw")
+    assert SOURCE.rows == (Member, MemberJoined, MemberLeft)
 
 
 def test_the_whole_flow_without_a_server() -> None:

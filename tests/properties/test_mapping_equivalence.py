@@ -219,6 +219,14 @@ def ended(make: Callable[[], Any]) -> Any:
         return fault.args
 
 
+def may_be_partial(row: type[Row]) -> bool:
+    try:
+        JsonDecoder(Items("d", row, partial=True))
+    except TypeError:
+        return False
+    return True
+
+
 def same(left: Any, right: Any) -> bool:
     return repr(left) == repr(right)  # tells -0.0 from 0.0, True from 1, UTC from another zone
 
@@ -229,12 +237,15 @@ def same(left: Any, right: Any) -> bool:
     st.sampled_from([NOW, NOW, NOW, -1, 2**62]),
     st.sampled_from([b"key", None, b"key", b"\xff", b"\0"]),
     st.booleans(),
+    st.booleans(),
 )
 def test_the_generated_mapping_equals_the_interpreted_one(
-    case: Any, timestamp: int, key: bytes | None, again: bool
+    case: Any, timestamp: int, key: bytes | None, again: bool, is_partial: bool
 ) -> None:
     row, where, messages = case
-    events = JsonDecoder(Events("t", {"E": Items(where, row)}, Skip("unknown_event")))
+    is_partial = is_partial and may_be_partial(row)
+    event(f"partial={is_partial}")
+    events = JsonDecoder(Events("t", {"E": Items(where, row, partial=is_partial)}, Skip("unknown_event")))
     normal = normalizer(row)
     sent = [(events, json.dumps({"t": "E", **message})) for message in messages]
     sent += [(JsonDecoder(Items(where, row)), json.dumps(message)) for message in messages[:1]]
@@ -251,7 +262,8 @@ def test_the_generated_mapping_equals_the_interpreted_one(
             event(f"typed={raw.item is not None} row={isinstance(generated, Row)}")
             raw.target.root_wanted = True
             item, root = raw.plain()
-            plain = ended(partial(interpret, row, item, record, root, NOW, raw.base))
+            in_part = raw.target.partial
+            plain = ended(partial(interpret, row, item, record, root, NOW, raw.base, partial=in_part))
             assert same(generated, plain)
             if raw.item is not None:  # what the generated function gives, it gives by itself
                 try:

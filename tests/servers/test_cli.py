@@ -72,7 +72,7 @@ def test_ddl_is_what_the_check_accepts(flow: Run, database: str, topic: str) -> 
     checked = flow("check", FLOW)
 
     assert checked.returncode == 0, checked.stderr
-    assert "the table is as Member, MemberLeft say" in checked.stdout
+    assert "the table is as Member, MemberJoined, MemberLeft say" in checked.stdout
     assert f"topic {topic} with 2 partitions" in checked.stdout
     query(database, "alter table discord_members drop column avatar")
     assert "avatar" in refused(flow("check", FLOW))
