@@ -36,6 +36,7 @@ from lovelace_streams.reporting.publisher import JobProgress
 from lovelace_streams.rows.context import RecordContext
 from lovelace_streams.rows.declaration import Before, Epoch, From, FromKafka, Lenient, Pii, Skip
 from lovelace_streams.rows.row import Row
+from lovelace_streams.rows.rules import rule
 from lovelace_streams.runtime.process import show_faults_in_one_line
 from lovelace_streams.settings import BatchPolicy, KafkaSettings, PostgresSettings, ProgressSettings, Settings
 from lovelace_streams.sources.kafka import KafkaSource, kafka_source
@@ -86,6 +87,7 @@ __all__ = [
     "kafka_source",
     "normalize",
     "progress",
+    "rule",
     "upsert",
     "worker_source",
 ]

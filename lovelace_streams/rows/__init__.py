@@ -15,6 +15,7 @@ imports only from those above it:
     context       `RecordContext`: Kafka's values of a message, for rows that a user's function makes of it
     fields        `Field`: a column with everything that its declaration needs at run time
 
+    rules         `rule`: methods of a row class that judge several fields
     interpreter   item → row, field by field: the authoritative way
     row           `Row`, the base of all row classes
     functions     a user's mapping function: its arguments, and what becomes of what it returns or raises
@@ -29,6 +30,7 @@ from msgspec import UNSET
 from lovelace_streams.rows.context import RecordContext
 from lovelace_streams.rows.declaration import Before, Column, Epoch, From, FromKafka, Lenient, Pii, Skip, Table
 from lovelace_streams.rows.row import Row
+from lovelace_streams.rows.rules import rule
 
 __all__ = [
     "UNSET",
@@ -43,4 +45,5 @@ __all__ = [
     "Row",
     "Skip",
     "Table",
+    "rule",
 ]

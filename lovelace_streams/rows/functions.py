@@ -19,6 +19,7 @@ from lovelace_streams.rows.declaration import Skip
 from lovelace_streams.rows.fields import fault_of, fields_of, name_of
 from lovelace_streams.rows.interpreter import check_version, latest
 from lovelace_streams.rows.row import Row
+from lovelace_streams.rows.rules import check_rules
 from lovelace_streams.rows.values import ConversionError
 
 CONTEXT = "of"
@@ -130,4 +131,5 @@ def _check_row(row: Row, name: str, now_ms: int) -> None:
             msgspec.structs.force_setattr(row, column.name, field.check(field.type.coerce(value)))
         except ConversionError as error:
             raise error.at(path) from None
+    check_rules(row, f"the {kind.__name__} made by {name}")
     check_version(row, latest(now_ms))

@@ -14,6 +14,7 @@ from lovelace_streams.records import Reason, Record
 from lovelace_streams.rows.coercion import EPOCH
 from lovelace_streams.rows.fields import call, fields_of
 from lovelace_streams.rows.metaclass import RowMeta
+from lovelace_streams.rows.rules import check_rules
 from lovelace_streams.rows.values import json_type_name
 
 AHEAD_MAX = timedelta(days=1)
@@ -47,6 +48,7 @@ def interpret(
     fields = fields_of(row_class)
     values = {field.column.name: field.value(raw, whole, record, base, partial=partial) for field in fields}
     row = call(lambda given: row_class(**given), values, base, name=f"{row_class.__name__}.__post_init__")
+    check_rules(row, base)
     check_version(row, latest(now_ms))
     return row
 

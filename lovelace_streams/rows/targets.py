@@ -18,6 +18,7 @@ from lovelace_streams.rows.fields import Field, check_partial, fields_of, name_o
 from lovelace_streams.rows.functions import Parameters, parameters_of
 from lovelace_streams.rows.paths import AnyPath, JsonPath
 from lovelace_streams.rows.row import Row
+from lovelace_streams.rows.rules import rules_of
 
 MapFunction = Callable[..., Row | Iterable[Row] | Skip]
 """A user's own mapping: it gets the item, the whole message if it takes two arguments, and Kafka's values as `of`."""
@@ -51,6 +52,7 @@ class Target:
             self.fields = fields_of(self.row)
             self.root_wanted = any(place.root for field in self.fields for place in field.places)
             self._derive()
+            rules_of(self.row)
             if partial:
                 check_partial(self.row)
         elif not callable(what):

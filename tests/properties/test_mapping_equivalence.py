@@ -17,7 +17,7 @@ from lovelace_streams.errors import RecordFault
 from lovelace_streams.formats.events import Events, Items
 from lovelace_streams.formats.json import JsonDecoder
 from lovelace_streams.records import Envelope, Origin, Record
-from lovelace_streams.rows import Before, Epoch, From, FromKafka, Lenient, Row, Skip
+from lovelace_streams.rows import Before, Epoch, From, FromKafka, Lenient, Row, Skip, rule
 from lovelace_streams.rows.interpreter import interpret, latest
 from lovelace_streams.rows.normalizer import RawItem, normalizer
 from lovelace_streams.rows.paths import AnyPath, JsonPath
@@ -137,6 +137,16 @@ PATHS = st.one_of(
 )
 
 
+RULES: list[Callable[[list[str]], Callable[[Any], Any]]] = [
+    lambda names: lambda row: None,
+    lambda names: lambda row: len(repr([getattr(row, name) for name in names])) % 4 > 0,
+    lambda names: lambda row: refuse_long(repr(getattr(row, names[0]))[-4:].strip("'\")}")) and None,
+    lambda names: lambda row: getattr(row, names[0]) < getattr(row, names[-1]),  # mostly a TypeError
+    lambda names: lambda row: {None: 1}[getattr(row, names[0]) and None],
+]
+"""Rules over several fields, by the names of the fields."""
+
+
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[type[Row], str, list[dict[str, Any]]]:
     """A row class, the path of its items, and messages that nearly fit it."""
@@ -160,6 +170,9 @@ def cases(draw: st.DrawFn) -> tuple[type[Row], str, list[dict[str, Any]]]:
         annotations["v"] = Annotated[datetime, From("v")]
         wishes.append(("v", st.one_of(GOOD_TIME, TIMES)))
     body = {"__annotations__": annotations, "__module__": __name__, **defaults}
+    for number in range(draw(st.integers(0, 2))):
+        names = draw(st.lists(st.sampled_from(list(annotations)), min_size=1, max_size=3, unique=True))
+        body[f"rule{number}"] = rule(*names)(draw(st.sampled_from(RULES))(names))
     row = type(Row)("Made", (Row,), body, table="made", primary_key="id", version=version)
     many = draw(st.booleans())
     messages = []

@@ -23,8 +23,8 @@ EXPORTED = """
     UNSET Batch BatchPolicy Before DeadLetter DeploymentFault DestinationFault Envelope Epoch Events From FromKafka
     Items JobProgress JobState JsonDecoder KafkaSettings KafkaSource Lenient LovelaceError Outcome Outgoing Pii
     PostgresSettings ProgressSettings Reason Record RecordContext RecordFault Row Settings Settled Skip SkipReason
-    Source WorkerSource aggregate_progress batch commit dead_letter decode kafka_source normalize progress upsert
-    worker_source
+    Source WorkerSource aggregate_progress batch commit dead_letter decode kafka_source normalize progress rule
+    upsert worker_source
 """
 
 PUBLIC = {
@@ -32,7 +32,7 @@ PUBLIC = {
     "lovelace_streams.errors": "DeploymentFault DestinationFault LovelaceError RecordFault",
     "lovelace_streams.settings":
         "BatchPolicy ClickHouseSettings KafkaSettings PostgresSettings ProgressSettings Settings",
-    "lovelace_streams.rows": "UNSET Before Column Epoch From FromKafka Lenient Pii RecordContext Row Skip Table",
+    "lovelace_streams.rows": "UNSET Before Column Epoch From FromKafka Lenient Pii RecordContext Row Skip Table rule",
     "lovelace_streams.testing": "Mapped MemoryWriter Message Result avro mapped run",
     "lovelace_streams.api": "ApiSettings create_app",
     "lovelace_streams.local": "LocalStack PartStatus down status up",
