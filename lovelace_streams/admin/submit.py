@@ -156,7 +156,7 @@ def produce(
 
     producer = Producer(common_config(settings) | PRODUCER_CONFIG)
     headers = [("lovelace-job-id", job.encode()), ("lovelace-job-attempt", str(attempt).encode())] if job else []
-    failed: list[str] = []
+    failed: list[KafkaError] = []
     total = 0
     for message in messages:
         total += message.items
@@ -169,13 +169,12 @@ def produce(
             "or have SOURCE.messages cut them; then submit the file again"
         )
     if failed:
-        text = f"{len(failed)} messages to {topic} were not delivered; submit the file again"
-        raise DestinationFault(failed[0], text)
+        raise _not_delivered(topic, failed[0], f"{len(failed)} messages to {topic} were not delivered")
     return total
 
 
 def _on_delivery(
-    items: int, on_delivered: Callable[[int], None], failed: list[str]
+    items: int, on_delivered: Callable[[int], None], failed: list[KafkaError]
 ) -> Callable[[KafkaError | None, Message], None]:
     """Make the callback of one message: it tells `on_delivered`, or notes the failure."""
 
@@ -183,7 +182,7 @@ def _on_delivery(
         if error is None:
             on_delivered(items)
         else:
-            failed.append(error.name())
+            failed.append(error)
 
     return delivered
 
@@ -208,6 +207,15 @@ def _send(
         except BufferError:
             producer.poll(QUEUE_FULL_SECONDS)
         except KafkaException as error:
-            text = f"the broker does not accept a message for {topic}; submit the file again"
-            raise DestinationFault(error.args[0].name(), text) from None
+            text = f"the broker does not accept a message for {topic}"
+            raise _not_delivered(topic, error.args[0], text) from None
     producer.poll(0)
+
+
+def _not_delivered(topic: str, error: KafkaError, text: str) -> DeploymentFault | DestinationFault:
+    """Make the fault of a message that was not delivered: another try may help, or the topic has to be mended."""
+    from lovelace_streams.kafka.faults import ErrorKind, kind_of, name_of, refused_write
+
+    if kind_of(error) in {ErrorKind.DEPLOYMENT, ErrorKind.SIZE}:
+        return DeploymentFault(f"{text}: {refused_write('topic', topic, error)}; submit the file again", name_of(error))
+    return DestinationFault(name_of(error), f"{text}; submit the file again")

@@ -22,9 +22,11 @@ from confluent_kafka.admin import AdminClient
 
 from lovelace_streams.dead_letters.reader import Filter, LetterPosition, StoredDeadLetter, replays_of
 from lovelace_streams.errors import DeploymentFault, DestinationFault
-from lovelace_streams.kafka.admin import FORBIDDEN, ensure_topic, max_message_bytes, set_max_message_bytes
+from lovelace_streams.kafka.admin import max_message_bytes, set_max_message_bytes
 from lovelace_streams.kafka.client import common_config
+from lovelace_streams.kafka.faults import ErrorKind, kind_of, name_of, refused_write
 from lovelace_streams.kafka.headers import Headers, headers_of
+from lovelace_streams.kafka.own_topics import REPLAY_HEADER_BYTES_MAX, replay_topic
 from lovelace_streams.kafka.topic_ids import REQUEST_SECONDS
 from lovelace_streams.kafka.topic_reader import NoSuchTopic, OffsetRanges, messages, messages_within
 from lovelace_streams.reporting.client import ProgressClient
@@ -36,8 +38,6 @@ CHUNK_LETTERS_MAX, CHUNK_BYTES_MAX = 1000, 64 * 1024 * 1024
 """How many letters are read and sent together, and their bytes."""
 FIND_ORIGINS_MAX = 1000
 """How many messages one request asks the progress service about."""
-HEADER_BYTES_MAX = 1024 * 1024
-"""How many bytes the names of a message's failed items may add to a letter's headers."""
 DELIVERY_SECONDS = 30.0
 LETTER_HEADERS = (
     "lovelace-reason",
@@ -251,6 +251,8 @@ class ReplaySender:
         self._pause = 1 / rate if rate else 0.0
         self._due = 0.0
         self._failed: Counter[str] = Counter()
+        self._refusal: DeploymentFault | None = None
+        """Why the broker takes no replay; another try does not change it."""
         self._producer = Producer(
             common_config(settings)
             | {
@@ -314,33 +316,44 @@ class ReplaySender:
                 self.delivered += 1
                 on_delivered()
             else:
-                self._failed[error.name()] += 1
+                self._refused(error)
 
         while True:
             try:
                 self._producer.produce(
                     self._replays,
                     message.value(),
-                    message.key(),
+                    key_of(message),
                     headers=replay_headers(headers_of(message), decision),  # type: ignore[arg-type]
                     on_delivery=delivered,
                 )
             except BufferError:
                 self._producer.poll(0.1)
             except KafkaException as error:
-                self._failed[error.args[0].name()] += 1
+                self._refused(error.args[0])
                 return
             else:
                 self._producer.poll(0)
                 return
 
+    def _refused(self, error: KafkaError) -> None:
+        self._failed[name_of(error)] += 1
+        if kind_of(error) in {ErrorKind.DEPLOYMENT, ErrorKind.SIZE}:
+            self._refusal = refused_write("replay topic", self._replays, error)
+
     def _raise_failures(self, total: int) -> None:
         if not self._failed:
             return
         summary = f"{self.delivered} of {total} letters were sent to {self._replays}; run it again for the others"
-        if "MSG_SIZE_TOO_LARGE" in self._failed:
-            raise DeploymentFault(f"{summary}, when that topic's max.message.bytes takes them (MSG_SIZE_TOO_LARGE)")
+        if self._refusal is not None:
+            raise DeploymentFault(f"{summary}, when this is mended: {self._refusal}", self._refusal.code)
         raise DestinationFault(", ".join(sorted(self._failed)), summary)
+
+
+def key_of(message: Message) -> bytes | None:
+    """Give the key of a letter's message: a letter whose key is its origin was made of a message without one."""
+    key = message.key()
+    return None if key is not None and ("lovelace-origin", key) in headers_of(message) else key
 
 
 def replay_headers(headers: Headers, decision: ReplayDecision) -> Headers:
@@ -383,15 +396,16 @@ def make_topic(settings: KafkaSettings, name: str, like: str) -> None:
     admin = AdminClient(common_config(settings) | {"log_level": 0})
     try:
         largest = max_message_bytes(admin, like)
+        topic = replay_topic(name, largest)
         if name not in admin.list_topics(timeout=REQUEST_SECONDS).topics:
-            ensure_topic(admin, name, {"max.message.bytes": str(largest + HEADER_BYTES_MAX)})
+            topic.make(admin)
+        elif (fault := topic.judge(admin)) is not None:
+            raise fault
         elif max_message_bytes(admin, name) < largest:
-            set_max_message_bytes(admin, name, largest + HEADER_BYTES_MAX)
+            set_max_message_bytes(admin, name, largest + REPLAY_HEADER_BYTES_MAX)
     except KafkaException as error:
-        if error.args[0].code() in FORBIDDEN:
-            raise DeploymentFault(
-                f"the topic {name!r} is not there and we may not make it ({error.args[0].name()}): "
-                f"create it, and start the workers again, which read it"
-            ) from None
+        if kind_of(error) is ErrorKind.DEPLOYMENT:
+            fault = replay_topic(name, largest).not_made(settings.brokers, error)
+            raise DeploymentFault(f"{fault}, and start the workers again, which read it", fault.code) from None
         text = f"the broker {settings.brokers} (KAFKA_BROKERS) does not answer: start it, or correct its address"
-        raise DestinationFault(error.args[0].name(), text) from None
+        raise DestinationFault(name_of(error), text) from None

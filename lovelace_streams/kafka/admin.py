@@ -1,9 +1,7 @@
-"""Make the library's own topics, and set how large a message they take."""
-
-from collections.abc import Mapping
+"""Ask for a topic's settings, and set how large a message it takes."""
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from lovelace_streams.kafka.topic_ids import REQUEST_SECONDS
 
@@ -12,14 +10,16 @@ MAX_MESSAGE_BYTES_DEFAULT = 1_048_588
 FORBIDDEN = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED})
 
 
-def ensure_topic(admin: AdminClient, name: str, config: Mapping[str, str] | None = None) -> None:
-    """Make a topic of one partition, unless it exists. Raises `KafkaException` if the broker refuses or is away."""
-    new = NewTopic(name, num_partitions=1, config=dict(config or {}))
+def topic_config(admin: AdminClient, topic: str) -> dict[str, str]:
+    """Ask for a topic's settings; {} if we may not ask. Raises `KafkaException`."""
+    resource = ConfigResource(ResourceType.TOPIC, topic)
     try:
-        admin.create_topics([new])[name].result(REQUEST_SECONDS)
+        described = admin.describe_configs([resource])[resource].result(REQUEST_SECONDS)
     except KafkaException as error:
-        if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+        if error.args[0].code() not in FORBIDDEN:
             raise
+        return {}
+    return {name: entry.value for name, entry in described.items() if entry.value is not None}
 
 
 def max_message_bytes(admin: AdminClient, topic: str) -> int:
@@ -27,14 +27,7 @@ def max_message_bytes(admin: AdminClient, topic: str) -> int:
 
     Raises `KafkaException`.
     """
-    resource = ConfigResource(ResourceType.TOPIC, topic)
-    try:
-        described = admin.describe_configs([resource])[resource].result(REQUEST_SECONDS)
-    except KafkaException as error:
-        if error.args[0].code() not in FORBIDDEN:
-            raise
-        return MAX_MESSAGE_BYTES_DEFAULT
-    return int(described["max.message.bytes"].value)
+    return int(topic_config(admin, topic).get("max.message.bytes", MAX_MESSAGE_BYTES_DEFAULT))
 
 
 def set_max_message_bytes(admin: AdminClient, topic: str, size: int) -> None:

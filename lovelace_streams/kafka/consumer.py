@@ -19,11 +19,12 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from confluent_kafka.admin import AdminClient
 
 from lovelace_streams.errors import DeploymentFault
-from lovelace_streams.kafka.admin import ensure_topic
+from lovelace_streams.kafka.admin import max_message_bytes
 from lovelace_streams.kafka.client import LIBRDKAFKA_LOG, REFUSED_IN_REBALANCE, common_config
 from lovelace_streams.kafka.end_offsets import EndOffsets
 from lovelace_streams.kafka.faults import ErrorKind, Refusals, name_of
 from lovelace_streams.kafka.headers import records_of
+from lovelace_streams.kafka.own_topics import replay_topic
 from lovelace_streams.kafka.start_offsets import StartOffsets
 from lovelace_streams.kafka.topic_ids import REQUEST_SECONDS, TopicIds
 from lovelace_streams.observability import metrics
@@ -235,7 +236,7 @@ class GroupConsumer:
                     f"the flow reads topic {topic!r}, which the broker {self._settings.brokers} does not have: "
                     f"create it, or set the topic that it should read"
                 )
-        if replay not in listed and not self._make_replay_topic(replay):
+        if not self._has_replay_topic(replay, exists=replay in listed):
             topics.remove(replay)
         self._ids = TopicIds(self._admin)
         self._end_offsets = EndOffsets(self._admin, self._settings.extra.get("isolation.level", ""))
@@ -266,13 +267,19 @@ class GroupConsumer:
         self._start_offsets = StartOffsets(self._consumer, self._admin, ledger, in_ledger)
         self._consumer.subscribe(topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
 
-    def _make_replay_topic(self, name: str) -> bool:
+    def _has_replay_topic(self, name: str, *, exists: bool) -> bool:
+        """Make the replay topic, unless it exists; one on which replays would be lost is refused."""
         assert self._admin is not None
-        try:
-            ensure_topic(self._admin, name)
-        except KafkaException as error:
-            log.warning("no replay topic; replays are off", topic=name, error=name_of(error))
-            return False
+        as_made = False
+        if not exists:
+            largest = max(max_message_bytes(self._admin, topic) for topic in self._context.topics)
+            try:
+                as_made = replay_topic(name, largest).make(self._admin)
+            except KafkaException as error:
+                log.warning("no replay topic; replays are off", topic=name, error=name_of(error))
+                return False
+        if not as_made and (fault := replay_topic(name).judge(self._admin)) is not None:
+            raise fault
         return True
 
     # -- whose fault ---------------------------------------------------------------------------------------------

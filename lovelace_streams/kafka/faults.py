@@ -50,7 +50,7 @@ _KINDS = {
         REQUEST_TIMED_OUT BROKER_NOT_AVAILABLE REPLICA_NOT_AVAILABLE STALE_CTRL_EPOCH NETWORK_EXCEPTION
         COORDINATOR_LOAD_IN_PROGRESS COORDINATOR_NOT_AVAILABLE NOT_COORDINATOR NOT_ENOUGH_REPLICAS
         NOT_ENOUGH_REPLICAS_AFTER_APPEND ILLEGAL_GENERATION UNKNOWN_MEMBER_ID REBALANCE_IN_PROGRESS
-        TOPIC_ALREADY_EXISTS INVALID_REPLICATION_FACTOR NOT_CONTROLLER OUT_OF_ORDER_SEQUENCE_NUMBER
+        TOPIC_ALREADY_EXISTS NOT_CONTROLLER OUT_OF_ORDER_SEQUENCE_NUMBER
         DUPLICATE_SEQUENCE_NUMBER INVALID_PRODUCER_EPOCH CONCURRENT_TRANSACTIONS OPERATION_NOT_ATTEMPTED
         KAFKA_STORAGE_ERROR LOG_DIR_NOT_FOUND UNKNOWN_PRODUCER_ID REASSIGNMENT_IN_PROGRESS NON_EMPTY_GROUP
         GROUP_ID_NOT_FOUND FETCH_SESSION_ID_NOT_FOUND INVALID_FETCH_SESSION_EPOCH LISTENER_NOT_FOUND
@@ -70,7 +70,7 @@ _KINDS = {
     """,
     ErrorKind.GROUP: """
         INCONSISTENT_GROUP_PROTOCOL INVALID_SESSION_TIMEOUT GROUP_MAX_SIZE_REACHED UNRELEASED_INSTANCE_ID
-        UNSUPPORTED_ASSIGNOR UNSUPPORTED_VERSION _UNSUPPORTED_FEATURE _UNKNOWN_PROTOCOL
+        UNSUPPORTED_ASSIGNOR INVALID_REPLICATION_FACTOR UNSUPPORTED_VERSION _UNSUPPORTED_FEATURE _UNKNOWN_PROTOCOL
         _BAD_MSG _BAD_COMPRESSION INVALID_MSG_SIZE INVALID_REQUEST
         MISMATCHED_ENDPOINT_TYPE UNSUPPORTED_ENDPOINT_TYPE INVALID_REGISTRATION
         INCONSISTENT_VOTER_SET INVALID_UPDATE_VERSION FEATURE_UPDATE_FAILED
@@ -168,6 +168,28 @@ def refusal(brokers: str, error: KafkaError | KafkaException) -> DeploymentFault
         return DeploymentFault(f"the broker {brokers} rejects our login ({name}): {LOGIN_WAY_OUT}", name)
     way_out = _WAYS_OUT.get(name, "the broker's log says why; correct the KAFKA_… settings or the broker's")
     return DeploymentFault(f"the broker {brokers} refuses us ({name}): {way_out}", name)
+
+
+_WAYS_TO_WRITE = {
+    "TOPIC_AUTHORIZATION_FAILED": "allow this user to WRITE to it",
+    "CLUSTER_AUTHORIZATION_FAILED": "allow this user to WRITE to it (before Kafka 3.0 also IDEMPOTENT_WRITE)",
+    "INVALID_RECORD": "set cleanup.policy=delete on it, and no validation of schemas",
+    "INVALID_TIMESTAMP": "set message.timestamp.type=LogAppendTime on it, or correct this machine's clock",
+    "INVALID_REPLICATION_FACTOR": "make it with as many replicas as there are brokers, or lower the brokers' "
+    "default.replication.factor",
+    "UNSUPPORTED_COMPRESSION_TYPE": "the broker must be Kafka 2.4 or newer, with lz4",
+    "UNSUPPORTED_FOR_MESSAGE_FORMAT": "it keeps messages in a format without headers: make it again",
+    "MSG_SIZE_TOO_LARGE": "raise max.message.bytes of it",
+    "RECORD_LIST_TOO_LARGE": "raise segment.bytes of it",
+    "TOPIC_EXCEPTION": "it is no valid name of a topic: correct the setting or the flow that names it",
+}
+
+
+def refused_write(title: str, topic: str, error: KafkaError | KafkaException) -> DeploymentFault:
+    """Make the fault of a topic that does not take messages, or can't be made; waiting does not change it."""
+    name = name_of(error)
+    way_out = _WAYS_TO_WRITE.get(name, "the broker's log says why; correct the topic, or make it anew")
+    return DeploymentFault(f"the broker does not take what is sent to the {title} {topic!r} ({name}): {way_out}", name)
 
 
 class Refusals:

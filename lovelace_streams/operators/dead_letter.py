@@ -4,6 +4,7 @@ How a letter is made: `dead_letters`, in the order `collector`, `fail_fast`, `le
 """
 
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 
 import bytewax.operators as op
@@ -22,12 +23,17 @@ class Sent:
 
 
 @operator
-def dead_letter(step_id: str, source: WorkerContext, *errs: Stream[DeadLetter]) -> Sent:
+def dead_letter(
+    step_id: str, source: WorkerContext, *errs: Stream[DeadLetter], erasable: timedelta | None = None
+) -> Sent:
     """Send failed items to the dead-letter topic, one letter a message: `DeadLetter` → `Settled`.
 
     `errs` are those of every step, in the order in which a record passes the steps: an item that a later step refuses
     has passed the earlier ones. A step of one's own needs no other registration. The topic is `DEAD_LETTER_TOPIC`, by
     default `<pipeline>.dlq`, and is made if it does not exist.
+
+    `erasable` declares that letters must be erasable by their key: the topic is compacted, keeps letters for that time,
+    and of the letters with one key only the last; a letter without a key gets its origin as its key.
 
     A letter is sent when every item of its message has an outcome and fail fast has released it; its items are settled
     when the broker has acknowledged it, also while the topic is silent. The port `settled` shows them; nothing depends
@@ -46,7 +52,7 @@ def dead_letter(step_id: str, source: WorkerContext, *errs: Stream[DeadLetter]) 
     >>> dead_letter("dead_letter", source, decode_errs, normalize_errs).settled.stream_id
     'orders.dead_letter.settled.down'
     """
-    sender = DeadLetterSender(source)
+    sender = DeadLetterSender(source, erasable=erasable)
     source.register(sender)
     settled = [
         op.flat_map_batch(f"send_{order}", letters, partial(sender.take, order=order))

@@ -20,6 +20,8 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from lovelace_streams.kafka.client import common_config
+from lovelace_streams.kafka.faults import name_of
+from lovelace_streams.kafka.own_topics import CHOOSES_LESS, progress_topic
 from lovelace_streams.kafka.topic_ids import REQUEST_SECONDS
 from lovelace_streams.observability import metrics
 from lovelace_streams.records import JobState
@@ -184,8 +186,12 @@ class Publisher(Service):
         self._admin: AdminClient | None = None
         self._making: Future[Any] | None = None
         self._made = False
+        self._chooses_less = False
+        """Whether the broker does not let us choose all settings of the topic."""
         self._make_after = 0.0
         self._refused = False
+        self._is_dead = False
+        """Whether the producer has met a fatal error, which it does not get over: the next try makes another one."""
 
     @property
     def topic(self) -> str:
@@ -209,7 +215,8 @@ class Publisher(Service):
         if not self._made:
             self._make_topic()
             return
-        if self._producer is None:
+        if self._producer is None or self._is_dead:
+            self._is_dead = False
             more = {"enable.idempotence": True, "acks": "all", "delivery.timeout.ms": 30_000}
             self._producer = self._context.clients.producer(common_config(self._context.settings, **more))
         self._producer.poll(0)
@@ -249,10 +256,12 @@ class Publisher(Service):
         self._jobs.refused(progress, self._clock())
         metrics.PUBLISHED.labels(self._context.pipeline, "refused").inc()
         self._complain(error)
+        self._is_dead = self._is_dead or error.fatal() or error.code() == KafkaError._FATAL  # noqa: SLF001
 
     def _complain(self, error: KafkaError) -> None:
         if not self._refused:
-            log.warning("progress can't be published; records are not held up", topic=self.topic, error=error.name())
+            complaint = "progress can't be published; records are not held up"
+            log.warning(complaint, topic=self.topic, error=name_of(error))
         self._refused = True
 
     def _make_topic(self) -> None:
@@ -261,12 +270,17 @@ class Publisher(Service):
             if self._clock() < self._make_after:
                 return
             self._admin = self._admin or self._context.clients.admin(common_config(self._context.settings))
-            new = NewTopic(self.topic, num_partitions=1, config={"cleanup.policy": "compact"})
+            topic = progress_topic(self.topic)
+            config = topic.essential if self._chooses_less else topic.config
+            new = NewTopic(self.topic, num_partitions=1, config=config)
             self._making = self._admin.create_topics([new], request_timeout=REQUEST_SECONDS)[self.topic]
         if not self._making.done():
             return
         answer, self._making = self._making.exception(), None
         code = answer.args[0].code() if isinstance(answer, KafkaException) else KafkaError.NO_ERROR
+        if code in CHOOSES_LESS and not self._chooses_less:
+            self._chooses_less = True
+            return
         self._made = code >= 0 and not KafkaError(code).retriable()
         if code not in MAY_BE_THERE:
             self._complain(KafkaError(code))

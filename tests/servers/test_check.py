@@ -188,13 +188,33 @@ def test_a_missing_topic_and_a_broker_that_is_away(look: Look, table: str, monke
 
 
 def test_limits_of_the_dead_letter_topic_are_said(look: Look, table: str, make_topic) -> None:
-    small = make_topic(partitions=1, max_message_bytes=1000, retention_ms=60_000)
+    small = make_topic(partitions=1, max_message_bytes=70_000, retention_ms=60_000)
 
     report = look(dead_letter_topic=small)
 
     assert report.exit == 0
-    assert "max.message.bytes is 1000" in said(report, "note")
+    assert "max.message.bytes is 70000" in said(report, "note")
     assert "retention.ms is 60000" in said(report, "note")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("cleanup_policy", "compact"),
+        ("cleanup_policy", "compact,delete"),
+        ("max_message_bytes", "1000"),
+        ("message_timestamp_before_max_ms", "1"),
+    ],
+)
+def test_a_dead_letter_topic_on_which_letters_would_be_lost_is_named(
+    look: Look, table: str, make_topic, setting: str, value: str
+) -> None:
+    wrong = make_topic(partitions=1, **{setting: value})
+
+    report = look(dead_letter_topic=wrong)
+
+    assert report.exit == DEPLOYMENT
+    assert f"{wrong!r} has {setting.replace('_', '.')}={value}" in said(report, "deployment")
 
 
 def test_a_group_whose_offset_is_gone_is_told(look: Look, table: str, brokers: str) -> None:

@@ -3,15 +3,18 @@
 from collections.abc import Iterator
 
 from confluent_kafka import Consumer, KafkaException, TopicCollection, TopicPartition
-from confluent_kafka.admin import AclOperation, AdminClient, ConfigResource, NewTopic, ResourceType
+from confluent_kafka.admin import AclOperation, AdminClient, NewTopic
 
 from lovelace_streams.admin.check.report import Finding
 from lovelace_streams.admin.coordinator import retry_while_coordinator_moves
-from lovelace_streams.dead_letters.sender import HEADER_BYTES_MAX, NOT_MAKEABLE
+from lovelace_streams.dead_letters.sender import HEADER_BYTES_MAX, DeadLetterSender
 from lovelace_streams.errors import DeploymentFault, DestinationFault
+from lovelace_streams.kafka.admin import topic_config
 from lovelace_streams.kafka.client import common_config
 from lovelace_streams.kafka.faults import ErrorKind, kind_of, name_of, refusal
+from lovelace_streams.kafka.own_topics import CHOOSES_LESS, OwnTopic, dead_letter_topic, progress_topic, replay_topic
 from lovelace_streams.kafka.topic_ids import REQUEST_SECONDS, TopicIds
+from lovelace_streams.reporting.publisher import Publisher
 from lovelace_streams.sources.kafka import KafkaSource
 
 COORDINATOR_SECONDS = 120.0
@@ -34,11 +37,7 @@ class BrokerCheck:
                 if topic not in listed:
                     raise self._no_topic(topic)
                 yield from self._topic(topic, sorted(listed[topic].partitions))
-            letters = self.settings.dead_letter_topic or f"{self.source.pipeline}.dlq"
-            yield from self._dead_letter_topic(letters, exists=letters in listed)
-            replay = f"{self.source.pipeline}.replay"
-            if replay not in listed:
-                yield self._can_make(replay, "note", "replays are off")
+            yield from self._own_topics(set(listed))
         except KafkaException as error:
             raise self._fault(error) from None
 
@@ -109,47 +108,77 @@ class BrokerCheck:
                 f"gone: the topic holds {low}…{high - 1}; `lovelace rewind FLOW --to earliest` moves the group there",
             )
 
-    def _dead_letter_topic(self, topic: str, *, exists: bool) -> Iterator[Finding]:
-        if not exists:
+    def _own_topics(self, listed: set[str]) -> Iterator[Finding]:
+        """Compare the topics that a worker sends to, or ask whether it could make them."""
+        source = self.source
+        largest = max(int(topic_config(self.admin, topic).get("max.message.bytes", 0)) for topic in source.topics)
+        letters = self.settings.dead_letter_topic or f"{source.pipeline}.dlq"
+        sender = next((each for each in source.services if isinstance(each, DeadLetterSender)), None)
+        erasable = sender.erasable if sender is not None else None
+        topic = dead_letter_topic(letters, largest + HEADER_BYTES_MAX, HEADER_BYTES_MAX, erasable)
+        if letters in listed:
+            yield from self._access(letters, AclOperation.WRITE)
+            yield from self._existing(topic)
+            yield from self._limits(topic)
+        else:
             yield self._can_make(topic, "deployment", "dead letters have no topic")
-            return
-        yield from self._access(topic, AclOperation.WRITE)
-        wanted = max(self._limits(each).get("max.message.bytes", 0) for each in self.source.topics) + HEADER_BYTES_MAX
-        limits = self._limits(topic)
-        if limits.get("max.message.bytes", wanted) < wanted:
+        replays = replay_topic(f"{source.pipeline}.replay", largest)
+        if replays.name in listed:
+            yield from self._existing(replays)
+        else:
+            yield self._can_make(replays, "note", "replays are off")
+        for publisher in (each for each in source.services if isinstance(each, Publisher)):
+            states = progress_topic(publisher.topic)
+            if states.name in listed:
+                yield from self._existing(states)
+            else:
+                yield self._can_make(states, "note", "progress is not published")
+
+    def _existing(self, topic: OwnTopic) -> Iterator[Finding]:
+        """Find a setting with which messages do not arrive or do not stay."""
+        if (fault := topic.judge(self.admin)) is not None:
+            yield Finding("deployment", str(fault))
+        else:
+            yield Finding("ok", f"{topic.title} {topic.name}")
+
+    def _limits(self, topic: OwnTopic) -> Iterator[Finding]:
+        """Find limits of the dead-letter topic that are the operator's choice."""
+        found = topic_config(self.admin, topic.name)
+        wanted = int(topic.config["max.message.bytes"])
+        if int(found.get("max.message.bytes", wanted)) < wanted:
             yield Finding(
                 "note",
-                f"dead-letter topic {topic}: max.message.bytes is {limits['max.message.bytes']}, below {wanted} (the "
-                f"source's largest message and {HEADER_BYTES_MAX} for headers): larger letters go without their value",
+                f"dead-letter topic {topic.name}: max.message.bytes is {found['max.message.bytes']}, below {wanted} "
+                f"(the source's largest message and {HEADER_BYTES_MAX} for headers): larger letters go without their "
+                "value",
             )
-        if limits.get("retention.ms", -1) != -1:
+        for setting in ("retention.ms", "retention.bytes"):
+            if found.get(setting, "-1") not in {"-1", topic.config[setting]}:
+                yield Finding(
+                    "note",
+                    f"dead-letter topic {topic.name}: {setting} is {found[setting]}, after which the broker deletes "
+                    f"letters: set it to {topic.config[setting]} to keep them",
+                )
+        if found.get("unclean.leader.election.enable") == "true":
             yield Finding(
                 "note",
-                f"dead-letter topic {topic}: retention.ms is {limits['retention.ms']}, after which the broker deletes "
-                "letters: set it to -1 to keep them",
+                f"dead-letter topic {topic.name}: unclean.leader.election.enable is true: a broker that fails may lose "
+                "letters that were acknowledged",
             )
-        yield Finding("ok", f"dead letters go to {topic}")
 
-    def _limits(self, topic: str) -> dict[str, int]:
-        """Ask for a topic's limits; {} if this user may not ask."""
-        resource = ConfigResource(ResourceType.TOPIC, topic)
-        try:
-            described = self.admin.describe_configs([resource])[resource].result(REQUEST_SECONDS)
-        except KafkaException as error:
-            if kind_of(error) in {ErrorKind.DEPLOYMENT, ErrorKind.LOGIN}:
-                return {}
-            raise
-        return {name: int(described[name].value) for name in ("max.message.bytes", "retention.ms")}
-
-    def _can_make(self, topic: str, state: str, otherwise: str) -> Finding:
+    def _can_make(self, topic: OwnTopic, state: str, otherwise: str) -> Finding:
         """Ask the broker whether a worker could make a topic, without making it."""
-        asked = self.admin.create_topics([NewTopic(topic, num_partitions=1)], validate_only=True)
-        try:
-            asked[topic].result(REQUEST_SECONDS)
-        except KafkaException as error:
-            if error.args[0].code() not in NOT_MAKEABLE:
-                raise
-            return Finding(
-                state, f"a worker can't make topic {topic} ({error.args[0].name()}): create it, or {otherwise}"
-            )
-        return Finding("ok", f"a worker makes topic {topic} at its start")
+        for config in (topic.config, topic.essential):
+            new = NewTopic(topic.name, num_partitions=1, config=config)
+            asked = self.admin.create_topics([new], validate_only=True)
+            try:
+                asked[topic.name].result(REQUEST_SECONDS)
+            except KafkaException as error:
+                refused = error
+                if error.args[0].code() not in CHOOSES_LESS:
+                    break
+            else:
+                return Finding("ok", f"a worker makes topic {topic.name} at its start")
+        if kind_of(refused) is not ErrorKind.DEPLOYMENT:
+            raise refused
+        return Finding(state, f"a worker can't make topic {topic.name} ({name_of(refused)}): create it, or {otherwise}")

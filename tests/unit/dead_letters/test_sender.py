@@ -1,5 +1,9 @@
 """What a dead letter says of itself, and that it comes back as it went."""
 
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -156,3 +160,91 @@ def refused(held: KafkaSource, size: int, step: str = "upsert") -> DeadLetter:
     record = Record("raw", 2, at, at, assignment.number, None, bytes(size), [], 5, items=1)
     held.in_flight.read(record)
     return DeadLetter(record, 0, 1, step, Reason.CHECK, f"rule {at % 7}", "23514")
+
+
+class Refusing:
+    """A producer whose broker refuses every message, by `error`, until that is None."""
+
+    def __init__(self, broker: Broker, error: KafkaError | None, *, at_once: bool) -> None:
+        self.inner = MemoryProducer(broker)
+        self.error = error
+        self.at_once = at_once
+        self.tries = 0
+        self._refused: list[Any] = []
+
+    def produce(self, *message: Any, on_delivery: Any, headers: Any) -> None:
+        self.tries += 1
+        if self.error is None:
+            self.inner.produce(*message, on_delivery=on_delivery, headers=headers)
+        elif self.at_once:
+            raise KafkaException(self.error)
+        else:
+            self._refused.append(on_delivery)
+
+    def poll(self, seconds: float = 0) -> int:
+        refused, self._refused = self._refused, []
+        for on_delivery in refused:
+            on_delivery(self.error, None)
+        return self.inner.poll(seconds)
+
+    def flush(self, seconds: float = -1) -> int:
+        return self.poll(seconds)
+
+
+def refusing(code: int, *, at_once: bool, letters: int = 5) -> tuple[DeadLetterSender, Refusing, list[float]]:
+    """A sender of some letters, its producer, and its clock."""
+    held, clock = source(), [0.0]
+    sender = DeadLetterSender(held, clock=lambda: clock[0])
+    sender._topic = "raw.dlq"
+    producer = Refusing(Broker(lambda: None), KafkaError(code), at_once=at_once)
+    sender._producer = producer  # type: ignore[assignment]
+    sender.take([refused(held, 1) for _ in range(letters)])
+    return sender, producer, clock
+
+
+FINAL = ["INVALID_RECORD", "INVALID_TIMESTAMP", "INVALID_REQUIRED_ACKS", "POLICY_VIOLATION", "_FATAL"]
+FINAL += ["TOPIC_AUTHORIZATION_FAILED", "CLUSTER_AUTHORIZATION_FAILED", "UNSUPPORTED_COMPRESSION_TYPE"]
+PASSING = ["NOT_ENOUGH_REPLICAS", "_MSG_TIMED_OUT", "_TRANSPORT", "KAFKA_STORAGE_ERROR", "THROTTLING_QUOTA_EXCEEDED"]
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize("name", FINAL)
+def test_what_waiting_does_not_change_stops_the_worker_and_names_the_topic(name: str, at_once: bool) -> None:
+    sender, producer, _ = refusing(getattr(KafkaError, name), at_once=at_once)
+
+    for _ in range(10):
+        sender.serve(idle=True, between_windows=True)
+
+    fault = sender._context.fault
+    assert fault is not None
+    assert "raw.dlq" in str(fault)
+    assert name in str(fault)
+    assert "\n" not in str(fault)
+    assert producer.tries <= 5
+
+
+@pytest.mark.parametrize("name", PASSING)
+def test_what_passes_is_tried_less_and_less_often_and_then_sent(name: str) -> None:
+    sender, producer, clock = refusing(getattr(KafkaError, name), at_once=False, letters=1)
+
+    for tenth in range(600):  # a minute, ten rounds a second
+        clock[0] = tenth / 10
+        sender.serve(idle=True, between_windows=True)
+    assert sender._context.fault is None
+    assert 5 <= producer.tries <= 25
+    producer.error = None
+    for tenth in range(600, 750):
+        clock[0] = tenth / 10
+        sender.serve(idle=True, between_windows=True)
+
+    assert sender._context.in_flight.totals[Outcome.DEAD_LETTERED] == 1
+    assert not sender.unfinished()
+
+
+def test_a_letter_that_is_too_large_without_its_value_stops_the_worker() -> None:
+    sender, producer, _ = refusing(KafkaError.MSG_SIZE_TOO_LARGE, at_once=True, letters=1)
+
+    sender.serve(idle=True, between_windows=True)
+
+    assert producer.tries == 2
+    assert "max.message.bytes" in str(sender._context.fault)
