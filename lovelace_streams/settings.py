@@ -70,6 +70,8 @@ class ClickHouseSettings(msgspec.Struct, frozen=True):
     """The client's own deadline for one block (law 5)."""
     block_rows: int = 10_000
     """Rows that one insert may carry if a window has more than a batch."""
+    views: Literal["accept", "refuse"] = "accept"
+    """`refuse`: a table with materialized views stops the worker at start."""
 
     @property
     def name(self) -> str:
@@ -129,6 +131,7 @@ class Settings(BaseSettings):
     clickhouse_dsn: SecretStr | None = None
     clickhouse_write_seconds: float = 30.0
     clickhouse_block_rows: int = Field(default=10_000, ge=1, le=1_000_000)
+    clickhouse_views: Literal["accept", "refuse"] = "accept"
     progress_api_url: str | None = None
     progress_api_token: SecretStr = SecretStr("")
     samples_token: SecretStr = SecretStr("")
@@ -206,6 +209,7 @@ class Settings(BaseSettings):
             dsn=self.clickhouse_dsn.get_secret_value() if self.clickhouse_dsn else "",
             write_seconds=self.clickhouse_write_seconds,
             block_rows=self.clickhouse_block_rows,
+            views=self.clickhouse_views,
         )
 
     @property

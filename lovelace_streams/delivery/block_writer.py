@@ -28,7 +28,7 @@ from lovelace_streams.runtime.backoff import Backoff
 from lovelace_streams.runtime.grace import LOGIN_SECONDS, Grace
 from lovelace_streams.runtime.service import Service
 from lovelace_streams.runtime.worker import WorkerContext
-from lovelace_streams.writers import Entry, RowResult, Writer, check_capabilities
+from lovelace_streams.writers import Entry, RowResult, SupportsStored, Writer, check_capabilities
 
 log = structlog.get_logger(__name__)
 
@@ -67,7 +67,7 @@ class BlockWriter(Service):
         """The block that is being written, and the one that can be prepared meanwhile."""
         self._next: Block | None = None
         self._span = tracing.OFF
-        self._retry = BlockRetry(self._call, self._probe, self._wait, on_fault=self._on_fault)
+        self._retry = BlockRetry(self._call, self._probe, self._wait, on_fault=self._on_fault, stored=self._stored)
 
     def write(self, batches: list[Batch[Any]]) -> list[Settled | DeadLetter]:
         """Write batches; returns the outcomes of their items, and of earlier ones that were still waiting.
@@ -327,6 +327,14 @@ class BlockWriter(Service):
         except DestinationFault:
             self._connected = False
             return False
+
+    def _stored(self, item: Sequence[Entry]) -> bool:
+        """Whether a failed item is written all the same, if the writer can tell. Raises `DestinationFault`."""
+        writer = self.writer
+        if not isinstance(writer, SupportsStored):
+            return False
+        self._connect()
+        return self._thread.run(lambda: writer.stored(item))
 
     def _wait(self, seconds: float) -> bool:
         if self._retry.inconclusive:

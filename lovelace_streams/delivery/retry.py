@@ -17,7 +17,7 @@ from enum import StrEnum
 from lovelace_streams.errors import DestinationFault
 from lovelace_streams.records import Reason
 from lovelace_streams.runtime.backoff import Backoff
-from lovelace_streams.writers import Entry, Refusal, RowResult
+from lovelace_streams.writers import Entry, Refusal, RowOutcome, RowResult
 
 FAILURES_BEFORE_DOUBT = 5
 """How often a block fails before it is bisected for a harmful row."""
@@ -57,6 +57,7 @@ class BlockRetry:
     `wait(seconds)` returns False when the block must not wait any longer (a drain, an assignment that ended). Then
     `write` returns None: nothing is known of the block's rows, which are read and written again. `probe(rows)` returns
     whether one of these rows, or else a row written before, could be written now; None if there is no such row.
+    `stored(item)` returns whether a failed item is written all the same, or raises `DestinationFault`.
     """
 
     def __init__(
@@ -66,12 +67,14 @@ class BlockRetry:
         wait: Callable[[float], bool],
         backoff: Backoff | None = None,
         on_fault: Callable[[DestinationFault, int], None] = lambda _fault, _failures: None,
+        stored: Callable[[Sequence[Entry]], bool] = lambda _item: False,
     ) -> None:
         self._call = call
         self._probe = probe
         self._wait = wait
         self._backoff = backoff or Backoff()
         self._on_fault = on_fault
+        self._stored = stored
         self.breaker = Breaker.CLOSED
         self.inconclusive = False
         """Whether the last block was given up because no other row was there to test the destination with."""
@@ -142,6 +145,15 @@ class BlockRetry:
                     return None
                 code = fault.code
         if not self._probe(probe_rows):
+            return None
+        return self._verdict(item, code)
+
+    def _verdict(self, item: Sequence[Entry], code: str) -> list[RowResult] | None:
+        """Refuse an item, unless it is stored: then what came after it failed each time. None if that is not known."""
+        try:
+            if self._stored(item):
+                return [RowOutcome.WRITTEN] * len(item)
+        except DestinationFault:
             return None
         return [Refusal(Reason.HARMS_DESTINATION, code)] * len(item)
 

@@ -216,6 +216,17 @@ class SupportsEncode(Protocol):
         """
 
 
+@runtime_checkable
+class SupportsStored(Protocol):
+    """A writer that can tell whether a failed item is written all the same."""
+
+    def stored(self, item: Sequence[Entry]) -> bool:
+        """Whether all rows of an item are stored, by key and version, although a write of it failed.
+
+        Raises `DestinationFault`.
+        """
+
+
 class Evolution(msgspec.Struct):
     """The changes that tables need to hold their rows."""
 

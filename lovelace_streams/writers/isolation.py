@@ -28,18 +28,19 @@ R = TypeVar("R")
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """Why an attempt was refused as a whole; nothing of it was written.
+    """Why an attempt was refused as a whole; as far as the destination says, nothing of it was written.
 
     `again`: the verdict depends on other rows, so it is believed of a single item only after one more attempt.
     `suspect`: its code may mean a fault of the deployment; the caller judges when all items have been tried.
     `limit`: it speaks of the attempt's size, so fewer items may pass. Of a single item it is the verdict, unless the
-    attempt raises a fault instead.
+    attempt raises a fault instead. `sent`: the destination was given the items, so they may be written all the same.
     """
 
     refusal: Refusal
     again: bool = False
     suspect: bool = False
     limit: bool = False
+    sent: bool = False
 
 
 Attempt = Callable[[Sequence[T]], Sequence[R] | Refused]

@@ -211,3 +211,23 @@ def test_an_item_of_several_rows_is_given_up_as_a_whole(sizes, data) -> None:
 
     assert [isinstance(end, Refusal) for end in results] == [entry.row == harmful_item for entry in block]
     assert all(not part[0].same_item for part in calls), "an item was cut"
+
+
+@given(size=blocks, harming=st.sets(st.integers(0, 11), max_size=4), stored=st.sets(st.integers(0, 11)))
+def test_what_fails_each_time_and_is_stored_is_written(size: int, harming: set[int], stored: set[int]) -> None:
+    """A timeout after the insert: the row is there, and what comes after it (a view) fails."""
+    destination = Destination(range(0), "", dict.fromkeys(harming, "159"), set(), known_good=True)
+    retry = BlockRetry(
+        destination.write,
+        destination.probe,
+        destination.wait,
+        Backoff(chance=lambda: 0.5),
+        stored=lambda item: all(entry.row in stored for entry in item),
+    )
+
+    results = retry.write([Entry(n) for n in range(size)])
+
+    assert results is not None
+    for n, result in enumerate(results):
+        is_lost = n in harming and n not in stored
+        assert result == (Refusal(Reason.HARMS_DESTINATION, "159") if is_lost else RowOutcome.WRITTEN)

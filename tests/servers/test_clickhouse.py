@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import clickhouse_connect
@@ -64,7 +65,7 @@ def table(server: Server) -> Iterator[clickhouse_connect.driver.client.Client]:
         yield client
 
 
-def opened(server: Server, settings: str = "", **options: float) -> ClickHouseWriter:
+def opened(server: Server, settings: str = "", **options: Any) -> ClickHouseWriter:
     writer = ClickHouseWriter(ClickHouseSettings(server.dsn(settings=settings), **options), Reading)
     writer.open()
     return writer
@@ -204,6 +205,105 @@ def test_a_table_with_too_many_parts_is_waited_for(server: Server, table, monkey
     assert rows(table) == [(7,)]
     table.command("system start merges readings")
     writer.close()
+
+
+@pytest.fixture
+def view(table) -> str:
+    """A view that raises for `bad`, by a function, and for `odd`, by a rule of its own table; and the rows in it."""
+    table.command("drop view if exists readings_view sync")
+    table.command("drop table if exists readings_seen sync")
+    table.command(
+        "create table readings_seen (sensor Int64, bad UInt8, place String, constraint fine check place != 'odd')"
+        " engine = MergeTree order by sensor"
+    )
+    table.command(
+        "create materialized view readings_view to readings_seen as"
+        " select sensor, throwIf(value = 'bad', 'no') as bad, coalesce(value, '') as place from readings"
+    )
+    yield "select sensor from readings_seen order by sensor"
+    table.command("drop view readings_view sync")
+
+
+def test_what_a_view_refuses_is_written_if_it_is_stored(server: Server, table, view: str, capfd) -> None:
+    writer = opened(server)
+    refused = {3: "bad", 7: "odd"}
+    block = [reading(n, n, value=refused.get(n, "ok")) for n in range(10)]
+
+    assert writer.write(block) == [W] * 10
+    assert rows(table) == [(n,) for n in range(10)]
+    seen = {sensor for (sensor,) in table.query(view).result_rows}
+    assert seen == set(range(10)) - {3, 7}  # the good rows of the block are in the view
+    shown = "".join(capfd.readouterr())
+    assert shown.count("refused_and_stored") == 2
+    writer.close()
+
+
+def test_what_a_view_refuses_is_looked_for_by_the_version_too(server: Server, table, view: str) -> None:
+    table.command("alter table readings add constraint no_worse check value is null or value != 'worse'")
+    writer = opened(server)
+    assert writer.write([reading(1, 1, value="ok")]) == [W]
+
+    item = [reading(1, 2, value="bad"), msgspec.structs.replace(reading(1, 3, value="worse"), same_item=True)]
+    refusal = Refusal(Reason.CHECK, "469", "no_worse")
+    assert writer.write([reading(1, 2, value="worse"), reading(2, 3, value="bad"), *item]) == [
+        refusal,
+        W,
+        *[refusal] * 2,
+    ]
+    assert rows(table, "sensor, value") == [(1, "ok"), (2, "bad")]
+    writer.close()
+
+
+def test_keys_of_all_types_are_looked_for(clickhouse: str) -> None:
+    class Keyed(Row, table="keyed", primary_key=("n", "text", "at", "day", "amount", "ref", "yes")):
+        n: int
+        text: str
+        at: datetime
+        day: date
+        amount: Decimal
+        ref: UUID
+        yes: bool
+        value: str = ""
+
+    with clickhouse_connect.get_client(dsn=clickhouse) as client:
+        client.command(clickhouse_ddl.create_table(Keyed).rstrip(";"))
+        client.command(
+            "create materialized view keyed_view engine = MergeTree order by n as"
+            " select n, throwIf(value = 'bad', 'no') as bad from keyed"
+        )
+        writer = ClickHouseWriter(ClickHouseSettings(clickhouse), Keyed)
+        writer.open()
+        key = {"day": date(1969, 2, 28), "ref": UUID(int=2**127), "yes": True}
+        block = [
+            Entry(Keyed(n=n, text=text, at=at, amount=amount, value="bad", **key), sequence=sequence_of(n + 9, 0))
+            for n, text in ((-1, "it's"), (0, "\\n"), (1, "n\0l"), (2, "ü 日本"), (3, "{x:String} %s"), (4, ""))
+            for at in (datetime(1901, 1, 1, microsecond=1, tzinfo=UTC), datetime(2024, 5, 1, tzinfo=UTC))
+            for amount in (Decimal("-12345678901234567890123456789.123456789"), Decimal("1e3"))
+        ]
+
+        assert writer.write(block) == [W] * len(block)
+        writer.close()
+
+
+def test_a_login_that_may_only_insert_is_told_nothing(server: Server, table, view: str, monkeypatch) -> None:
+    writer = opened(server)
+    client = writer._connection.client
+    query = client.query
+    monkeypatch.setattr(client, "query", lambda text: query(text.replace("FROM", "FROM nowhere.")))  # refused: code 81
+
+    assert writer.write([reading(1, value="bad"), reading(2, value="ok")]) == [
+        Refusal(Reason.REFUSED, "395"),
+        W,
+    ]
+    writer.close()
+
+
+def test_views_can_be_refused_at_start(server: Server, table, view: str) -> None:
+    opened(server, views="accept").close()
+    with pytest.raises(
+        DeploymentFault, match=r"CLICKHOUSE_VIEWS=refuse, and materialized views depend on it .readings_view."
+    ):
+        opened(server, views="refuse")
 
 
 class Limited(ThreadingHTTPServer):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _IS_THE_TABLE = "database = if({database:String} = '', currentDatabase(), {database:String})"
 TABLE_QUERY = (
-    "select engine, engine_full, create_table_query, sorting_key from system.tables "  # noqa: S608 - our own words
+    "select engine, engine_full, create_table_query, sorting_key, dependencies_table from system.tables "  # noqa: S608 - our own words
     f"where {_IS_THE_TABLE} and name = {{name:String}}"
 )
 COLUMNS_QUERY = (
@@ -58,6 +58,8 @@ class TableSchema(msgspec.Struct, frozen=True):
     """Names of the table's CHECKs: of an error's text only such a name is taken."""
     names: tuple[str, ...]
     """The columns without the version column."""
+    views: tuple[str, ...]
+    """Names of the materialized views that take what is inserted: one that fails refuses what is written already."""
     durable: bool
     """Whether an acknowledged insert is on the disk, and not only with the kernel."""
 
@@ -118,6 +120,7 @@ class _Inspection:
             packers={name: column_packer(columns[name]["type"]) for name in names},
             names=tuple(names),
             constraints=frozenset(_CONSTRAINT.findall(real["create_table_query"])),
+            views=tuple(real["dependencies_table"]),
             durable="fsync_after_insert = 1" in real["engine_full"],
         )
 

@@ -32,11 +32,13 @@ from lovelace_streams.writers.clickhouse.faults import (
     fault_of,
     reason_of,
 )
+from lovelace_streams.writers.clickhouse.stored import are_stored
 from lovelace_streams.writers.isolation import Refused, isolate_refused
 
 log = structlog.get_logger(__name__)
 
 NOT_CONNECTED = "08003"
+VIEW_HINT = "the row is in the table; a materialized view refused it, and lacks it: CLICKHOUSE_VIEWS=refuse allows none"
 PROBE_ITEMS = 2
 """Other items that `probe` tries, beside the row that was last written."""
 
@@ -90,10 +92,19 @@ class ClickHouseWriter:
             connection = self._connection = connect(self.settings)
             way_out = "compare with `lovelace ddl FLOW`"
             schema = inspect(connection.client, self.table, self.rows, self.settings.name, way_out)
+        self._check_views(schema.views)
         self._encoder = BlockEncoder(schema, one_by_one=self.one_by_one)
         if not schema.durable and "insert_quorum" not in self.settings.dsn:
             hint = "a loss of power may lose settled rows; fsync_after_insert = 1 on the table, or insert_quorum"
             log.warning("fsync_after_insert_off", writer=self.name, hint=hint)
+
+    def _check_views(self, views: Sequence[str]) -> None:
+        if views and self.settings.views == "refuse":
+            raise DeploymentFault(
+                f"{self.rows[0].__name__} ↔ table {self.table.name} at {self.settings.name}: CLICKHOUSE_VIEWS=refuse,"
+                f" and materialized views depend on it ({', '.join(views)}): what one of them refuses would be in"
+                " the table and not in the view; drop them, or accept that"
+            )
 
     @contextmanager
     def _faults(self) -> Iterator[None]:
@@ -107,7 +118,7 @@ class ClickHouseWriter:
             if code in (CONNECTION_LOST, TIMEOUT) or fault_of(code) == "destination":
                 raise DestinationFault(code, f"from {self.settings.name}") from None
             raise self._deployment_fault(code) from None
-        except LovelaceError:
+        except (LovelaceError, ColumnValueError):
             raise
         except Exception as error:  # noqa: BLE001 - what is no ClickHouse answers anything, and the driver reads it
             raise DestinationFault(
@@ -154,7 +165,10 @@ class ClickHouseWriter:
         if not block:
             return []
         encoded = block if isinstance(block, EncodedBlock) else EncodedBlock()
-        results = self._judge(self._write_items(block, encoded.body))
+        outcomes = self._write_items(block, encoded.body)
+        results = self._judge(outcomes)
+        if any(isinstance(outcome, Refused) and outcome.sent for outcome in outcomes):
+            results = self._look_for_refused(block, outcomes, results)
         written = (entry for entry, result in zip(block, results, strict=True) if result is RowOutcome.WRITTEN)
         self._last_written = next(written, self._last_written)
         if encoded.has_distinct_keys or self._keys_are_distinct(block):
@@ -292,12 +306,12 @@ class ClickHouseWriter:
         if code in (CONNECTION_LOST, TIMEOUT):
             raise DestinationFault(code, f"from {self.settings.name}") from None
         if code in BLOCK_LIMITS:
-            return Refused(Refusal(reason_of(code), code), limit=True)
+            return Refused(Refusal(reason_of(code), code), limit=True, sent=code != BODY_TOO_LARGE)
         fault = fault_of(code)
         if fault == "destination":
             raise DestinationFault(code, f"from {self.settings.name}") from None
         rule = constraint_in(error, code, self._opened().schema.constraints)
-        return Refused(Refusal(reason_of(code), code, rule), suspect=fault != "record")
+        return Refused(Refusal(reason_of(code), code, rule), suspect=fault != "record", sent=True)
 
     def _judge(self, outcomes: Sequence[RowOutcome | Refused]) -> list[RowResult]:
         """Turn outcomes into results. Raises `DeploymentFault`.
@@ -312,6 +326,40 @@ class ClickHouseWriter:
             if deployment and not self.probe():
                 raise self._deployment_fault(deployment[0])
         return [outcome.refusal if isinstance(outcome, Refused) else outcome for outcome in outcomes]
+
+    # -- refused, and written all the same ---------------------------------------------------------------------------
+
+    def _look_for_refused(
+        self, block: Sequence[Entry], outcomes: Sequence[RowOutcome | Refused], results: list[RowResult]
+    ) -> list[RowResult]:
+        """Return the results with refused items that are stored as written: a refusal may be a view's."""
+        looked_for: list[RowResult] = []
+        at = 0
+        for item in items_of(block):
+            outcome, refusal = outcomes[at], results[at]
+            was_sent = isinstance(outcome, Refused) and outcome.sent
+            stored = was_sent and self.stored(item)
+            if stored and isinstance(refusal, Refusal):
+                log.warning("refused_and_stored", writer=self.name, code=refusal.code, hint=VIEW_HINT)
+            looked_for += [RowOutcome.WRITTEN] * len(item) if stored else results[at : at + len(item)]
+            at += len(item)
+        return looked_for
+
+    def stored(self, item: Sequence[Entry]) -> bool:
+        """Whether all rows of an item are in the table, although an insert of it failed. Raises `DestinationFault`.
+
+        False if the table can't be asked, because the login may only insert.
+        """
+        try:
+            with self._faults():
+                if self._connection is None:
+                    raise DestinationFault(NOT_CONNECTED, f"not connected to {self.settings.name}")
+                return are_stored(self._connection.client, self.table, self._opened().schema, item)
+        except ColumnValueError:
+            return False
+        except DeploymentFault as fault:
+            log.warning("stored_rows_unknown", writer=self.name, code=fault.code)
+            return False
 
     # -- superseded --------------------------------------------------------------------------------------------------
 
