@@ -43,14 +43,16 @@ class DestinationFault(LovelaceError):  # noqa: N818 - as RecordFault
 
     `code` is the SQLSTATE, ClickHouse's code or the HTTP status; `"timeout"` if the client's own deadline ran out,
     `"08006"` for a lost connection. Codes of `at_once` are retried at once, up to three times, before they count.
+    `unproven`: it may as well be one record's, and there was no other row to tell.
     """
 
     at_once: ClassVar[frozenset[str]] = frozenset({"40001", "40P01"})
 
-    def __init__(self, code: str, detail: str = "") -> None:
+    def __init__(self, code: str, detail: str = "", *, unproven: bool = False) -> None:
         super().__init__(code, detail)
         self.code = code
         self.detail = detail
+        self.unproven = unproven
 
     def __str__(self) -> str:
         return f"{self.detail} ({self.code})" if self.detail else self.code

@@ -25,7 +25,9 @@ def letter_headers(
     else:
         read_at = f"{_topic_id(record, context)}/{record.topic}/{record.partition}/{record.offset}"
         timestamp = record.timestamp
-    source, failure, ours = _shared_headers(record.topic, record.partition, first.step, first.reason, first.detail)
+    source, failure, ours = _shared_headers(
+        record.topic, record.partition, first.step, first.reason, first.detail, first.code
+    )
     headers = [
         *[(name, value) for name, value in record.headers if name not in LETTER_HEADER_NAMES],
         *source,
@@ -49,7 +51,7 @@ def _topic_id(record: Record, context: WorkerContext) -> str:
 
 @lru_cache(maxsize=256)
 def _shared_headers(
-    topic: str, partition: int, step: str, reason: Reason, detail: str
+    topic: str, partition: int, step: str, reason: Reason, detail: str, code: str
 ) -> tuple[_Headers, _Headers, _Headers]:
     """Make the headers that many letters share; making them for each letter was two thirds of its headers' cost."""
     return (
@@ -62,13 +64,17 @@ def _shared_headers(
             ("lovelace-reason", reason.encode()),
             ("lovelace-detail", detail[:1000].encode()),
             ("lovelace-step", step.encode()),
+            *((("lovelace-code", code.encode()),) if code else ()),
         ),
     )
 
 
 LETTER_HEADER_NAMES = frozenset(
     [f"__connect.errors.{name}" for name in ("topic", "partition", "offset", "stage", "exception.class.name")]
-    + [f"lovelace-{name}" for name in ("origin", "origin-timestamp", "failed-items", "reason", "detail", "step")]
+    + [
+        f"lovelace-{name}"
+        for name in ("origin", "origin-timestamp", "failed-items", "reason", "detail", "step", "code")
+    ]
     + ["lovelace-replays", "lovelace-truncated"]
 )
 """Headers that a letter sets itself; the message's own headers of these names are left out."""

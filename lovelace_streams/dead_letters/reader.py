@@ -43,6 +43,8 @@ class StoredDeadLetter(msgspec.Struct, frozen=True):
     """When the letter was sent, in milliseconds since 1970."""
     position: LetterPosition = (0, 0)
     bytes: int = 0
+    code: str = ""
+    """The destination's code for the first failed item: its SQLSTATE, or ClickHouse's."""
 
     def matches(self, reason: str | None, job: str | None) -> bool:
         """Whether it has this reason (for any of its items) and job."""
@@ -148,6 +150,7 @@ def letter_of(message: Message, *, with_value: bool) -> StoredDeadLetter:
         timestamp=_number(named.get("lovelace-origin-timestamp", ""), -1),
         reason=named.get("lovelace-reason", ""),
         detail=named.get("lovelace-detail", ""),
+        code=named.get("lovelace-code", ""),
         step=named.get("lovelace-step", named.get("__connect.errors.stage", "")),
         job=named.get("lovelace-job-id", ""),
         failed=named.get("lovelace-failed-items", ""),

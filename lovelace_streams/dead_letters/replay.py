@@ -43,6 +43,7 @@ LETTER_HEADERS = (
     "lovelace-reason",
     "lovelace-detail",
     "lovelace-step",
+    "lovelace-code",
     "lovelace-truncated",
     "lovelace-failed-items",
     "lovelace-replays",

@@ -92,7 +92,7 @@ class BlockRetry:
             except DestinationFault as fault:
                 failures += 1
                 self._on_fault(fault, failures)
-                suspected = failures >= FAILURES_BEFORE_DOUBT and may_be_one_rows_fault(fault.code)
+                suspected = fault.unproven or (failures >= FAILURES_BEFORE_DOUBT and _may_be_one_rows(fault))
                 results = self._bisect(block, probe_rows) if suspected else None
             if results is not None:
                 self.breaker = Breaker.CLOSED
@@ -122,7 +122,7 @@ class BlockRetry:
             try:
                 part: list[RowResult] | None = self._call_with_immediate_retries(half)
             except DestinationFault as fault:
-                if not may_be_one_rows_fault(fault.code):
+                if not _may_be_one_rows(fault):
                     return None
                 part = self._bisect(half, [*rest, *probe_rows])
             if part is None:
@@ -132,7 +132,7 @@ class BlockRetry:
 
     def _judge_single_item(self, item: Sequence[Entry], probe_rows: Sequence[Entry]) -> list[RowResult] | None:
         """Refuse an item that fails each time while another row can be written before and after each try; else None."""
-        code = ""
+        code, unproven = "", False
         for _ in range(SINGLE_ITEM_TRIES):
             accepted = self._probe(probe_rows)
             self.inconclusive = accepted is None
@@ -141,21 +141,25 @@ class BlockRetry:
             try:
                 return self._call_with_immediate_retries(item)
             except DestinationFault as fault:
-                if not may_be_one_rows_fault(fault.code):
+                if not _may_be_one_rows(fault):
                     return None
-                code = fault.code
+                code, unproven = fault.code, fault.unproven
         if not self._probe(probe_rows):
             return None
-        return self._verdict(item, code)
+        return self._verdict(item, Reason.REFUSED if unproven else Reason.HARMS_DESTINATION, code)
 
-    def _verdict(self, item: Sequence[Entry], code: str) -> list[RowResult] | None:
+    def _verdict(self, item: Sequence[Entry], reason: Reason, code: str) -> list[RowResult] | None:
         """Refuse an item, unless it is stored: then what came after it failed each time. None if that is not known."""
         try:
             if self._stored(item):
                 return [RowOutcome.WRITTEN] * len(item)
         except DestinationFault:
             return None
-        return [Refusal(Reason.HARMS_DESTINATION, code)] * len(item)
+        return [Refusal(reason, code)] * len(item)
+
+
+def _may_be_one_rows(fault: DestinationFault) -> bool:
+    return fault.unproven or may_be_one_rows_fault(fault.code)
 
 
 def _middle(block: Sequence[Entry]) -> int | None:

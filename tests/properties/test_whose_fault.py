@@ -94,6 +94,48 @@ def test_only_harming_rows_are_dead_lettered_whatever_the_outage(
             assert n in destination.written
 
 
+class Unlisted(Destination):
+    """Refuses some rows with a code that is not listed: the record's where another row of the table was accepted."""
+
+    def write(self, block):
+        results = super().write([entry for entry in block if entry.row not in self.refused])
+        suspects = [entry for entry in block if entry.row in self.refused]
+        if suspects and not results and not self.known_good:
+            raise DestinationFault("MY001", unproven=True)
+        written = iter(results)
+        return [Refusal(Reason.REFUSED, "MY001") if e.row in self.refused else next(written) for e in block]
+
+    def probe(self, others):
+        return super().probe([entry for entry in others if entry.row not in self.refused])
+
+
+@given(
+    size=blocks,
+    start=st.integers(0, 40),
+    length=st.integers(0, 20),
+    code=st.sampled_from(OUTAGES),
+    refused=st.sets(st.integers(0, 11)),
+    known_good=st.booleans(),
+    neighbour=st.booleans(),
+)
+def test_a_code_that_is_not_listed_is_the_records_only_if_another_row_passes(
+    size, start, length, code, refused, known_good, neighbour
+) -> None:
+    destination = Unlisted(range(start, start + length), code, {}, refused, known_good)
+    block = [Entry(n) for n in range(size)]
+    retry = destination.patience()
+
+    results = retry.write(block, [Entry(99)] if neighbour else [])
+
+    if refused.issuperset(range(size)) and not known_good and not neighbour:
+        assert results is None, "with no neighbour that can be written nothing is known against a row"
+        return
+    assert results is not None
+    for n, result in enumerate(results):
+        assert result == (Refusal(Reason.REFUSED, "MY001") if n in refused else RowOutcome.WRITTEN)
+    assert destination.written == set(range(size)) - refused
+
+
 @pytest.mark.parametrize("code", OUTAGES)
 @pytest.mark.parametrize("size", [1, 2, 100])
 def test_an_outage_without_end_gives_no_verdict(code: str, size: int) -> None:

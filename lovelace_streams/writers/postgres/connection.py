@@ -19,6 +19,7 @@ from lovelace_streams.writers import Evolution
 from lovelace_streams.writers.postgres.catalog import TableSchema, inspect
 from lovelace_streams.writers.postgres.connect_faults import connect_fault
 from lovelace_streams.writers.postgres.evolution import evolution_of, evolve
+from lovelace_streams.writers.postgres.faults import ADVICE as BY_CODE
 from lovelace_streams.writers.postgres.faults import fault_of
 from lovelace_streams.writers.postgres.grouping import Tables, TargetTable
 from lovelace_streams.writers.postgres.session import connect_parameters, pins
@@ -36,6 +37,8 @@ class PostgresConnection:
         self.tables = tables
         self._driver: psycopg.Connection[Any] | None = None
         self._more_pins: dict[str, str] = {}
+        self.prepares = settings.prepare
+        """Whether statements are prepared: POSTGRES_PREPARE, until a pooler shows that it gives us other sessions."""
 
     @property
     def name(self) -> str:
@@ -95,6 +98,15 @@ class PostgresConnection:
         with self.faults(), connection:
             return evolve(connection, rows) if apply else evolution_of(connection, rows)
 
+    def stop_preparing(self, code: str) -> bool:
+        """Prepare no statement any more, for this code; False if none was prepared."""
+        if not self.prepares:
+            return False
+        self.prepares = False
+        hint = "a pooler in transaction mode gives each transaction another session: set POSTGRES_PREPARE=false"
+        log.warning("statements are not prepared any more", writer=self.name, code=code, hint=hint)
+        return True
+
     def abort(self) -> None:
         """Shut the socket under a call in another thread."""
         connection = self._driver
@@ -126,14 +138,15 @@ class PostgresConnection:
     def deployment_fault(self, code: str) -> DeploymentFault:
         """Return the fault for a code that is the deployment's."""
         sides = ", ".join(f"{each.rows[0].__name__} ↔ table {each.table.name}" for each in self.tables.declared)
-        return DeploymentFault(f"{sides} at {self.settings.name}: refused with SQLSTATE {code}; {ADVICE}", code)
+        advice = BY_CODE.get(code) or BY_CODE.get(code[:2], ADVICE)
+        return DeploymentFault(f"{sides} at {self.settings.name}: refused with SQLSTATE {code}; {advice}", code)
 
     def _connect(self) -> psycopg.Connection[Any]:
         try:
             return psycopg.connect(
                 self.settings.dsn,
                 autocommit=True,
-                prepare_threshold=0 if self.settings.prepare else None,
+                prepare_threshold=0 if self.prepares else None,
                 **connect_parameters(self.settings.dsn),
             )
         except (psycopg.Error, ValueError) as error:

@@ -12,26 +12,41 @@ from lovelace_streams.writers.isolation import Refused
 Fault = Literal["record", "destination", "deployment", "unlisted"]
 
 FAULTS: dict[str, Fault] = {
+    "09": "record",  # triggered action
+    "20": "record",  # case not found, of a trigger
     "22": "record",  # data exception
     "23": "record",  # integrity constraint
+    "27": "record",  # triggered data change
+    "2F": "record",  # SQL routine
     "38": "record",  # external routine
     "39": "record",  # external routine invocation, trigger protocol
     "44": "record",  # WITH CHECK OPTION
     "54": "record",  # too long for an index, too many columns
-    "P0001": "record",  # RAISE EXCEPTION
+    "P0": "record",  # PL/pgSQL: RAISE EXCEPTION, no or too many rows, an assertion
     "08": "destination",  # connection
+    "25": "destination",  # the session's transaction is not as we left it; 25006: a standby, or a disk that filled up
     "40": "destination",  # serialization failure, deadlock
     "53": "destination",  # disk full, out of memory, too many connections
+    "55006": "destination",  # object in use
     "55P03": "destination",  # lock not available
+    "55P04": "destination",  # a label of an enum that is not committed yet
     "57": "destination",  # cancelled, shutdown, starting up
     "58": "destination",  # system, I/O
-    "25006": "destination",  # read-only: a standby, or a disk that filled up
+    "72": "destination",  # snapshot too old
     "XX": "destination",  # internal, corrupted
     "0A": "deployment",  # feature not supported
+    "0L": "deployment",  # grantor
+    "0P": "deployment",  # role
+    "24": "deployment",  # cursor state: a pooler gives each statement another session
+    "26": "deployment",  # no such prepared statement: a pooler gives each transaction another session
     "28": "deployment",  # authorization
+    "2D": "deployment",  # a trigger that commits
+    "34": "deployment",  # no such cursor
+    "3B": "deployment",  # no such savepoint
     "3D": "deployment",  # no such database
     "3F": "deployment",  # no such schema
-    "42": "deployment",  # no such table or column, no privilege
+    "42": "deployment",  # no such table or column, no privilege; 42P05: as 26
+    "55": "deployment",  # not in the state for it: published without a replica identity, a sequence not used yet
 }
 """SQLSTATE, or its class, → whose fault (law 5). The longer entry wins."""
 
@@ -44,6 +59,16 @@ REASONS = {
     "22003": Reason.OUT_OF_RANGE,
     "22008": Reason.OUT_OF_RANGE,
 }
+
+_POOLER = "a pooler gives each statement another session: use its transaction mode"
+ADVICE = {
+    "55000": "is the table published without a replica identity? ALTER TABLE … REPLICA IDENTITY",
+    **dict.fromkeys(("24", "26", "34", "3B"), _POOLER),
+}
+"""What to do about a code of the deployment, or a class, if comparing the table with the rows does not help."""
+
+PREPARED_ELSEWHERE = frozenset({"26000", "42P05", "0A000"})
+"""Codes of a statement that was prepared in another session, or for a table that was another one."""
 
 UNIQUE_VIOLATION = "23505"
 FOREIGN_KEY_VIOLATION = "23503"
@@ -67,7 +92,7 @@ NO_SUBTRANSACTIONS = frozenset({"42501", "42704", "0A000"})
 def fault_of(sqlstate: str) -> Fault:
     """Tell whose fault a code is.
 
-    >>> fault_of("23505"), fault_of("25006"), fault_of("25001")
+    >>> fault_of("23505"), fault_of("25006"), fault_of("21000")
     ('record', 'destination', 'unlisted')
     """
     return FAULTS.get(sqlstate) or FAULTS.get(sqlstate[:2], "unlisted")

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import psycopg
 
-from lovelace_streams.errors import DeploymentFault
+from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.writers import Entry, Refusal, RowOutcome, RowResult
 from lovelace_streams.writers.isolation import Refused, isolate_refused
 from lovelace_streams.writers.postgres import subtransactions
@@ -29,6 +29,7 @@ from lovelace_streams.writers.postgres.faults import (
     refused_by,
 )
 from lovelace_streams.writers.postgres.grouping import TableRows, Tables, TargetTable, UniformRows
+from lovelace_streams.writers.postgres.input_check import InputCheck
 from lovelace_streams.writers.postgres.sql import EncodeError, Plan
 from lovelace_streams.writers.postgres.transaction import Query, Transactions, UnexplainedCount
 
@@ -60,9 +61,10 @@ class Isolation:
         *,
         one_by_one: bool,
     ) -> None:
-        self.violations = ViolationFinder(tables, transactions, prepare=connection.settings.prepare)
+        self.violations = ViolationFinder(tables, transactions, connection)
         self.subtransactions = Subtransactions(tables, transactions)
-        self.probe = Probe(tables, connection, attempt)
+        self.input_check = InputCheck(tables, transactions)
+        self.probe = Probe(tables, connection, transactions, attempt)
         self._attempt = attempt
         self._one_by_one = one_by_one
 
@@ -82,17 +84,31 @@ class Isolation:
                 refused=refused or self.subtransactions.expected_refusal(len(items)),
                 single_items_max=subtransactions.CALL_ROWS,
             )
-        self.probe.judge(items, outcomes)
-        return outcomes
+        return self._judged(items, outcomes)
+
+    def _judged(self, items: Sequence[Item], outcomes: Sequence[ItemOutcome]) -> list[ItemOutcome]:
+        """Return the outcomes, with values that their types refuse named as such; the others are judged by a probe."""
+        judged = list(outcomes)
+        suspects = [index for index, outcome in enumerate(outcomes) if _is_suspect(outcome)]
+        for index, refusal in self.refused_values([items[index] for index in suspects]).items():
+            judged[suspects[index]] = Refused(refusal)
+        self.probe.judge(items, judged)
+        return judged
+
+    def refused_values(self, items: Sequence[Item]) -> dict[int, Refusal]:
+        """Name items with a value that its column's type refuses though it takes others. Raises `DestinationFault`."""
+        item_of = [index for index, item in enumerate(items) for _ in item]
+        found = self.input_check.find([entry for item in items for entry in item])
+        return {item_of[index]: refusal for index, refusal in sorted(found.items(), reverse=True)}
 
 
 class ViolationFinder:
     """Asks the database which rows break rules that the catalogue tells: all of a rule's rows by one query."""
 
-    def __init__(self, tables: Tables, transactions: Transactions, *, prepare: bool) -> None:
+    def __init__(self, tables: Tables, transactions: Transactions, connection: PostgresConnection) -> None:
         self._tables = tables
         self._transactions = transactions
-        self._prepare = prepare
+        self._connection = connection
         self._precheck_blocks_left = 0
 
     def find_violations(self, items: Sequence[Item], refused: Refused) -> Mapping[int, Refusal]:
@@ -156,7 +172,7 @@ class ViolationFinder:
     def _fetch(self, query: Query) -> list[tuple[int, int]]:
         """Fetch ordinal and rule of the rows that break one; none if the server can't evaluate an expression."""
         try:
-            return self._transactions.fetch(query, prepare=self._prepare)
+            return self._transactions.fetch(query, prepare=self._connection.prepares)
         except psycopg.Error as error:
             self._transactions.undo(self._transactions.driver, error)
             return []
@@ -268,9 +284,12 @@ def _item_outcome(outcome: subtransactions.Outcome) -> ItemOutcome:
 class Probe:
     """Tries rows again that were written before: if one is still accepted, the deployment is sound."""
 
-    def __init__(self, tables: Tables, connection: PostgresConnection, attempt: Attempt) -> None:
+    def __init__(
+        self, tables: Tables, connection: PostgresConnection, transactions: Transactions, attempt: Attempt
+    ) -> None:
         self._tables = tables
         self._connection = connection
+        self._transactions = transactions
         self._attempt = attempt
         self._last_tried: set[TargetTable] = set(tables.declared)
         self._last_written: dict[TargetTable, Item] = {}
@@ -320,22 +339,50 @@ class Probe:
             return False
 
     def judge(self, items: Sequence[Item], outcomes: Sequence[ItemOutcome]) -> None:
-        """Raise `DeploymentFault` if a refusal is the deployment's fault.
+        """Raise the fault of a refusal that is not the record's: `DeploymentFault` or `DestinationFault`.
 
-        A code that may be the deployment's is the record's if the same tables accepted another item of the block, or
-        accept a probe. Raises the `DestinationFault` that a probe meets.
+        A statement that the server does not even plan is the deployment's fault, whatever else was written. Else a code
+        that may be the deployment's, or that is not listed, is the record's if the same tables accepted another item of
+        the block, or accept a probe. If they do not, an unlisted code is the destination's; without an item to probe
+        with it is nobody's yet (`unproven`).
         """
         suspects = [
             (item, outcome.refusal.code)
             for item, outcome in zip(items, outcomes, strict=True)
-            if isinstance(outcome, Refused) and outcome.suspect and fault_of(outcome.refusal.code) == "deployment"
+            if isinstance(outcome, Refused) and _is_suspect(outcome)
         ]
         if not suspects:
             return
+        self._explain(suspects)
         accepted = [item for item, outcome in zip(items, outcomes, strict=True) if not isinstance(outcome, Refused)]
         sound = {table for item in accepted for table in self._tables.tables_of(item)}
         for item, code in suspects:
             doubtful = self._tables.tables_of(item) - sound
-            if doubtful and not self._all_accept(doubtful):
-                raise self._connection.deployment_fault(code)
+            if doubtful and not (accepts := self._all_accept(doubtful)):
+                raise self._fault(code, proven=accepts is not None)
             sound |= doubtful
+
+    def _fault(self, code: str, *, proven: bool) -> DeploymentFault | DestinationFault:
+        if fault_of(code) == "deployment":
+            return self._connection.deployment_fault(code)
+        return DestinationFault(
+            code, f"from {self._connection.settings.name}, a code that is not listed", unproven=not proven
+        )
+
+    def _explain(self, suspects: Sequence[tuple[Item, str]]) -> None:
+        """Let the server plan the statements of refused rows. Raises `DeploymentFault` if it refuses one."""
+        entries = [entry for item, _ in suspects for entry in item]
+        for table in self._tables.tables_of(entries):
+            for plan in set(table.plans_of([entry for entry in entries if self._tables.table_of(entry) is table])):
+                queries = [(b"explain " + statement, ["{}"] * len(plan.names)) for statement in plan.statements]
+                try:
+                    self._transactions.fetch(*queries)
+                except psycopg.Error as error:
+                    code = self._transactions.roll_back(self._transactions.driver, error)
+                    if fault_of(code) == "deployment":
+                        raise self._connection.deployment_fault(code) from None
+
+
+def _is_suspect(outcome: ItemOutcome) -> bool:
+    """Whether a refusal may be another's fault than the record's."""
+    return isinstance(outcome, Refused) and outcome.suspect

@@ -54,6 +54,12 @@ class Plan:
             column.name: (attrgetter(column.name), column_encoder(column.type, schema.types[column.name]))
             for column in self.columns
         }
+        self.uncertain_columns = tuple(
+            c.name
+            for c in self.columns
+            if not schema.types[c.name].exact or not always_accepted(c.type, schema.types[c.name])
+        )
+        """Columns whose type may refuse a value that can be sent."""
         self.never_null = tuple(c.name for c in self.columns if not c.nullable and c.name in schema.not_null)
         accepted = {c.name for c in self.columns if always_accepted(c.type, schema.types[c.name])}
         builder = self._builder = _StatementBuilder(

@@ -3,6 +3,7 @@
 A transaction leaves nothing behind in its session, since a pooler may hand the session to another client.
 """
 
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
@@ -12,14 +13,13 @@ import msgspec
 import psycopg
 
 from lovelace_streams.errors import DestinationFault
-from lovelace_streams.records import Reason
 from lovelace_streams.settings import PostgresSettings
-from lovelace_streams.writers import Entry, Refusal, RowOutcome
+from lovelace_streams.writers import Entry, RowOutcome
 from lovelace_streams.writers.isolation import Refused
 from lovelace_streams.writers.postgres.catalog import TableSchema
 from lovelace_streams.writers.postgres.connection import PostgresConnection
 from lovelace_streams.writers.postgres.copy import copy_in
-from lovelace_streams.writers.postgres.faults import ENCODE_ERROR, fault_of, refused_by
+from lovelace_streams.writers.postgres.faults import ENCODE_ERROR, PREPARED_ELSEWHERE, fault_of, refused_by
 from lovelace_streams.writers.postgres.grouping import StatementRows, UniformRows
 from lovelace_streams.writers.postgres.sql import HELD_OFF, RESET_HELD_OFF, Plan
 
@@ -182,7 +182,7 @@ class Transactions:
     def _answer(self, connection: psycopg.Connection[Any], rows: StatementRows, literals: list[str]) -> "Answer":
         plan = rows.plan
         before = connection.execute(HELD_OFF, prepare=False) if plan.asks_what_is_held_off else None
-        cursors = [connection.execute(each, literals, prepare=self._settings.prepare) for each in plan.statements]
+        cursors = [connection.execute(each, literals, prepare=self._connection.prepares) for each in plan.statements]
         after = connection.execute(HELD_OFF, prepare=False) if plan.asks_what_is_held_off else None
         return Answer(rows, cursors, before, after)
 
@@ -218,16 +218,24 @@ class Transactions:
 
     def undo(self, connection: psycopg.Connection[Any], error: psycopg.Error) -> Refused:
         """Undo the attempt that raised an error; return why it was refused. Raises `DestinationFault`."""
-        with suppress(psycopg.Error):
-            connection.execute(self._frame.undo, prepare=False)
-        code = error.sqlstate
-        if code is None:
-            if not isinstance(error, psycopg.DataError):
-                raise DestinationFault("08006", f"lost {self._settings.name}") from None
-            return Refused(Refusal(Reason.REFUSED, ENCODE_ERROR))
+        code = self.roll_back(connection, error)
+        if code in PREPARED_ELSEWHERE and self._connection.stop_preparing(code):
+            raise DestinationFault(code, f"from {self._settings.name}, of a prepared statement") from None
         if fault_of(code) == "destination":
             raise DestinationFault(code, f"from {self._settings.name}") from None
         return refused_by(code, error.diag.constraint_name or error.diag.column_name or "")
+
+    def roll_back(self, connection: psycopg.Connection[Any], error: psycopg.Error) -> str:
+        """Undo the attempt that raised an error; return its code. Raises `DestinationFault` for a lost connection."""
+        with suppress(psycopg.Error):
+            connection.execute(self._frame.undo, prepare=False)
+        if error.sqlstate is None and not isinstance(error, psycopg.DataError):
+            raise DestinationFault("08006", f"lost {self._settings.name}") from None
+        return error.sqlstate or ENCODE_ERROR
+
+
+class NotSent(psycopg.DataError):
+    """A value that the driver could not encode. It carries no text, which might quote the value."""
 
 
 @contextmanager
@@ -243,6 +251,8 @@ def one_trip(connection: psycopg.Connection[Any]) -> Iterator[None]:
                 yield
             except psycopg.Error as error:
                 first = error
+            except (ValueError, TypeError, ArithmeticError, LookupError, struct.error):
+                first = NotSent()
     except psycopg.Error as error:
         first = first or error
     if first is not None:

@@ -3,7 +3,7 @@
 docs/decisions/0004-writers.md says why the statements are what they are, and why they end as writing one by one does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import compress
@@ -24,6 +24,7 @@ from lovelace_streams.writers.postgres.copy import CopyHeuristic
 from lovelace_streams.writers.postgres.ddl import create_table
 from lovelace_streams.writers.postgres.faults import UNIQUE_VIOLATION, not_encodable
 from lovelace_streams.writers.postgres.grouping import StatementRows, Tables, UniformRows
+from lovelace_streams.writers.postgres.input_check import may_be_a_values
 from lovelace_streams.writers.postgres.isolation import Isolation, Item, ItemOutcome
 from lovelace_streams.writers.postgres.parallel import CALL_ROWS, ParallelWriters, PartitionedBlock
 from lovelace_streams.writers.postgres.sql import EncodeError
@@ -210,6 +211,26 @@ class PostgresWriter:
         transaction. If a way is refused, isolation finds the refused items and writes all others.
         """
         self._isolation.probe.note_tried(block)
+        try:
+            return self._write_by_ways(block)
+        except DestinationFault as fault:
+            if not may_be_a_values(fault.code) or fault.unproven:
+                raise
+            return self._without_refused_values(block, fault, self.write_alone)
+
+    def _without_refused_values(
+        self, block: Sequence[Entry], fault: DestinationFault, write: Callable[[Sequence[Entry]], list[RowResult]]
+    ) -> list[RowResult]:
+        """Write the items without a value that its type refuses with an internal error; raise the fault if none has."""
+        items = items_of(block)
+        refused = self._isolation.refused_values(items)
+        if not refused:
+            raise fault
+        left = [entry for index, item in enumerate(items) if index not in refused for entry in item]
+        written = iter(write(left) if left else [])
+        return [refused[index] if index in refused else next(written) for index, item in enumerate(items) for _ in item]
+
+    def _write_by_ways(self, block: Sequence[Entry]) -> list[RowResult]:
         rows = None if self.one_by_one else self._encoded_rows(block)
         if rows is None:
             return self._isolate(block)
@@ -349,8 +370,16 @@ class PostgresWriter:
     def dry_run(self, block: Sequence[Entry]) -> list[RowResult]:
         """Return what `write` would, and roll it back; see `Writer.dry_run`."""
         with self._transactions.dry_run():
-            items = items_of(block)
+            return self._try(block)
+
+    def _try(self, block: Sequence[Entry]) -> list[RowResult]:
+        items = items_of(block)
+        try:
             return self._results(items, self._isolation.write(items))
+        except DestinationFault as fault:
+            if not may_be_a_values(fault.code) or fault.unproven:
+                raise
+            return self._without_refused_values(block, fault, self._try)
 
     def probe(self, others: Sequence[Entry] = ()) -> bool | None:
         """Whether rows like those that were tried last could be written now; see `Writer.probe`."""

@@ -62,6 +62,14 @@ def test_headers_are_the_original_ones_kafka_connects_and_ours() -> None:
     assert len({name for name, _ in headers[4:]}) == len(headers[4:])
 
 
+@pytest.mark.parametrize("code", ["23514", "MY001", "349"])
+def test_a_letter_carries_the_code_of_the_destination_that_refused_its_item(code: str) -> None:
+    refused = letter({0: Reason.CHECK})
+    refused.first.code = code
+
+    assert dict(letter_headers(refused, source()))["lovelace-code"] == code.encode()
+
+
 def test_a_value_that_did_not_fit_is_named_by_its_size() -> None:
     headers = dict(letter_headers(letter({0: Reason.NULL}), source(), truncated=True))
 

@@ -22,6 +22,12 @@ from lovelace_streams.writers.postgres.faults import fault_of, reason_of
         ("44000", "record"),
         ("54000", "record"),  # too long for an index
         ("P0001", "record"),  # RAISE EXCEPTION
+        ("P0002", "record"),  # of a trigger: no row, too many rows, an assertion
+        ("P0004", "record"),
+        ("09000", "record"),  # a triggered action
+        ("20000", "record"),  # a CASE without a branch
+        ("27000", "record"),  # a trigger changed the row before us
+        ("2F005", "record"),  # a function that returned nothing
         ("08006", "destination"),
         ("40001", "destination"),
         ("40P01", "destination"),
@@ -42,11 +48,23 @@ from lovelace_streams.writers.postgres.faults import fault_of, reason_of
         ("42501", "deployment"),  # no privilege; RLS for some rows is judged by their neighbours
         ("42703", "deployment"),
         ("42P01", "deployment"),
-        ("21000", "unlisted"),  # can't happen: one row a key
-        ("25P02", "unlisted"),
-        ("55000", "unlisted"),
-        ("55006", "unlisted"),
-        ("P0002", "unlisted"),
+        ("25001", "destination"),  # the session is not as we left it
+        ("25P02", "destination"),
+        ("25P03", "destination"),
+        ("55006", "destination"),  # in use
+        ("55P04", "destination"),  # a label that is not committed yet
+        ("72000", "destination"),
+        ("55000", "deployment"),  # no replica identity
+        ("55P02", "deployment"),
+        ("26000", "deployment"),  # no such prepared statement
+        ("42P05", "deployment"),  # it is there already
+        ("34000", "deployment"),
+        ("3B001", "deployment"),
+        ("2D000", "deployment"),  # a trigger that commits
+        ("0P000", "deployment"),
+        ("21000", "unlisted"),  # two rows that a trigger gives one key
+        ("HV000", "unlisted"),  # of another server behind a foreign table: a probe tells
+        ("MY001", "unlisted"),
         ("02000", "unlisted"),
     ],
 )
