@@ -89,12 +89,34 @@ def check(
 def init(
     name: Annotated[str, typer.Argument(help="The new flow's name; its file is dataflows/NAME.py.")],
     topic: Annotated[str, typer.Option(help="The topic that the flow reads.")],
-    table: Annotated[
-        str, typer.Option(help="The table that the flow writes; if it exists, its columns become the row's fields.")
-    ],
+    table: Annotated[str, typer.Option(help="The table that the flow writes; its columns become the row's fields.")],
+    new: Annotated[
+        bool,
+        typer.Option("--new", help="The topic or the table does not exist yet: take the row from what there is."),
+    ] = False,
+    schema: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE.avsc",
+            help="A schema that wrote the messages, if they are Avro and name no registry; repeat it for each version.",
+        ),
+    ] = None,
 ) -> None:
-    """Write a new flow for a topic and a table, as a file of yours to read, run and change."""
+    """Write a new flow for a topic and a table, as a file of yours to read, run and change.
+
+    The newest messages say how the topic is decoded: JSON, or Avro of a schema registry (SCHEMA_REGISTRY_URL) or of
+    --schema. Several kinds of messages in one topic are named.
+    """
     from lovelace_streams.admin.scaffold import write_flow
 
-    path = write_flow(Settings(), name, topic, table, Path("dataflows"))
+    path = write_flow(
+        Settings(),
+        name,
+        topic,
+        table,
+        Path("dataflows"),
+        schemas=schema or (),
+        is_new=new,
+        note=lambda line: err.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True),
+    )
     print(f"wrote {path}; run it:  python -m bytewax.run dataflows.{name}")

@@ -44,6 +44,13 @@ def messages(
         yield from _messages(consumer, settings, topic, last)
 
 
+def topic_names(settings: KafkaSettings) -> list[str]:
+    """List the broker's topics but for Kafka's own. Raises `DestinationFault` if the broker is away."""
+    with standalone_consumer(settings) as consumer:
+        listed = consumer.list_topics(timeout=ANSWER_SECONDS_MAX).topics
+    return sorted(name for name in listed if not name.startswith("__"))
+
+
 def messages_within(settings: KafkaSettings, topic: str, ranges: OffsetRanges) -> Iterator[Message]:
     """Read what a topic holds within these offsets, each partition in its order. Raises as `messages` does."""
     with standalone_consumer(settings) as consumer:

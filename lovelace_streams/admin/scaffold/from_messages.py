@@ -1,6 +1,6 @@
 """The row of a new flow, derived from the topic's newest messages: names and types, never a value."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -9,50 +9,27 @@ from uuid import UUID
 import msgspec
 
 from lovelace_streams.admin.scaffold.shape import FlowField, FlowShape, name_problem
-from lovelace_streams.errors import DeploymentFault, RecordFault
-from lovelace_streams.kafka.topic_reader import messages
-from lovelace_streams.rows.values import INT_MAX, INT_MIN, json_type_name, parse
-from lovelace_streams.settings import KafkaSettings
-
-SAMPLE = 100
-"""Messages that are read from each partition."""
+from lovelace_streams.rows.values import INT_MAX, INT_MIN, json_type_name
 
 
-def shape_of_messages(settings: KafkaSettings, topic: str) -> FlowShape | None:
-    """Derive the fields, and guess the key; None without a topic that holds JSON objects.
-
-    Raises `DestinationFault` if the broker does not answer.
-    """
-    objects = _objects(settings, topic)
+def shape_of_objects(objects: Sequence[Mapping[str, Any]]) -> FlowShape | None:
+    """Derive the fields from JSON objects, and guess the key; None without a field."""
     values: dict[str, list[Any]] = {}
     for each in objects:
         for name, value in each.items():
             values.setdefault(name, []).append(value)
     fields = tuple(_field(name, seen, len(objects)) for name, seen in values.items())
-    if not fields:
-        return None
-    origin = f"{len(objects)} messages of the topic"
+    return shape_of(f"{len(objects)} messages of the topic", fields, values) if fields else None
+
+
+def shape_of(origin: str, fields: Sequence[FlowField], values: Mapping[str, Sequence[Any]]) -> FlowShape:
+    """Make the row of fields, with a guess of its key; `values` of the fields help it."""
     if key := _key(fields, values):
-        return FlowShape(origin, (key,), fields)
+        return FlowShape(origin, (key,), tuple(fields))
     # No field is in every message. The class needs a key nevertheless, and its author knows which.
     others = tuple(field for field in fields if field.name != "id")
     origin = f"{origin}, none of which says what makes a row the same row"
     return FlowShape(origin, ("id",), (FlowField("id", "int"), *others))
-
-
-def _objects(settings: KafkaSettings, topic: str) -> list[dict[str, Any]]:
-    try:
-        values = [message.value() for message in messages(settings, topic, newest=SAMPLE)]
-    except DeploymentFault:
-        return []
-    return [value for value in map(_parsed, values) if isinstance(value, dict)]
-
-
-def _parsed(value: bytes | None) -> Any:
-    try:
-        return parse(value or b"")
-    except RecordFault:
-        return None
 
 
 def _field(name: str, values: Sequence[Any], messages: int) -> FlowField:
@@ -92,11 +69,11 @@ def _all(kind: Any, values: Iterable[str]) -> bool:
     return kind is not datetime or all(value.tzinfo is not None for value in converted)
 
 
-def _key(fields: Sequence[FlowField], values: dict[str, list[Any]]) -> str | None:
+def _key(fields: Sequence[FlowField], values: Mapping[str, Sequence[Any]]) -> str | None:
     """Guess the key: a required number, text or UUID, by its name, else the first that differs in every message."""
     able = [field.name for field in fields if _may_be_key(field)]
     named = [name for name in ("id", "key", "uuid") if name in able] + [n for n in able if n.endswith("_id")]
-    distinct = [name for name in able if len(set(values[name])) == len(values[name])]
+    distinct = [name for name in able if name in values and len(set(values[name])) == len(values[name])]
     return next(iter([*named, *distinct, *able]), None)
 
 

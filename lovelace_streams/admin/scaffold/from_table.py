@@ -103,3 +103,19 @@ def _field(column: Any, *, in_key: bool) -> FlowField:
         hint = "; an instant needs timestamptz" if column.base == "timestamp" else ""
         return FlowField(column.name, problem=f"{column.shown}, which no field type can be written to{hint}")
     return FlowField(column.name, name, optional=not in_key and (not column.not_null or column.filled))
+
+
+def tables_of(settings: PostgresSettings) -> list[str]:
+    """List the tables and views of the database, as `--table` names them. Raises `DestinationFault`."""
+    try:
+        with psycopg.connect(settings.dsn, **connect_parameters(settings.dsn)) as connection:
+            return [name for (name,) in connection.execute(TABLES).fetchall()]
+    except psycopg.Error as error:
+        raise _fault(settings, "pg_class", error) from None
+
+
+TABLES = """
+select case when pg_table_is_visible(c.oid) then c.relname else n.nspname || '.' || c.relname end
+from pg_class c join pg_namespace n on n.oid = c.relnamespace
+where c.relkind in ('r', 'p', 'v', 'f') and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'lovelace')
+"""

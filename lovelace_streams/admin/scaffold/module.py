@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from itertools import starmap
 from keyword import iskeyword
 
-from lovelace_streams.admin.scaffold.shape import FlowShape
+from lovelace_streams.admin.scaffold.shape import FlowReading, FlowShape
 
 WIDTH = 88
 """The usual formatters leave lines of this width as they are."""
-IMPORTED = {"Any", "Dataflow", "Decimal", "JsonDecoder", "KafkaSource", "PostgresWriter", "Row", "Settings", "Source"}
+IMPORTED = {
+    "Any", "AvroDecoder", "Bare", "Dataflow", "Decimal", "Events", "Items", "JsonDecoder", "JsonOrAvro", "KafkaSource",
+    "PostgresWriter", "Row", "Settings", "SingleObject", "Skip", "Source",
+}  # fmt: skip
 STANDARD_TYPES = (
     ("datetime", ("date", "datetime")),
     ("decimal", ("Decimal",)),
@@ -20,9 +23,11 @@ STANDARD_TYPES = (
 """The types of fields that need an import, by module."""
 
 
-def render(name: str, topic: str, table: str, shape: FlowShape) -> str:
+def render(name: str, topic: str, table: str, shape: FlowShape, reading: FlowReading) -> str:
     """Write the module's text."""
     row = _class_name(table)
+    source = SOURCE.format(name=name, row=row, key=", ".join(map(json.dumps, shape.key)))
+    has_source = reading.is_json and {path for _, path in reading.kinds} <= {"$"}
     return MODULE.format(
         name=name,
         topic=json.dumps(topic),
@@ -32,8 +37,61 @@ def render(name: str, topic: str, table: str, shape: FlowShape) -> str:
         header=_header(row, table, shape.key),
         about=_about(shape),
         fields="\n    ".join(field.line() for field in shape.fields),
-        key=", ".join(map(json.dumps, shape.key)),
+        ours=_ours(reading, has_source=has_source),
+        schemas=_schemas(reading),
+        events=_events(reading, row),
+        source=source if has_source else "",
+        decode=_decode(reading, row),
     )
+
+
+def _ours(reading: FlowReading, *, has_source: bool) -> str:
+    """Import what the module uses of ours."""
+    events = ["Events", "Items", "Skip"] if reading.kinds else []
+    json_too = ["JsonDecoder"] if reading.is_json else []
+    names = sorted([*events, *json_too, "KafkaSource", "Row", "Settings", *(["Source"] if has_source else [])])
+    avro = ["AvroDecoder"] if reading.framing else []
+    avro += (["JsonOrAvro"] if reading.mixed else []) + (["SingleObject"] if reading.framing == "single" else [])
+    lines = [_import("lovelace_streams", names)]
+    lines += [_import("lovelace_streams.avro", avro)] if avro else []
+    lines += ["from lovelace_streams.submit import keyed_by"] if has_source else []
+    return "\n".join(lines)
+
+
+def _import(module: str, names: Sequence[str]) -> str:
+    line = f"from {module} import {', '.join(names)}"
+    return line if len(line) <= WIDTH else f"from {module} import (\n{''.join(f'    {n},{chr(10)}' for n in names)})"
+
+
+def _schemas(reading: FlowReading) -> str:
+    if not reading.schemas:
+        return ""
+    if len(reading.schemas) == 1:
+        return f"SCHEMA = {json.dumps(reading.schemas[0])}\n"
+    return "SCHEMAS = (\n" + "".join(f"    {json.dumps(path)},\n" for path in reading.schemas) + ")\n"
+
+
+def _events(reading: FlowReading, row: str) -> str:
+    if not reading.kinds:
+        return ""
+    lines = "".join(f"        {json.dumps(kind)}: Items({json.dumps(path)}, {row}),\n" for kind, path in reading.kinds)
+    return (
+        f"EVENTS = Events(\n    {json.dumps(reading.kinds_by)},\n    {{\n{lines}    }},\n"
+        '    otherwise=Skip("unknown_event"),\n)\n\n\n'
+    )
+
+
+def _decode(reading: FlowReading, row: str) -> str:
+    """Write the step that decodes, with its decoder on a line of its own where that is longer."""
+    what = "EVENTS" if reading.kinds else row
+    if not reading.framing:
+        return f'    decoded = ls.decode("decode", raw, JsonDecoder({what}))'
+    schemas = "SCHEMA" if len(reading.schemas) == 1 else "*SCHEMAS"
+    writer = {"registry": "settings.registry", "single": f"SingleObject({schemas})", "bare": schemas}[reading.framing]
+    lines = [f"    decoder = AvroDecoder({writer}, {what})"]
+    if reading.mixed:
+        lines = [f"    avro = AvroDecoder({writer}, {what})", f"    decoder = JsonOrAvro(JsonDecoder({what}), avro)"]
+    return "\n".join([*lines, '    decoded = ls.decode("decode", raw, decoder, source)'])
 
 
 def _about(shape: FlowShape) -> str:
@@ -72,12 +130,11 @@ Run it: python -m bytewax.run dataflows.{name}
 {imports}from bytewax.dataflow import Dataflow
 
 import lovelace_streams as ls
-from lovelace_streams import JsonDecoder, KafkaSource, Row, Settings, Source
-from lovelace_streams.submit import keyed_by
+{ours}
 from lovelace_streams.writers.postgres import PostgresWriter
 
 TOPIC = {topic}
-
+{schemas}
 
 {header}
     """{about}
@@ -89,15 +146,7 @@ TOPIC = {topic}
     {fields}
 
 
-SOURCE = Source(
-    "{name}",
-    topic=TOPIC,
-    rows=({row},),
-    messages=keyed_by({key}),
-)
-
-
-def flow(settings: Settings | None = None) -> Dataflow:
+{events}{source}def flow(settings: Settings | None = None) -> Dataflow:
     """Messages of one row have one key, so that the last of them wins."""
     settings = settings or Settings()
     source = KafkaSource(settings.kafka, topics=[TOPIC])
@@ -105,7 +154,7 @@ def flow(settings: Settings | None = None) -> Dataflow:
 
     flow = Dataflow("{name}")
     raw = ls.kafka_source("kafka", flow, source)
-    decoded = ls.decode("decode", raw, JsonDecoder({row}))
+{decode}
     rows = ls.normalize("normalize", decoded.oks, {row})
     batches = ls.batch("batch", rows.oks, settings.batch)
     written = ls.upsert("upsert", batches, writer, source)
@@ -114,3 +163,13 @@ def flow(settings: Settings | None = None) -> Dataflow:
     ls.commit("commit", source, *settled)
     return flow
 '''
+
+SOURCE = """SOURCE = Source(
+    "{name}",
+    topic=TOPIC,
+    rows=({row},),
+    messages=keyed_by({key}),
+)
+
+
+"""

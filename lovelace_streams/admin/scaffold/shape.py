@@ -30,6 +30,26 @@ class FlowShape(msgspec.Struct, frozen=True):
     fields: tuple[FlowField, ...]
 
 
+class FlowReading(msgspec.Struct, frozen=True):
+    """How the new flow decodes its messages."""
+
+    framing: str = ""
+    """How Avro messages say their schema: `registry`, `single`, `bare`; "" for a topic in JSON."""
+    mixed: bool = False
+    """Whether some messages are JSON and some Avro."""
+    schemas: tuple[str, ...] = ()
+    """The files of the schemas of single objects and of bare data."""
+    kinds_by: str = ""
+    """The field that says an event; "" where all messages are of one kind."""
+    kinds: tuple[tuple[str, str], ...] = ()
+    """Each event that is read, with the path of its items."""
+
+    @property
+    def is_json(self) -> bool:
+        """Whether `lovelace submit`, which sends JSON, can send to the topic."""
+        return not self.framing or self.mixed
+
+
 SKELETON = FlowShape(
     "",
     ("id",),
