@@ -260,6 +260,7 @@ def test_a_cancelled_workflow_kills_the_execution(temporal_server, file, version
         assert only(server)["state"]["current"] == "KILLED"
 
 
+@pytest.mark.slow
 def test_an_execution_of_which_no_answer_came_is_killed_too(server, temporal_server, file) -> None:
     server.holds.set()
 
