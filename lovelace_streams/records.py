@@ -62,6 +62,7 @@ class SkipReason(StrEnum):
     """
 
     UNKNOWN_EVENT = "unknown_event"
+    NO_EVENT = "no_event"  # the field that names the event is absent, or has no name
     TOMBSTONE = "tombstone"
     FILTERED = "filtered"
     EMPTY = "empty"

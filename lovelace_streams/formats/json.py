@@ -10,14 +10,15 @@ member does not cost its chunk (law 7), and the plain way names what is wrong.
 """
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, Union
 
 import msgspec
-from msgspec import UNSET, Raw
+from msgspec import UNSET, Raw, UnsetType
 
 from lovelace_streams.errors import RecordFault
 from lovelace_streams.formats.decoder import Skipped
-from lovelace_streams.formats.events import Events, EventTargets, Items
+from lovelace_streams.formats.events import EventName, Events, EventTargets, Items
 from lovelace_streams.formats.items import Found, emit_items, fail_message
 from lovelace_streams.formats.limits import DEEP_BYTES_MIN, SHALLOW_BYTES, check_depth, check_utf8
 from lovelace_streams.records import DeadLetter, Envelope, Record, SkipReason
@@ -25,7 +26,7 @@ from lovelace_streams.rows.decode_types import can_be_decoded
 from lovelace_streams.rows.normalizer import Message, RawItem
 from lovelace_streams.rows.row import Row
 from lovelace_streams.rows.targets import MapFunction, Target
-from lovelace_streams.rows.values import parse
+from lovelace_streams.rows.values import INT_MAX, INT_MIN, parse
 
 _REFUSALS = (msgspec.DecodeError, UnicodeDecodeError, AttributeError, RecursionError, KeyError)
 """Raised by decoding by type, or by locating the items in a Struct: the message is read plainly."""
@@ -65,7 +66,7 @@ class JsonDecoder:
         self._decode_typed = self._typed_decode()
 
     @property
-    def targets(self) -> dict[str, Target]:
+    def targets(self) -> dict[EventName, Target]:
         """Event → where its items are and what they become; "" if no event is named."""
         return self._events.by_event
 
@@ -175,21 +176,33 @@ class JsonDecoder:
                 self._locations[list] = target, None
                 message = Union[message, list[Raw]]  # noqa: UP007
             return msgspec.json.Decoder(message).decode
-        event = msgspec.defstruct("Event", [("name", str | None, None)], rename={"name": field}, gc=False)
+        name = ("name", str | int | None | UnsetType, UNSET)
+        event = msgspec.defstruct("Event", [name], rename={"name": field}, gc=False)
         self._decode_name = msgspec.json.Decoder(event).decode
-        if all(target.takes_tag(field) for target in typed.values()):
+        if self._can_be_tags(field, typed):
             return self._decode_by_tag(field, typed)
         return self._decode_by_name(self._decode_name, typed)
 
-    def _decode_by_tag(self, field: str, typed: dict[str, Target]) -> Callable[[bytes], Any]:
+    def _can_be_tags(self, field: str, typed: dict[EventName, Target]) -> bool:
+        """Whether the names are tags as msgspec has them, and the rows read the field as it is."""
+        [kind, *others] = {type(name) for name in typed}
+        if others or (kind is int and not all(INT_MIN <= int(name) <= INT_MAX for name in typed)):
+            return False
+        return all(target.takes_tag(field, kind) for target in typed.values())
+
+    def _decode_by_tag(self, field: str, typed: dict[EventName, Target]) -> Callable[[bytes], Any]:
         """Decode in one pass: the name of the event is the tag of a union."""
         types = [self._message_type(target, tag_field=field, tag=name) for name, target in typed.items()]
         if len(types) == 1:  # msgspec takes a message without a tag for a Struct that is alone; in a union it does not
-            types.append(msgspec.defstruct("Another", [], tag_field=field, tag=f"not {next(iter(typed))}"))
+            [name] = typed
+            another = f"not {name}" if isinstance(name, str) else int(not name)
+            types.append(msgspec.defstruct("Another", [], tag_field=field, tag=another))
         return msgspec.json.Decoder(Union[tuple(types)]).decode  # noqa: UP007
 
-    def _decode_by_name(self, decode_name: Callable[[bytes], Any], typed: dict[str, Target]) -> Callable[[bytes], Any]:
-        """Decode in two passes, the first for the name: some row reads that field as anything but text."""
+    def _decode_by_name(
+        self, decode_name: Callable[[bytes], Any], typed: dict[EventName, Target]
+    ) -> Callable[[bytes], Any]:
+        """Decode in two passes, the first for the name: some row reads that field as another type than the name's."""
         decoders = {name: msgspec.json.Decoder(self._message_type(target)).decode for name, target in typed.items()}
 
         def decode(value: bytes) -> Any:
@@ -214,20 +227,19 @@ class JsonDecoder:
         step: str,
     ) -> None:
         try:
-            found = self._events.otherwise if self._is_unknown_event(value) else self._plain_items(value)
+            found = self._plain_items(value)
         except RecordFault as fault:
             fail_message(record, errs, step, fault)
             return
         emit_items(record, found, oks, errs, skipped, step)
 
-    def _is_unknown_event(self, value: bytes) -> bool:
-        """Whether a message names an unknown event, as far as that shows without reading all of it."""
-        try:
-            return self._decode_name is not None and self._decode_name(value).name not in self._events.by_event
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return False
-
     def _plain_items(self, value: bytes) -> Found:
+        """Find the items; of a message of another event no more is read than its name."""
+        if self._decode_name is not None:
+            with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                name = self._decode_name(value).name
+                if name not in self._events.by_event:
+                    return self._events.without_items(name)
         return self._events.items_of(parse(value), value)
 
 

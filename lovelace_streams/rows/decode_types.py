@@ -44,7 +44,7 @@ class DecodeNode:
         self.leaf = True
 
     def struct(
-        self, name: str, item: "DecodeNode | None" = None, *, tag_field: str = "", tag: str = "", **options: Any
+        self, name: str, item: "DecodeNode | None" = None, *, tag_field: str = "", tag: str | int = "", **options: Any
     ) -> type[msgspec.Struct]:
         """Make a Struct type that decodes just this.
 

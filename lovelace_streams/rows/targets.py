@@ -19,6 +19,7 @@ from lovelace_streams.rows.functions import Parameters, parameters_of
 from lovelace_streams.rows.paths import AnyPath, JsonPath
 from lovelace_streams.rows.row import Row
 from lovelace_streams.rows.rules import rules_of
+from lovelace_streams.rows.types import SIMPLE
 
 MapFunction = Callable[..., Row | Iterable[Row] | Skip]
 """A user's own mapping: it gets the item, the whole message if it takes two arguments, and Kafka's values as `of`."""
@@ -93,10 +94,10 @@ class Target:
         """Whether items are decoded by type. Functions get plain values, and so do fields read whole and in parts."""
         return self._message is not None
 
-    def takes_tag(self, name: str) -> bool:
-        """Whether this name at the top of the message can be the tag of a union: its readers read it as text."""
+    def takes_tag(self, name: str, kind: type) -> bool:
+        """Whether this name at the top of the message can be the tag of a union: its readers read it as of `kind`."""
         node = self._message.children.get(name) if self._message is not None else None
-        return node is None or (node.leaf and node.hint in (str, None))
+        return node is None or (node.leaf and node.hint in (SIMPLE[kind].hint, None))
 
     def message_type(self, **options: Any) -> type[msgspec.Struct]:
         """Make the Struct of a message with one item or a list of raw ones; `options` are msgspec's (the tag)."""

@@ -224,7 +224,7 @@ def test_tombstones_unknown_events_and_empty_chunks_are_skipped(flow: Flow) -> N
     )
 
     assert flow.ends == {"skipped": 4}
-    assert flow.reasons == {"tombstone": 1, "unknown_event": 2, "empty": 1}
+    assert flow.reasons == {"tombstone": 1, "unknown_event": 1, "no_event": 1, "empty": 1}
 
 
 def test_bare_members_are_wrapped_and_dispatches_are_not(flow: Flow) -> None:

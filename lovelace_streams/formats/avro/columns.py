@@ -60,38 +60,38 @@ class Columns:
         writer: Schema,
         reader: Schema,
         wanted: Wanted | None,
-        types: dict[str, type[msgspec.Struct]],
+        types: dict[Any, type[msgspec.Struct]],
         event: str | None,
     ) -> None:
-        if writer.root.kind != "record":
+        if writer.root.kind != "record" or (event is not None and not _names_events(writer.root, event)):
             raise UnsupportedSchema
         text, _ = _schema_text(writer.root, (), set())
         self._text = json.dumps(text)
         self._spans = list(_spans(writer.root, reader.root, wanted, ()))
         self._event = event
         self._tries_left = self._idle_left = 0
-        self._make: dict[str, Make] = {}
+        self._make: dict[Any, Make] = {}
         for name, message_type in types.items():
             with suppress(UnsupportedSchema):
                 self._make[name] = _record(message_type, writer.root, reader.root)
         if not self._make:
             raise UnsupportedSchema
 
-    def read(self, data: Sequence[bytes]) -> list[tuple[str, Any] | None]:
+    def read(self, data: Sequence[bytes]) -> list[tuple[Any, Any] | None]:
         """Return event and message of each datum; None for one that is left to `reading`."""
-        found: list[tuple[str, Any] | None] = []
+        found: list[tuple[Any, Any] | None] = []
         for start in range(0, len(data), CHUNK):
             found += self._read_chunk(data[start : start + CHUNK])
         return found
 
-    def _read_chunk(self, data: Sequence[bytes]) -> list[tuple[str, Any] | None]:
+    def _read_chunk(self, data: Sequence[bytes]) -> list[tuple[Any, Any] | None]:
         if self._idle_left:
             self._idle_left -= 1
             return [None] * len(data)
         batch = self._batch(data)
         if batch is not None:
             return self._proved(data, batch)
-        found: list[tuple[str, Any] | None] = [None] * len(data)
+        found: list[tuple[Any, Any] | None] = [None] * len(data)
         self._tries_left = TRIES_MAX
         good = [*self._good(data, 0, len(data) // 2), *self._good(data, len(data) // 2, len(data))]
         if not self._tries_left:
@@ -127,12 +127,12 @@ class Columns:
         middle = (start + end) // 2
         return [*self._good(data, start, middle), *self._good(data, middle, end)]
 
-    def _proved(self, data: Sequence[bytes], batch: "pa.RecordBatch") -> list[tuple[str, Any] | None]:
+    def _proved(self, data: Sequence[bytes], batch: "pa.RecordBatch") -> list[tuple[Any, Any] | None]:
         """Return event and message of each datum whose bytes come out the same when the columns are written again."""
         import pyarrow as pa
         import pyruhvro
 
-        found: list[tuple[str, Any] | None] = [None] * len(data)
+        found: list[tuple[Any, Any] | None] = [None] * len(data)
         [written] = pyruhvro.serialize_record_batch(batch, self._text, 1)
         bad: set[int] = set()
         if not written.equals(pa.array(data, pa.binary())):
@@ -149,12 +149,12 @@ class Columns:
                     found[index] = (name, message)
         return found
 
-    def _by_event(self, rows: "pa.StructArray", count: int) -> Iterable[tuple[str, Sequence[int]]]:
+    def _by_event(self, rows: "pa.StructArray", count: int) -> Iterable[tuple[Any, Sequence[int]]]:
         """Return the indexes of the messages of each event that is read."""
         if self._event is None:
             return [("", range(count))]
         names = rows.field(self._event).to_pylist()
-        indexes: dict[str, list[int]] = {name: [] for name in set(names) & self._make.keys()}
+        indexes: dict[Any, list[int]] = {name: [] for name in set(names) & self._make.keys()}
         if len(indexes) == 1 and len(set(names)) == 1:
             return [(names[0], range(count))]
         for index, name in enumerate(names):
@@ -225,6 +225,12 @@ def _same(writer: Node, reader: Node) -> Node:
     ):
         raise UnsupportedSchema
     return w
+
+
+def _names_events(record: Node, event: str) -> bool:
+    """Whether the field that names the event has texts or integers alone: in Python, True and 1.0 are equal to 1."""
+    kinds = [_present(field.type)[0] for field in record.fields if field.name == event]
+    return any(node.kind in ("string", "enum", "int", "long") and node.logical is None for node in kinds)
 
 
 _INSTANTS = {"timestamp-micros": 1, "timestamp-millis": 1000}

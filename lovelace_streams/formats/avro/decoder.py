@@ -20,7 +20,7 @@ from lovelace_streams.formats.avro.reading import Read, Wanted, reading
 from lovelace_streams.formats.avro.registry import NoSchema
 from lovelace_streams.formats.avro.schema import Node, Schema, load
 from lovelace_streams.formats.decoder import Skipped
-from lovelace_streams.formats.events import Events, EventTargets, Items
+from lovelace_streams.formats.events import EventName, Events, EventTargets, Items
 from lovelace_streams.formats.items import Found, emit_items, fail_message
 from lovelace_streams.formats.json import JsonDecoder
 from lovelace_streams.records import DeadLetter, Envelope, Reason, Record, SkipReason
@@ -82,7 +82,7 @@ class AvroDecoder:
         """Key that was not asked for yet → where the datum begins, and the records of this window that wait for it."""
 
     @property
-    def targets(self) -> dict[str, Target]:
+    def targets(self) -> dict[EventName, Target]:
         """Event → where its items are and what they become; "" if no event is named."""
         return self._events.by_event
 
@@ -346,7 +346,7 @@ class JsonOrAvro:
         self.skips = (*json.skips, *avro.skips)
 
     @property
-    def targets(self) -> dict[str, Target]:
+    def targets(self) -> dict[EventName, Target]:
         """Event → where its items are and what they become; "" if no event is named."""
         return self._json.targets
 

@@ -94,7 +94,7 @@ def test_a_replay_gives_only_the_items_it_names(items: tuple[int, ...], declared
 
 def test_a_replay_that_still_does_not_decode_fails_the_items_it_names() -> None:
     assert Decoded(DISCORD, b"{", declared=4, origin=origin(1, 3)).ends == [(1, 1, "not_json"), (3, 1, "not_json")]
-    assert Decoded(DISCORD, b"{}", origin=origin(2)).ends == [(2, 1, "unknown_event")]
+    assert Decoded(DISCORD, b"{}", origin=origin(2)).ends == [(2, 1, "no_event")]
 
 
 def test_more_items_than_the_service_counts_end_whole() -> None:
