@@ -8,7 +8,7 @@ from bytewax.dataflow import Stream, operator
 from bytewax.outputs import DynamicSink, StatelessSinkPartition
 
 from lovelace_streams.records import JobState, Settled
-from lovelace_streams.reporting.reporter import Committer, Reporter
+from lovelace_streams.reporting.reporter import Committer, Reporter, WithoutService
 from lovelace_streams.reporting.status import StatusReporter
 from lovelace_streams.runtime.worker import WorkerContext
 from lovelace_streams.settings import ProgressSettings
@@ -22,7 +22,8 @@ def progress(
 
     `settled` are all streams of `Settled` in the flow; an offset of which an item is missing holds back the group
     offset. Gives the states of the jobs concerned, absolute and versioned (`JobState.version`), with the next list that
-    is read after the service's answer. Without `settings.url` this is `commit`.
+    is read after the service's answer. Without `settings.url` this is `commit`,
+    and the worker says once a minute that no job is counted.
 
     Nothing leaves by `errs`. While the service is away, reading continues until `MAX_UNREPORTED` offsets wait for it. A
     service that rejects the token or the report stops the worker with exit code 78. A restart reports again what was
@@ -39,7 +40,7 @@ def progress(
     ('orders.progress.report.down', ['StatusReporter', 'Reporter'])
     """
     if settings.url is None:
-        reporter: Committer | Reporter = Committer(source)
+        reporter: Committer | Reporter = WithoutService(source)
     else:
         reporter = Reporter(source, settings)
         source.register(StatusReporter(source, settings))

@@ -19,6 +19,7 @@ import structlog
 
 from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.observability import metrics, tracing
+from lovelace_streams.observability.outages import OutageLog
 from lovelace_streams.records import JobState, Settled
 from lovelace_streams.reporting.client import TOO_LARGE, UNPROCESSABLE, ProgressClient
 from lovelace_streams.reporting.requests import (
@@ -83,6 +84,22 @@ class Committer(Service):
         self.serve(idle=False, between_windows=False)
 
 
+class WithoutService(Committer):
+    """The end of a flow that would report and has no progress service: it commits, and says so once a minute."""
+
+    def __init__(self, context: WorkerContext) -> None:
+        super().__init__(context)
+        self._missing = OutageLog(log, "no progress service, so no job is counted")
+
+    def serve(self, *, idle: bool, between_windows: bool) -> None:
+        """Add settled ranges to the covered offsets, and say what is missing."""
+        super().serve(idle=idle, between_windows=between_windows)
+        self._missing.away(
+            "PROGRESS_API_URL is not set: set it (`lovelace api` serves it, and `lovelace up --api` beside the local "
+            "servers), or end the flow in `commit`"
+        )
+
+
 class Reporter(Service):
     """Sends ranges in a background thread; everything but the sending happens in the worker's thread."""
 
@@ -93,6 +110,8 @@ class Reporter(Service):
         self._interval = interval
         self._context = context
         self.client = ProgressClient(settings)
+        self._outage = OutageLog(log, "waiting for the progress service", url=self.client.url)
+        """Of the background thread alone."""
         self._queue: deque[Report] = deque()
         self._answers: deque[tuple[list[Report], list[JobState]]] = deque()
         self._fault: DeploymentFault | None = None
@@ -274,7 +293,7 @@ class Reporter(Service):
                 span.set(status=response.status)
             self.client.judge(response)
         except DestinationFault as fault:
-            log.warning("waiting for the progress service", url=self.client.url, error=str(fault))
+            self._outage.away(fault)
             return Unanswered.TRY_AGAIN
         except DeploymentFault as fault:
             self._fault = fault
@@ -288,9 +307,10 @@ class Reporter(Service):
         if response.status in {UNPROCESSABLE, TOO_LARGE}:
             self._fault = self._refused(reports, response.status)
         elif response.is_success and (accepted := answer_of(response.body)) is not None:
+            self._outage.back()
             return accepted
         else:
-            log.warning("waiting for the progress service", url=self.client.url, status=response.status)
+            self._outage.away(f"it answers {response.status}, which is no answer of the progress service")
         return Unanswered.TRY_AGAIN
 
     def _refused(self, reports: list[Report], status: int) -> DeploymentFault:

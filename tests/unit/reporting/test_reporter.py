@@ -6,8 +6,13 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
+import bytewax.operators as op
 import pytest
+from bytewax.dataflow import Dataflow
+from bytewax.testing import TestingSource
+from structlog.testing import capture_logs
 
+from lovelace_streams.operators.progress import commit, progress
 from lovelace_streams.records import Envelope, Outcome, Record, Settled
 from lovelace_streams.reporting.reporter import REQUEST_INTERVAL_SECONDS, Reporter
 from lovelace_streams.reporting.status import StatusReporter
@@ -286,3 +291,55 @@ def test_a_service_that_takes_no_partitions_is_left_alone(
 
     assert service.asked == [[]]
     assert source.fault is None
+
+
+# What is said of a service that is not there.
+
+
+def away(service: Oddly) -> None:
+    service.answer = lambda _ranges: (503, b"")
+
+
+def something_else(service: Oddly) -> None:
+    service.answer = lambda _ranges: (204, b"")
+
+
+@pytest.mark.parametrize(("missing", "why"), [(away, "is not ready"), (something_else, "it answers 204")])
+def test_a_service_that_is_not_there_is_said_once_a_minute_and_when_it_is_back(
+    service: Oddly, source: KafkaSource, reporter: Reporter, missing: Callable[[Oddly], None], why: str
+) -> None:
+    missing(service)
+    with capture_logs() as lines:
+        reporter.take(settle(source, range(3)))
+        until(reporter, lambda: len(service.asked) >= 5)
+        service.answer = lambda _ranges: ACCEPTED
+        until(reporter, lambda: source.in_flight.unaccepted == 0)
+
+    said = [(line["event"], line.get("fault", "")) for line in lines if line["log_level"] != "debug"]
+    assert [event for event, _ in said] == ["waiting for the progress service", "back"]
+    assert why in said[0][1]
+
+
+def test_a_flow_that_would_report_says_once_a_minute_that_it_has_no_service(source: KafkaSource) -> None:
+    flow = Dataflow("p")
+    settled = op.input("settled", flow, TestingSource([]))
+    progress("progress", source, ProgressSettings(None, ""), settled)
+    with capture_logs() as lines:
+        for _ in range(50):
+            for each in source.services:
+                each.serve(idle=True, between_windows=True)
+
+    [line] = [line for line in lines if line["log_level"] != "debug"]
+    assert line["event"] == "no progress service, so no job is counted"
+    assert "PROGRESS_API_URL is not set" in line["fault"]
+    assert "lovelace up --api" in line["fault"]
+
+
+def test_a_flow_that_ends_in_commit_says_nothing(source: KafkaSource) -> None:
+    settled = op.input("settled", Dataflow("p"), TestingSource([]))
+    commit("commit", source, settled)
+    with capture_logs() as lines:
+        for each in source.services:
+            each.serve(idle=True, between_windows=True)
+
+    assert lines == []
