@@ -1,5 +1,6 @@
 """The row of a new flow, derived from the topic's newest messages: names and types, never a value."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -18,7 +19,8 @@ def shape_of_objects(objects: Sequence[Mapping[str, Any]]) -> FlowShape | None:
     for each in objects:
         for name, value in each.items():
             values.setdefault(name, []).append(value)
-    fields = tuple(_field(name, seen, len(objects)) for name, seen in values.items())
+    taken = set(values)
+    fields = tuple(_field(name, seen, len(objects), taken) for name, seen in values.items())
     return shape_of(f"{len(objects)} messages of the topic", fields, values) if fields else None
 
 
@@ -32,14 +34,19 @@ def shape_of(origin: str, fields: Sequence[FlowField], values: Mapping[str, Sequ
     return FlowShape(origin, ("id",), (FlowField("id", "int"), *others))
 
 
-def _field(name: str, values: Sequence[Any], messages: int) -> FlowField:
+def _field(name: str, values: Sequence[Any], messages: int, taken: set[str]) -> FlowField:
+    """Make the field of a name; `taken` are the names of fields, to which a new one is added."""
+    source = ""
     if problem := name_problem(name):
-        return FlowField(name, problem=problem)
+        name, source = re.sub(r"\W+", "_", name).strip("_").lower(), name
+        if source.isidentifier() or name in taken or name_problem(name):
+            return FlowField(source, problem=problem)
+        taken.add(name)
     present = [value for value in values if value is not None]
     annotation = _annotation(present) if present else "str"
     if not annotation:
         return FlowField(name, problem=f"{' or '.join(sorted(set(map(json_type_name, present))))}: say which")
-    return FlowField(name, annotation, optional=len(present) < messages)
+    return FlowField(name, annotation, optional=len(present) < messages, source=source)
 
 
 def _annotation(values: Sequence[Any]) -> str:
@@ -78,4 +85,6 @@ def _key(fields: Sequence[FlowField], values: Mapping[str, Sequence[Any]]) -> st
 
 
 def _may_be_key(field: FlowField) -> bool:
-    return not field.problem and not field.optional and field.type in {"int", "str", "UUID"}
+    """Whether it may be the key. `keyed_by` takes names of the message, so a field of another name may not."""
+    is_required = not field.problem and not field.optional
+    return is_required and not field.source and field.type in {"int", "str", "UUID"}

@@ -6,18 +6,16 @@ from collections.abc import Sequence
 from itertools import starmap
 from keyword import iskeyword
 
-from lovelace_streams.admin.scaffold.shape import FlowReading, FlowShape
+from lovelace_streams.admin.scaffold.shape import WIDTH, FlowReading, FlowShape
 
-WIDTH = 88
-"""The usual formatters leave lines of this width as they are."""
 IMPORTED = {
-    "Any", "AvroDecoder", "Bare", "Dataflow", "Decimal", "Events", "Items", "JsonDecoder", "JsonOrAvro", "KafkaSource",
-    "PostgresWriter", "Row", "Settings", "SingleObject", "Skip", "Source",
+    "Annotated", "Any", "AvroDecoder", "Bare", "Dataflow", "Decimal", "Events", "From", "Items", "JsonDecoder",
+    "JsonOrAvro", "KafkaSource", "PostgresWriter", "Row", "Settings", "SingleObject", "Skip", "Source",
 }  # fmt: skip
 STANDARD_TYPES = (
     ("datetime", ("date", "datetime")),
     ("decimal", ("Decimal",)),
-    ("typing", ("Any",)),
+    ("typing", ("Annotated", "Any")),
     ("uuid", ("UUID",)),
 )
 """The types of fields that need an import, by module."""
@@ -37,7 +35,7 @@ def render(name: str, topic: str, table: str, shape: FlowShape, reading: FlowRea
         header=_header(row, table, shape.key),
         about=_about(shape),
         fields="\n    ".join(field.line() for field in shape.fields),
-        ours=_ours(reading, has_source=has_source),
+        ours=_ours(shape, reading, has_source=has_source),
         schemas=_schemas(reading),
         events=_events(reading, row),
         source=source if has_source else "",
@@ -45,11 +43,12 @@ def render(name: str, topic: str, table: str, shape: FlowShape, reading: FlowRea
     )
 
 
-def _ours(reading: FlowReading, *, has_source: bool) -> str:
+def _ours(shape: FlowShape, reading: FlowReading, *, has_source: bool) -> str:
     """Import what the module uses of ours."""
     events = ["Events", "Items", "Skip"] if reading.kinds else []
     json_too = ["JsonDecoder"] if reading.is_json else []
-    names = sorted([*events, *json_too, "KafkaSource", "Row", "Settings", *(["Source"] if has_source else [])])
+    marks = ["From"] if _reads_sources(shape) else []
+    names = sorted([*events, *marks, *json_too, "KafkaSource", "Row", "Settings", *(["Source"] if has_source else [])])
     avro = ["AvroDecoder"] if reading.framing else []
     avro += (["JsonOrAvro"] if reading.mixed else []) + (["SingleObject"] if reading.framing == "single" else [])
     lines = [_import("lovelace_streams", names)]
@@ -115,8 +114,14 @@ def _header(row: str, table: str, key: Sequence[str]) -> str:
     return f"class {row}(\n    Row,\n    table={json.dumps(table)},\n    primary_key={keys},\n):"
 
 
+def _reads_sources(shape: FlowShape) -> bool:
+    """Whether a field names where it is read from."""
+    return any(field.source for field in shape.fields if not field.problem)
+
+
 def _imports(shape: FlowShape) -> str:
     used = set(re.findall(r"\w+", " ".join(field.type for field in shape.fields)))
+    used |= {"Annotated"} if _reads_sources(shape) else set()
     needed = ((module, [name for name in names if name in used]) for module, names in STANDARD_TYPES)
     lines = "".join(starmap("from {} import {}\n".format, ((m, ", ".join(n)) for m, n in needed if n)))
     return f"{lines}\n" if lines else ""

@@ -1,10 +1,15 @@
 """What a new flow's row looks like: its fields, its key, and where they were found."""
 
+import json
 from keyword import iskeyword
 
 import msgspec
 
+from lovelace_streams.rows.paths import JsonPath
 from lovelace_streams.rows.row import Row
+
+WIDTH = 88
+"""The usual formatters leave lines of this width as they are."""
 
 
 class FlowField(msgspec.Struct, frozen=True):
@@ -14,12 +19,28 @@ class FlowField(msgspec.Struct, frozen=True):
     type: str = ""
     optional: bool = False
     problem: str = ""
+    source: str = ""
+    """The name in the message, where that is not the field's."""
 
     def line(self) -> str:
         """Write the field's line in the class."""
         if self.problem:
-            return f"# {self.name}: {self.problem}"
-        return f"{self.name}: {self.type}{' | None' if self.optional else ''}"
+            name = self.name if self.name.isprintable() else json.dumps(self.name)  # a line break would end the comment
+            return f"# {name}: {self.problem}"
+        annotation = f"{self.type}{' | None' if self.optional else ''}"
+        if not self.source:
+            return f"{self.name}: {annotation}"
+        return _annotated(self.name, annotation, source_of(self.source))
+
+
+def _annotated(name: str, *parts: str) -> str:
+    """Write a field with its marks as a formatter would: in one line of the class, or broken where that is too long."""
+    inner = ", ".join(parts)
+    line = f"{name}: Annotated[{inner}]"
+    if len(line) + 4 <= WIDTH:
+        return line
+    within = inner if len(inner) + 8 <= WIDTH else ",\n        ".join(parts) + ","
+    return f"{name}: Annotated[\n        {within}\n    ]"
 
 
 class FlowShape(msgspec.Struct, frozen=True):
@@ -61,6 +82,20 @@ SKELETON = FlowShape(
     ),
 )
 """The row where there is neither a table nor a message."""
+
+
+def source_of(name: str) -> str:
+    """Write the `From` of a name at the top of the message: as a tuple of exact names, if a text means something else.
+
+    >>> print(source_of("with-dash"), source_of("k8s.pod.name"))
+    From("with-dash") From(("k8s.pod.name",))
+    """
+    text = json.dumps(name, ensure_ascii=False)
+    try:
+        is_plain = JsonPath.of(name).parts == (name,)
+    except ValueError:
+        is_plain = False
+    return f"From({text})" if is_plain else f"From(({text},))"
 
 
 def name_problem(name: str) -> str:
