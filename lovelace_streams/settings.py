@@ -4,7 +4,10 @@
 plain and frozen: a flow built by hand can make them without any environment.
 """
 
+import difflib
 import os
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,10 +16,15 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from lovelace_streams.errors import DeploymentFault
+from lovelace_streams.records import Reason
 
 
 class KafkaSettings(msgspec.Struct, frozen=True):
-    """A broker, a consumer group, and librdkafka's settings beyond our defaults (`extra`: SASL, TLS, intervals)."""
+    """A broker, a consumer group, and librdkafka's settings beyond our defaults (`extra`: SASL, TLS, intervals).
+
+    Raises `DeploymentFault` for a setting in `extra` with which what a worker promises would not hold (`RELIED_ON`),
+    and for a reason in `accept_refusals` that there is not.
+    """
 
     brokers: str
     group: str | None = None
@@ -30,6 +38,21 @@ class KafkaSettings(msgspec.Struct, frozen=True):
     """Default: `<pipeline>.dlq`."""
     accept_refusals: frozenset[str] = frozenset()
     extra: dict[str, str] = {}
+
+    def __post_init__(self) -> None:
+        for name, value in self.extra.items():
+            if (relied := RELIED_ON.get(name)) is not None and value.strip().lower() not in relied.values:
+                raise DeploymentFault(f"{variable_of(name)}={value} is refused: {relied.reason}")
+        for reason in sorted(self.accept_refusals - set(Reason)):
+            raise DeploymentFault(
+                f"ACCEPT_REFUSALS: there is no reason {reason!r}{_meant(reason, list(Reason))}: "
+                "docs/delivery-guarantees.md lists them"
+            )
+
+    @property
+    def librdkafka(self) -> dict[str, str]:
+        """What of `extra` is passed on; the library sets what it relies on itself."""
+        return {name: value for name, value in self.extra.items() if name not in RELIED_ON}
 
 
 class BatchPolicy(msgspec.Struct, frozen=True):
@@ -160,7 +183,7 @@ class Settings(BaseSettings):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            wrong = ", ".join(f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
+            wrong = ", ".join(map(_shown, error.errors()))
             raise DeploymentFault(f"invalid settings: {wrong}") from None
 
     @property
@@ -259,7 +282,6 @@ LIBRDKAFKA = frozenset(
         "max.poll.interval.ms",
         "session.timeout.ms",
         "heartbeat.interval.ms",
-        "partition.assignment.strategy",
         "group.instance.id",
         "isolation.level",
         "metadata.max.age.ms",
@@ -274,6 +296,64 @@ LIBRDKAFKA = frozenset(
 """Settings of librdkafka that `KAFKA_…` may set. What Kubernetes injects for a Service named kafka is ignored."""
 
 
+class ReliedOn(msgspec.Struct, frozen=True):
+    """A setting of librdkafka that the library relies on: the values that it may have, and why no other."""
+
+    values: frozenset[str]
+    reason: str
+
+
+def _relied_on(reason: str, *values: str) -> ReliedOn:
+    return ReliedOn(frozenset(values), reason)
+
+
+_COMMITS = "the flow commits offsets itself, when everything before them is settled; leave it out"
+_ACKNOWLEDGED = "an item is settled when all replicas in sync have its letter: leave it out, or set all"
+_IN_ORDER = "letters are sent once and in order: leave it out, or set 1 to 5"
+_GROUP = "workers share partitions out by the classic protocol of a group; leave it out"
+
+RELIED_ON: Mapping[str, ReliedOn] = {
+    "partition.assignment.strategy": _relied_on(
+        "workers take and give partitions up one by one, which only cooperative-sticky does: an eager strategy takes "
+        "all partitions from all workers at each rebalance; leave it out",
+        "cooperative-sticky",
+    ),
+    "group.protocol": _relied_on(_GROUP, "classic"),
+    "group.remote.assignor": _relied_on(_GROUP),
+    "enable.auto.commit": _relied_on(_COMMITS, "false"),
+    "auto.commit.enable": _relied_on(_COMMITS, "false"),
+    "auto.commit.interval.ms": _relied_on(_COMMITS),
+    "enable.auto.offset.store": _relied_on(_COMMITS, "false"),
+    "auto.offset.reset": _relied_on(
+        "a worker sets the start of each partition itself, and stops where records were deleted before they were read; "
+        "leave it out, `lovelace rewind` moves a group",
+        "error",
+    ),
+    "enable.partition.eof": _relied_on("offsets behind the last record show in nothing else; leave it out", "true"),
+    "acks": _relied_on(_ACKNOWLEDGED, "all", "-1"),
+    "request.required.acks": _relied_on(_ACKNOWLEDGED, "all", "-1"),
+    "enable.idempotence": _relied_on("letters are sent once and in order: leave it out, or set true", "true"),
+    "max.in.flight": _relied_on(_IN_ORDER, *"12345"),
+    "max.in.flight.requests.per.connection": _relied_on(_IN_ORDER, *"12345"),
+    "transactional.id": _relied_on("letters are not sent in transactions; leave it out"),
+    "delivery.report.only.error": _relied_on("letters are settled by their acknowledgements; leave it out", "false"),
+}
+"""Settings that the library relies on. They can be left out; a value that agrees changes nothing."""
+
+_CALLED_OTHERWISE = {
+    "KAFKA_GROUP_ID": "CONSUMER_GROUP_ID",
+    "KAFKA_CONSUMER_GROUP_ID": "CONSUMER_GROUP_ID",
+    "KAFKA_BOOTSTRAP_SERVERS": "KAFKA_BROKERS",
+    "KAFKA_METADATA_BROKER_LIST": "KAFKA_BROKERS",
+}
+_INJECTED = re.compile(
+    r"KAFKA_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+)
+"""What Kubernetes injects into each container for a Service called kafka, or kafka-something."""
+_OF_OTHERS = re.compile(r"KAFKA_(HOME|OPTS|HEAP_OPTS|GC_\w+|JMX_\w+|JVM_\w+|LOG4J_\w+|LOG_DIR|DEBUG_\w+|CLUSTER_ID)")
+"""What Kafka's own programs read."""
+
+
 def librdkafka_settings(environment: dict[str, str]) -> dict[str, str]:
     """Return librdkafka's settings: `KAFKA_SASL_USERNAME=x` → `{"sasl.username": "x"}`, for the names in `LIBRDKAFKA`.
 
@@ -285,7 +365,62 @@ def librdkafka_settings(environment: dict[str, str]) -> dict[str, str]:
         for name, value in environment.items()
         if name.startswith("KAFKA_")
     }
-    return {name: value for name, value in named.items() if name in LIBRDKAFKA}
+    return {name: value for name, value in named.items() if name in LIBRDKAFKA or name in RELIED_ON}
+
+
+def variable_of(name: str) -> str:
+    """Give the variable that sets a setting of librdkafka.
+
+    >>> variable_of("sasl.username")
+    'KAFKA_SASL_USERNAME'
+    """
+    return "KAFKA_" + name.upper().replace(".", "_")
+
+
+def unread_variables(environment: Mapping[str, str] | None = None) -> list[str]:
+    """Say which variables look like settings of ours and are not: mistyped names, and `KAFKA_…` that nobody reads.
+
+    >>> unread_variables({"KAFKA_SASL_USERNMAE": "x", "POSTGRES_DNS": "y", "KAFKA_SERVICE_HOST": "10.0.0.1"}) == [
+    ...     "KAFKA_SASL_USERNMAE is not read: do you mean KAFKA_SASL_USERNAME?",
+    ...     "POSTGRES_DNS is not read: do you mean POSTGRES_DSN?",
+    ... ]
+    True
+    """
+    ours = [name.upper() for name in Settings.model_fields]
+    librdkafka = [variable_of(name) for name in (*LIBRDKAFKA, *RELIED_ON)]
+    lines, others = [], []
+    for name in sorted(_environment() if environment is None else environment):
+        if name.upper() in {*ours, *librdkafka} or _INJECTED.fullmatch(name) or _OF_OTHERS.fullmatch(name):
+            continue
+        kafka = name.startswith("KAFKA_")
+        near = difflib.get_close_matches(name.upper(), [*ours, *librdkafka] if kafka else ours, n=1, cutoff=NEAR)
+        if meant := _CALLED_OTHERWISE.get(name) or next(iter(near), None):
+            lines.append(f"{name} is not read: do you mean {meant}?")
+        elif kafka:
+            others.append(name)
+    if others:
+        lines.append(f"no setting of a worker has these names, so they are not read: {', '.join(others)}")
+    return lines
+
+
+NEAR = 0.87
+"""From which likeness on (`difflib`) a name counts as mistyped: two letters swapped in a short name."""
+
+
+def _meant(given: str, names: Iterable[str]) -> str:
+    near = difflib.get_close_matches(given.lower(), list(names), n=1)
+    return f", do you mean {near[0]!r}?" if near else ""
+
+
+def _shown(error: Any) -> str:
+    """Show what pydantic says of a setting, and the nearest of the values that it may have; never the value itself."""
+    name = ".".join(map(str, error["loc"])).upper()
+    meant = ""
+    if error["type"] == "literal_error":
+        values = re.findall(r"'([^']+)'", error["ctx"]["expected"])
+        near = difflib.get_close_matches(str(error["input"]).upper(), [value.upper() for value in values], n=1)
+        meant = next((f", do you mean {value}?" for value in values if near == [value.upper()]), "")
+    return f"{name}: {error['msg']}{meant}"
 
 
 def _environment() -> dict[str, str]:

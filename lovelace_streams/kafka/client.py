@@ -15,7 +15,6 @@ CONSUMER_ONLY = {
     "max.poll.interval.ms",
     "session.timeout.ms",
     "heartbeat.interval.ms",
-    "partition.assignment.strategy",
     "group.instance.id",
     "isolation.level",
     "fetch.wait.max.ms",
@@ -31,7 +30,7 @@ CONSUMER_ONLY = {
 
 def common_config(settings: KafkaSettings, **more: Any) -> dict[str, Any]:
     """Make librdkafka's settings for a client that is not a consumer."""
-    extra = {name: value for name, value in settings.extra.items() if name not in CONSUMER_ONLY}
+    extra = {name: value for name, value in settings.librdkafka.items() if name not in CONSUMER_ONLY}
     return {"bootstrap.servers": settings.brokers, "logger": LIBRDKAFKA_LOG, **extra, **more}
 
 

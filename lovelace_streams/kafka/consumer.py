@@ -253,7 +253,7 @@ class GroupConsumer:
                 "topic.metadata.refresh.interval.ms": 30_000,  # how soon new partitions are found
                 "bootstrap.servers": self._settings.brokers,
                 "logger": LIBRDKAFKA_LOG,
-                **self._settings.extra,
+                **self._settings.librdkafka,
                 "group.id": self._group,
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,

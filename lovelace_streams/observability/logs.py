@@ -8,13 +8,17 @@ import structlog
 from structlog.typing import Processor
 
 from lovelace_streams.observability import metrics, tracing
-from lovelace_streams.settings import Settings
+from lovelace_streams.settings import Settings, unread_variables
+
+log = structlog.get_logger(__name__)
 
 
 def observe() -> None:
     """Set up logs, metrics (unless METRICS_PORT is 0) and traces from the environment's settings."""
     settings = Settings()
     configure(settings.log_level, settings.log_format)
+    for line in unread_variables():
+        log.warning(line)
     if settings.metrics_port:
         metrics.serve(settings.metrics_host, settings.metrics_port)
     tracing.begin(settings)

@@ -7,7 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lovelace_streams.errors import DeploymentFault
-from lovelace_streams.settings import PostgresSettings, ProgressSettings, Settings, librdkafka_settings
+from lovelace_streams.settings import (
+    LIBRDKAFKA,
+    RELIED_ON,
+    KafkaSettings,
+    PostgresSettings,
+    ProgressSettings,
+    Settings,
+    librdkafka_settings,
+    unread_variables,
+    variable_of,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -96,6 +106,117 @@ def test_what_kubernetes_injects_is_ignored() -> None:
     }
 
     assert librdkafka_settings(injected | {"KAFKA_SSL_CA_LOCATION": "/ca.pem"}) == {"ssl.ca.location": "/ca.pem"}
+
+
+INJECTED = [
+    "KAFKA_SERVICE_HOST", "KAFKA_SERVICE_PORT", "KAFKA_SERVICE_PORT_CLIENTS", "KAFKA_PORT", "KAFKA_PORT_9092_TCP",
+    "KAFKA_PORT_9092_TCP_PROTO", "KAFKA_PORT_9092_TCP_PORT", "KAFKA_PORT_9092_TCP_ADDR", "KAFKA_UI_SERVICE_HOST",
+    "KAFKA_UI_PORT_8080_TCP_ADDR",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("KAFKA_PARTITION_ASSIGNMENT_STRATEGY", "range"),
+        ("KAFKA_PARTITION_ASSIGNMENT_STRATEGY", "cooperative-sticky,range"),
+        ("KAFKA_ENABLE_AUTO_COMMIT", "true"),
+        ("KAFKA_AUTO_OFFSET_RESET", "latest"),
+        ("KAFKA_GROUP_PROTOCOL", "consumer"),
+        ("KAFKA_ACKS", "1"),
+        ("KAFKA_ENABLE_IDEMPOTENCE", "false"),
+        ("KAFKA_MAX_IN_FLIGHT_REQUESTS_PER_CONNECTION", "50"),
+        ("KAFKA_TRANSACTIONAL_ID", "t"),
+    ],
+)
+def test_a_setting_on_which_a_worker_relies_is_refused_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch, setting: str, value: str
+) -> None:
+    monkeypatch.setenv(setting, value)
+    settings = Settings()
+
+    with pytest.raises(DeploymentFault, match=f"{setting}={value} is refused: .*leave it out") as refused:
+        _ = settings.kafka
+
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", RELIED_ON)
+def test_a_setting_on_which_a_worker_relies_may_say_what_it_is_anyway(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    for value in RELIED_ON[name].values:
+        monkeypatch.setenv(variable_of(name), value)
+
+        assert Settings().kafka.librdkafka == {}, "the library sets it itself"
+    with pytest.raises(DeploymentFault, match="is refused"):
+        KafkaSettings("b:1", extra={name: "another"})
+
+
+@pytest.mark.parametrize("name", sorted(LIBRDKAFKA))
+def test_a_mistyped_name_is_told_with_the_nearest_one(name: str) -> None:
+    variable = variable_of(name)
+    mistyped = variable[:-3] + variable[-2] + variable[-3] + variable[-1]
+    if mistyped == variable:
+        mistyped = variable[:-1]
+
+    [line] = unread_variables({mistyped: "secret"})
+
+    assert mistyped in line
+    assert "secret" not in line
+    assert f"do you mean {variable}?" in line or len(name) < 8
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("KAFKA_SASL_USERNMAE", "KAFKA_SASL_USERNAME"),
+        ("KAFKA_BROKER", "KAFKA_BROKERS"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "KAFKA_BROKERS"),
+        ("KAFKA_GROUP_ID", "CONSUMER_GROUP_ID"),
+        ("POSTGRES_DNS", "POSTGRES_DSN"),
+        ("ACCEPT_REFUSAL", "ACCEPT_REFUSALS"),
+    ],
+)
+def test_a_mistyped_setting_is_told(given: str, meant: str) -> None:
+    assert unread_variables({given: ""}) == [f"{given} is not read: do you mean {meant}?"]
+
+
+def test_what_kubernetes_injects_and_what_is_ours_is_not_told() -> None:
+    ours = [name.upper() for name in Settings.model_fields] + [variable_of(name) for name in (*LIBRDKAFKA, *RELIED_ON)]
+
+    assert (
+        unread_variables(dict.fromkeys([*INJECTED, *ours, "PATH", "HOME", "KAFKA_HOME", "KAFKA_HEAP_OPTS"], "")) == []
+    )
+
+
+def test_a_name_that_is_near_to_none_is_told_too() -> None:
+    [line] = unread_variables({"KAFKA_STATISTICS_INTERVAL_MS": "1000"})
+
+    assert "KAFKA_STATISTICS_INTERVAL_MS" in line
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "meant"),
+    [
+        ("ACCEPT_REFUSALS", "chekc", "'check'"),
+        ("ACCEPT_REFUSALS", "null,Foreign_Key", "'foreign_key'"),
+        ("ACCEPT_REFUSALS", "everything", "there is no reason 'everything'"),
+        ("LOG_LEVEL", "WARN", "WARNING"),
+        ("LOG_FORMAT", "jsn", "json"),
+        ("TABLE_EVOLUTION", "ad", "add"),
+    ],
+)
+def test_a_value_that_is_none_of_a_closed_set_is_refused_with_the_nearest(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, meant: str
+) -> None:
+    monkeypatch.setenv(name, value)
+
+    with pytest.raises(DeploymentFault, match=name) as refused:
+        _ = Settings().kafka
+
+    assert meant in str(refused.value)
+    assert "\n" not in str(refused.value)
 
 
 def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:

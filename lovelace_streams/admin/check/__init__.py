@@ -15,6 +15,7 @@ from lovelace_streams.admin.check.sample import SampleRun, where_it_ends
 from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.flows.topology import Route, Topology
 from lovelace_streams.reporting.client import ask_service
+from lovelace_streams.settings import unread_variables
 from lovelace_streams.sources.kafka import KafkaSource
 from lovelace_streams.writers import Writer
 
@@ -38,6 +39,8 @@ class _Check:
         self.report = CheckReport(topology.name, [], SampleResult())
 
     def run(self) -> CheckReport:
+        for line in unread_variables():
+            self.report.add("note", line)
         for loose in self.topology.loose:
             self.report.add("deployment", str(loose))
         ready = {writer for writer in self.topology.writers if self._attempt(check_destination, writer, self.report)}
