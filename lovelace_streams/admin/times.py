@@ -4,6 +4,8 @@ import re
 import time
 from datetime import datetime
 
+from lovelace_streams.rows.coercion import iso_datetime
+
 AGO = re.compile(r"-?(\d{1,9})([smhd])\Z")
 UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -17,8 +19,8 @@ def instant(text: str, now: float | None = None) -> int:
     if ago := AGO.match(text):
         return int(((time.time() if now is None else now) - int(ago[1]) * UNIT_SECONDS[ago[2]]) * 1000)
     try:
-        read = datetime.fromisoformat(text)
-    except ValueError:
+        read: datetime | None = iso_datetime(text)
+    except (ValueError, OverflowError):
         read = None
     if read is None or read.tzinfo is None:
         raise ValueError(

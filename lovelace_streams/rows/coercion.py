@@ -126,15 +126,38 @@ def to_decimal(value: Any) -> Decimal:
 def to_datetime(value: Any) -> datetime:
     if isinstance(value, str):
         try:
-            value = msgspec.convert(value, datetime)
-        except ValueError:  # msgspec reads RFC 3339 only; ISO 8601 has more forms
-            try:
-                value = datetime.fromisoformat(value)
-            except ValueError:
-                raise ConversionError(Reason.BAD_VALUE, "datetime", "str that is no ISO datetime") from None
+            value = iso_datetime(value)
+        except ValueError:
+            raise ConversionError(Reason.BAD_VALUE, "datetime", "str that is no ISO datetime") from None
+        except OverflowError:
+            raise ConversionError(Reason.BAD_VALUE, "datetime", "one past the years 1 to 9999") from None
     elif not isinstance(value, datetime):
         raise wrong_type("datetime", value)
     return utc(value)
+
+
+def iso_datetime(text: str) -> datetime:
+    """Read ISO 8601, with or without an offset; a leap second, `:60`, is the second after it.
+
+    Raises `ValueError`, or `OverflowError` for a leap second that ends the year 9999.
+
+    >>> iso_datetime("2016-12-31T23:59:60Z").isoformat(), iso_datetime("2017-01-01T01:00+01").isoformat()
+    ('2017-01-01T00:00:00+00:00', '2017-01-01T01:00:00+01:00')
+    """
+    try:
+        return msgspec.convert(text, datetime)
+    except ValueError:  # it reads RFC 3339 only; ISO 8601 has more forms
+        pass
+    if leap := _LEAP_SECOND.match(text):
+        return iso_datetime(f"{leap[1]}59{text[leap.end() :]}") + _SECOND
+    if _OFFSET_PAST_59.search(text):  # `fromisoformat` reads +10:60 as +11:00
+        raise ValueError("an offset with more than 59 minutes or seconds")
+    return datetime.fromisoformat(text)
+
+
+_LEAP_SECOND = re.compile(r"([0-9W-]{7,10}[Tt ][0-9]{2}(:?)[0-9]{2}\2)60(?![0-9])", re.ASCII)
+_OFFSET_PAST_59 = re.compile(r"[Tt ].*[+-][0-9]{2}:?([6-9][0-9]|[0-9]{2}:?[6-9][0-9])", re.ASCII)
+_SECOND = timedelta(seconds=1)
 
 
 def utc(value: datetime) -> datetime:

@@ -31,6 +31,7 @@ class Amount(msgspec.Struct):
 
 
 UTC_TIME = datetime(2015, 4, 26, 6, 26, 56, 936000, tzinfo=UTC)
+NEW_YEAR = datetime(2017, 1, 1, tzinfo=UTC)
 
 TAKEN = [
     (int, "7", 7),
@@ -53,6 +54,17 @@ TAKEN = [
     (datetime, '"2015-04-26T06:26:56.936000+00:00"', UTC_TIME),
     (datetime, '"2015-04-26T08:26:56.936+02:00"', UTC_TIME),
     (datetime, '"2015-04-26T06:26Z"', UTC_TIME.replace(second=0, microsecond=0)),
+    (datetime, '"2015-04-26T08:26:56.936+02"', UTC_TIME),
+    (datetime, '"20150426T042656.936-02"', UTC_TIME),
+    (datetime, '"2015-04-26T16:25:56.936+09:59"', UTC_TIME),
+    (datetime, '"2016-12-31T23:59:60Z"', NEW_YEAR),
+    (datetime, '"2016-12-31t23:59:60z"', NEW_YEAR),
+    (datetime, '"2016-12-31 18:59:60-05"', NEW_YEAR),
+    (datetime, '"20161231T235960Z"', NEW_YEAR),
+    (datetime, '"2017-01-01T05:29:60+05:30"', NEW_YEAR),
+    (datetime, '"2016-12-31T23:59:60.500+00:00"', NEW_YEAR.replace(microsecond=500_000)),
+    (datetime, '"2015-06-30T12:34:60Z"', datetime(2015, 6, 30, 12, 35, tzinfo=UTC)),
+    (list[datetime], '["2016-12-31T23:59:60Z", "2017-01-01T01:00:00+01"]', [NEW_YEAR, NEW_YEAR]),
     (Annotated[datetime, Epoch("ms")], "1430029616936", UTC_TIME),
     (Annotated[datetime, Epoch("ms")], '"1430029616936"', UTC_TIME),
     (Annotated[datetime, Epoch("s")], "1430029616.936", UTC_TIME),
@@ -113,6 +125,17 @@ REFUSED = [
     (datetime, '"2015-04-26T06:26:56"', "bad_value", "expected datetime with offset, got one without at $.x"),
     (datetime, '"2015-02-30T00:00:00Z"', "bad_value", "expected datetime, got str that is no ISO datetime at $.x"),
     (datetime, '"0001-01-01T00:00:00+10:00"', "bad_value", f"expected datetime, got one {PAST} at $.x"),
+    (datetime, '"2020-01-01T00:00:00+10:60"', "bad_value", "expected datetime, got str that is no ISO datetime at $.x"),
+    (datetime, '"2020-01-01T00:00:00-10:60"', "bad_value", None),
+    (datetime, '"2020-01-01T00:00:00+1099"', "bad_value", None),
+    (datetime, '"2020-01-01T00:00:00+10:59:60"', "bad_value", None),
+    (datetime, '"2020-01-01T00:00:00+24:00"', "bad_value", None),
+    (datetime, '"2020-01-01T00:00:61Z"', "bad_value", None),
+    (datetime, '"2020-01-01T00:60:60Z"', "bad_value", None),
+    (datetime, '"2016-12-31T23:59:60"', "bad_value", "expected datetime with offset, got one without at $.x"),
+    (datetime, '"2016-12-31T23:59:60+10:60"', "bad_value", None),
+    (datetime, '"9999-12-31T23:59:60Z"', "bad_value", f"expected datetime, got one {PAST} at $.x"),
+    (list[datetime], '["2020-01-01T00:00:00+10:60"]', "bad_value", None),
     (datetime, "1430029616936", "wrong_type", "expected datetime, got int at $.x"),
     (Annotated[datetime, Epoch("s")], "1430029616936000", "bad_value", None),
     (date, '"2021-02-29"', "bad_value", "expected date, got str that is no ISO date at $.x"),
