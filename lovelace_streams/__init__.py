@@ -34,7 +34,7 @@ from lovelace_streams.operators.upsert import upsert
 from lovelace_streams.records import Batch, DeadLetter, Envelope, JobState, Outcome, Reason, Record, Settled, SkipReason
 from lovelace_streams.reporting.publisher import JobProgress
 from lovelace_streams.rows.context import RecordContext
-from lovelace_streams.rows.declaration import Before, Epoch, From, FromKafka, Lenient, Pii, Skip
+from lovelace_streams.rows.declaration import Before, Epoch, From, FromKafka, Lenient, Pii, Scale, Skip
 from lovelace_streams.rows.row import Row
 from lovelace_streams.rows.rules import rule
 from lovelace_streams.runtime.process import show_faults_in_one_line
@@ -73,6 +73,7 @@ __all__ = [
     "RecordContext",
     "RecordFault",
     "Row",
+    "Scale",
     "Settings",
     "Settled",
     "Skip",

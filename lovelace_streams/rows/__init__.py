@@ -10,7 +10,7 @@ imports only from those above it:
 
     coercion      plain value → column value: a function for each type
     json_values   values that are passed on as JSON, and their text for every writer
-    constraints   `msgspec.Meta` → one check for each column
+    constraints   `msgspec.Meta`, `Scale` → one check for each column
     types         `ColumnType`: how each declarable type is decoded and coerced
     context       `RecordContext`: Kafka's values of a message, for rows that a user's function makes of it
     fields        `Field`: a column with everything that its declaration needs at run time
@@ -28,7 +28,7 @@ imports only from those above it:
 from msgspec import UNSET
 
 from lovelace_streams.rows.context import RecordContext
-from lovelace_streams.rows.declaration import Before, Column, Epoch, From, FromKafka, Lenient, Pii, Skip, Table
+from lovelace_streams.rows.declaration import Before, Column, Epoch, From, FromKafka, Lenient, Pii, Scale, Skip, Table
 from lovelace_streams.rows.row import Row
 from lovelace_streams.rows.rules import rule
 
@@ -43,6 +43,7 @@ __all__ = [
     "Pii",
     "RecordContext",
     "Row",
+    "Scale",
     "Skip",
     "Table",
     "rule",

@@ -19,7 +19,7 @@ import copy
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import msgspec
@@ -29,6 +29,7 @@ from lovelace_streams.records import Record
 from lovelace_streams.rows.coercion import EPOCH
 from lovelace_streams.rows.decode_types import DecodeNode, attribute
 from lovelace_streams.rows.fields import Field
+from lovelace_streams.rows.interpreter import has_bound, limit_of
 from lovelace_streams.rows.paths import JsonPath
 from lovelace_streams.rows.row import Row
 from lovelace_streams.rows.rules import rules_of
@@ -130,7 +131,7 @@ class _Writer:
         if field.from_json is not None:
             self._names[f"json_{field.column.name}"] = field.from_json
         self.lines += _read(field, v, reads, stop=self._partial and field.keeps)
-        if field.kafka in (None, "key") or field.column.before or field.column.after or field.column.meta:
+        if field.kafka in (None, "key") or field.column.before or field.column.after or field.is_checked:
             raw = not reads or any(raw for _, raw in reads)
             self.lines += _finish(field, v, self._names, raw=raw, blank=blank)
 
@@ -147,10 +148,16 @@ class _Writer:
         return known
 
     def check_version(self, fields: tuple[Field, ...]) -> None:
-        """Write the line that refuses a version in the future, for a version that is an instant."""
+        """Write the line that refuses a version in the future, for a version of which that can be told."""
         version = self._row_class.__table__.version
-        if any(field.column.name == version and field.column.type is datetime for field in fields):
-            self.lines.append(f"if v_{version} > latest: raise SLOW")
+        column = next((field.column for field in fields if field.column.name == version), None)
+        if column is None or not has_bound(column):
+            return
+        limit = "latest"
+        if column.type is not datetime:
+            self._names["limit"] = partial(limit_of, column.type, column.epoch)
+            limit = "limit(latest)"
+        self.lines.append(f"if v_{version} > {limit}: raise SLOW")
 
     def make_row(self, fields: tuple[Field, ...]) -> None:
         """Write the lines that make the row, ask its rules, and return it."""
@@ -291,7 +298,7 @@ def _convert(field: Field, v: str, names: dict[str, Any], *, raw: bool) -> list[
             lines[-1] = f"if not ({v}.__class__ is str and {v}.isprintable()): {coerce}"
         else:
             lines.append(coerce)
-    if column.meta:
+    if field.is_checked:
         names[f"limits_{name}"] = field.check
         lines.append(f"{v} = limits_{name}({v})")
     return lines

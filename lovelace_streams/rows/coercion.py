@@ -17,9 +17,11 @@ from uuid import UUID
 import msgspec
 
 from lovelace_streams.records import Reason
+from lovelace_streams.rows.declaration import EPOCH_UNITS
 from lovelace_streams.rows.values import DIGITS_MAX, INT_MAX, INT_MIN, ConversionError, fraction, json_type_name
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+NANOSECONDS_PER_MICROSECOND = 1_000
 WORDS = {
     **dict.fromkeys(("1", "true", "t", "yes", "y", "on"), True),
     **dict.fromkeys(("0", "false", "f", "no", "n", "off"), False),
@@ -178,8 +180,17 @@ def after_epoch(microseconds: int) -> datetime:
         raise ConversionError(Reason.BAD_VALUE, "datetime", "a number past the years 1 to 9999") from None
 
 
-def epoch_of(scale: int) -> Callable[[Any], datetime]:
-    """Make a function for numbers since 1970; `scale` is the microseconds of their unit."""
+def number_since_1970(instant: datetime, unit: str) -> int:
+    """Return an instant as a whole number of units since 1970.
+
+    >>> number_since_1970(datetime(1970, 1, 1, 0, 1, tzinfo=UTC), "ms")
+    60000
+    """
+    return (instant - EPOCH) // timedelta(microseconds=1) * NANOSECONDS_PER_MICROSECOND // EPOCH_UNITS[unit]
+
+
+def epoch_of(nanoseconds: int) -> Callable[[Any], datetime]:
+    """Make a function for numbers since 1970, by the nanoseconds of their unit; parts of a microsecond are cut."""
 
     def coerce(value: Any) -> datetime:
         if isinstance(value, datetime):
@@ -191,10 +202,10 @@ def epoch_of(scale: int) -> Callable[[Any], datetime]:
         if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
             raise wrong_type("number since 1970", value)
         if isinstance(value, int):
-            return after_epoch(value * scale)
+            return after_epoch(value * nanoseconds // NANOSECONDS_PER_MICROSECOND)
         if not math.isfinite(float(value)):
             raise ConversionError(Reason.BAD_VALUE, "datetime", "a number past the years 1 to 9999")
-        return after_epoch(round(float(value) * scale))
+        return after_epoch(round(float(value) * nanoseconds / NANOSECONDS_PER_MICROSECOND))
 
     return coerce
 

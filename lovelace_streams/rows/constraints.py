@@ -1,4 +1,4 @@
-"""Constraints that a row declares by `msgspec.Meta`, as one check for each column.
+"""Constraints that a row declares by `msgspec.Meta` and `Scale`, as one check for each column.
 
 msgspec would check them only where it decodes by type. They hold after the functions of a column, so they are ours.
 """
@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from lovelace_streams.records import Reason
+from lovelace_streams.rows.declaration import Scale
 from lovelace_streams.rows.values import ConversionError
 
 _BOUNDS: dict[str, Callable[[Any, Any], bool]] = {
@@ -34,11 +35,14 @@ _ALLOWED = {
 """Constraint → how the names of the types begin that may have it."""
 
 
-def constraint_check(metas: tuple[msgspec.Meta, ...], expected: str) -> Callable[[Any], Any]:
+def constraint_check(
+    metas: tuple[msgspec.Meta, ...], expected: str, scale: Scale | None = None
+) -> Callable[[Any], Any]:
     """Make a function that returns a value that keeps all constraints, and raises `ConversionError` for another.
 
-    `expected` is the name of the column's type. The reason is `out_of_range` for a bound, `bad_value` for a length or a
-    pattern. Raises `TypeError` at once for a constraint that the type can't have.
+    `expected` is the name of the column's type. The reason is `out_of_range` for a bound or a scale, `bad_value` for a
+    length or a pattern. A declared scale may round the value. Raises `TypeError` at once for a constraint that the type
+    can't have.
 
     >>> constraint_check((msgspec.Meta(ge=0),), "int")(7)
     7
@@ -54,7 +58,14 @@ def constraint_check(metas: tuple[msgspec.Meta, ...], expected: str) -> Callable
         if not expected.startswith(_ALLOWED[name]):
             raise TypeError(f"{name} is no constraint for {expected}")
 
+    if scale is not None and expected != "Decimal":
+        raise TypeError(f"Scale is for Decimal, not for {expected}")
+
     def check(value: Any) -> Any:
+        if scale is not None and (value := scale.applied(value)) is None:
+            raise ConversionError(
+                Reason.OUT_OF_RANGE, f"Decimal with at most {scale.digits} digits after the point", "one with more"
+            )
         for holds, bound, reason, name in checks:
             if not holds(value, bound):
                 raise ConversionError(reason, f"{expected} with {name}={bound!r}", "one without")

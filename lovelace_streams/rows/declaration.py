@@ -4,6 +4,21 @@ A mark stands in `Annotated[type, mark, …]`. All marks are plain values withou
 """
 
 from collections.abc import Callable
+from decimal import (
+    MAX_EMAX,
+    MAX_PREC,
+    MIN_EMIN,
+    ROUND_05UP,
+    ROUND_CEILING,
+    ROUND_DOWN,
+    ROUND_FLOOR,
+    ROUND_HALF_DOWN,
+    ROUND_HALF_EVEN,
+    ROUND_HALF_UP,
+    ROUND_UP,
+    Context,
+    Decimal,
+)
 from typing import Any
 
 import msgspec
@@ -60,14 +75,66 @@ class Before(msgspec.Struct, frozen=True):
     function: Callable[[Any], Any]
 
 
+EPOCH_UNITS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
+"""Unit → its nanoseconds."""
+
+
 class Epoch(msgspec.Struct, frozen=True):
-    """Read a `datetime` from a number since 1970, in `ms` or `s`. Raises `ValueError` for another unit."""
+    """Read a `datetime` from a number since 1970, in `s`, `ms`, `us` or `ns`. Raises `ValueError` for another unit.
+
+    An `int` stays the number that it is. As a version it then has a unit, so that one of the future can be told.
+    """
 
     unit: str
 
     def __post_init__(self) -> None:
-        if self.unit not in {"ms", "s"}:
-            raise ValueError(f"Epoch knows ms and s, not {self.unit!r}")
+        if self.unit not in EPOCH_UNITS:
+            raise ValueError(f"Epoch knows {', '.join(EPOCH_UNITS)}, not {self.unit!r}")
+
+
+class Scale(msgspec.Struct, frozen=True):
+    """Allow a `Decimal` so many digits after the point: more are `out_of_range`, or rounded where that is declared.
+
+    `rounding` is one of the modes of `decimal`, such as `ROUND_HALF_EVEN`. Raises `ValueError` for another one.
+
+    >>> from decimal import ROUND_HALF_UP, Decimal
+    >>> Scale(2).applied(Decimal("12.340")), Scale(2).applied(Decimal("12.345"))
+    (Decimal('12.340'), None)
+    >>> Scale(2, ROUND_HALF_UP).applied(Decimal("12.345"))
+    Decimal('12.35')
+    """
+
+    digits: int
+    rounding: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.digits < 0:
+            raise ValueError(f"Scale is a number of digits after the point, not {self.digits!r}")
+        if self.rounding is not None and self.rounding not in _ROUNDINGS:
+            raise ValueError(f"Scale rounds by one of {', '.join(sorted(_ROUNDINGS))}, not {self.rounding!r}")
+
+    def applied(self, value: Decimal) -> Decimal | None:
+        """Return the value, rounded if that is declared; None if it has too many digits. Zeros at the end are none."""
+        if fits_scale(value, self.digits):
+            return value
+        return None if self.rounding is None else value.quantize(Decimal(1).scaleb(-self.digits), self.rounding, _EXACT)
+
+
+_ROUNDINGS = frozenset(
+    {ROUND_CEILING, ROUND_DOWN, ROUND_FLOOR, ROUND_HALF_DOWN, ROUND_HALF_EVEN, ROUND_HALF_UP, ROUND_UP, ROUND_05UP}
+)
+_EXACT = Context(prec=MAX_PREC, Emin=MIN_EMIN, Emax=MAX_EMAX)
+
+
+def fits_scale(value: Decimal, digits: int) -> bool:
+    """Whether rounding a finite number to so many digits after the point would leave it as it is.
+
+    >>> fits_scale(Decimal("1.50"), 1), fits_scale(Decimal("1.55"), 1), fits_scale(Decimal(150), -2)
+    (True, False, False)
+    """
+    _, places, exponent = value.as_tuple()
+    too_many = -digits - int(exponent)
+    return too_many <= 0 or not any(places[-too_many:])
 
 
 class Lenient(msgspec.Struct, frozen=True):
@@ -111,7 +178,8 @@ class Column(msgspec.Struct, frozen=True):
     before: tuple[Callable[[Any], Any], ...] = ()
     after: tuple[Callable[[Any], Any], ...] = ()
     epoch: str | None = None
-    """The unit of `Epoch`, None without one."""
+    """The unit of the number since 1970 that the value is or is read from, None without one."""
+    scale: Scale | None = None
     lenient: bool = False
     pii: str | None = None
     """The kind of personal data, None where it is not marked."""
@@ -125,6 +193,11 @@ class Table(msgspec.Struct, frozen=True):
     columns: tuple[Column, ...]
     key: tuple[str, ...]
     version: str | None
+
+    @property
+    def version_column(self) -> Column | None:
+        """The column by which the later of two rows is told; None without a declared version."""
+        return next((column for column in self.columns if column.name == self.version), None)
 
     @property
     def partial(self) -> bool:

@@ -64,11 +64,12 @@ class Field:
         self.blank: Any = None if same else UNSET
         """Stands for an absent value in the generated mapping: None where absent and null have the same effect."""
         self.type = self._column_type()
-        self.check = constraint_check(column.meta, self.type.expected)
+        self.check = self._check()
         """Returns a value that keeps the column's constraints, and raises `ConversionError` for another."""
         self.keeps = len(self.places) > 1 and not required
         """Whether a partial event keeps it where a path before the first value is absent. A key is never kept."""
-        has_more = column.before or column.after or column.meta
+        self.is_checked = bool(column.meta) or column.scale is not None
+        has_more = column.before or column.after or self.is_checked
         self.from_json = self.type.from_json if self.places and not has_more else None
         """The type's, for a column that declares no more than a type."""
         self._get = getter(self.places[0]) if self.places and not has_more else None
@@ -84,6 +85,12 @@ class Field:
             return column_type(column.type, lenient=column.lenient, epoch=column.epoch)
         except TypeError as error:
             raise TypeError(f"{column.name}: {error}") from None
+
+    def _check(self) -> Callable[[Any], Any]:
+        try:
+            return constraint_check(self.column.meta, self.type.expected, self.column.scale)
+        except TypeError as error:
+            raise TypeError(f"{self.column.name}: {error}") from None
 
     def value(self, item: Any, root: Any, record: Record, base: str, *, partial: bool = False) -> Any:
         """Return the column's value, UNSET where the stored one is kept; raises `RecordFault`.

@@ -5,13 +5,14 @@ It takes plain values (as `values.parse` reads them), names the path of what is 
 
 import time
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import cache, lru_cache
 from typing import Any
 
 from lovelace_streams.errors import RecordFault
 from lovelace_streams.records import Reason, Record
-from lovelace_streams.rows.coercion import EPOCH
+from lovelace_streams.rows.coercion import EPOCH, number_since_1970
+from lovelace_streams.rows.declaration import Column
 from lovelace_streams.rows.fields import call, fields_of
 from lovelace_streams.rows.metaclass import RowMeta
 from lovelace_streams.rows.rules import check_rules
@@ -60,11 +61,27 @@ def takes_scalars(row_class: RowMeta) -> bool:
 
 
 def check_version(row: Any, limit: datetime) -> None:
-    """Raise `RecordFault` if the row has a `datetime` version past the limit."""
-    version = type(row).__table__.version
-    value = getattr(row, version) if version is not None else None
-    if isinstance(value, datetime) and value > limit:
-        raise RecordFault(Reason.VERSION_IN_FUTURE, f"{version} is more than a day ahead of now")
+    """Raise `RecordFault` if the row has a version past the limit, as far as that can be told (`has_bound`)."""
+    column = type(row).__table__.version_column
+    if (
+        column is not None
+        and has_bound(column)
+        and getattr(row, column.name) > limit_of(column.type, column.epoch, limit)
+    ):
+        raise RecordFault(Reason.VERSION_IN_FUTURE, f"{column.name} is more than a day ahead of now")
+
+
+def has_bound(version: Column) -> bool:
+    """Whether a version of the future can be told: it is an instant, a day, or a number with a unit (`Epoch`)."""
+    return version.type in (datetime, date) or (version.type is int and version.epoch is not None)
+
+
+@lru_cache(maxsize=64)
+def limit_of(kind: Any, unit: str | None, limit: datetime) -> Any:
+    """Return an instant as a version of this type, and of this unit if it is a number."""
+    if kind is date:
+        return limit.date()
+    return limit if kind is datetime else number_since_1970(limit, unit or "")
 
 
 @lru_cache(maxsize=16)

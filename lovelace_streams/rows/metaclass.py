@@ -8,7 +8,7 @@ from typing import Annotated, Any, Union, cast, get_args, get_origin, get_type_h
 
 import msgspec
 
-from lovelace_streams.rows.declaration import Before, Column, Epoch, From, FromKafka, Lenient, Pii, Table
+from lovelace_streams.rows.declaration import Before, Column, Epoch, From, FromKafka, Lenient, Pii, Scale, Table
 
 
 class RowMeta(msgspec.StructMeta):
@@ -78,11 +78,17 @@ def _column_of(cls: type[msgspec.Struct], field: msgspec.structs.FieldInfo, hint
         default=default,
         before=tuple(mark.function for mark in marks if isinstance(mark, Before)),
         after=tuple(m for m in marks if callable(m) and m is not Lenient and not isinstance(m, msgspec.Struct)),
-        epoch=next((mark.unit for mark in marks if isinstance(mark, Epoch)), None),
+        epoch=next((mark.unit for mark in marks if isinstance(mark, Epoch)), _unit_of(sources, declared)),
+        scale=next((mark for mark in marks if isinstance(mark, Scale)), None),
         lenient=any(isinstance(mark, Lenient) or mark is Lenient for mark in marks),
         pii=next((mark.kind for mark in marks if isinstance(mark, Pii)), None),
         meta=tuple(mark for mark in marks if isinstance(mark, msgspec.Meta)),
     )
+
+
+def _unit_of(sources: list[From | FromKafka], declared: Any) -> str | None:
+    """Return the unit of a number that Kafka gives; None for other values."""
+    return "ms" if declared is int and FromKafka("timestamp") in sources else None
 
 
 def _parts_of(hint: Any) -> tuple[Any, bool, tuple[Any, ...]]:

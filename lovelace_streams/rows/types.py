@@ -33,6 +33,7 @@ from lovelace_streams.rows.coercion import (
     wrong_type,
 )
 from lovelace_streams.rows.constraints import constraint_check
+from lovelace_streams.rows.declaration import EPOCH_UNITS, Scale
 from lovelace_streams.rows.json_values import json_of, json_of_text, object_of_text
 from lovelace_streams.rows.values import INT_MAX, INT_MIN, ConversionError
 
@@ -93,12 +94,12 @@ LENIENT: dict[Any, ColumnType] = {str: ColumnType("str", to_lenient_str), bool: 
 EPOCHS = {
     unit: ColumnType(
         f"datetime as {unit} since 1970",
-        epoch_of(scale),
+        epoch_of(nanoseconds),
         _EPOCH_HINT,
         ("{x} = epoch_{n}({x})",),
-        {"epoch_{n}": epoch_of(scale)},
+        {"epoch_{n}": epoch_of(nanoseconds)},
     )
-    for unit, scale in (("ms", 1_000), ("s", 1_000_000))
+    for unit, nanoseconds in EPOCH_UNITS.items()
 }
 
 
@@ -111,10 +112,10 @@ def column_type(declared: Any, *, lenient: bool = False, epoch: str | None = Non
     >>> column_type(list[int]).expected, column_type(list[int]).coerce(["7", 8])
     ('list of int', [7, 8])
     """
-    if epoch is not None:
-        if declared is not datetime:
-            raise TypeError("Epoch is for datetime")
+    if epoch is not None and declared is datetime:
         return EPOCHS[epoch]
+    if epoch is not None and declared is not int:
+        raise TypeError("Epoch is for datetime and int")
     if lenient and declared in LENIENT:
         return LENIENT[declared]
     try:
@@ -155,12 +156,14 @@ def _list_type(declared: Any, *, lenient: bool) -> ColumnType:
             raise TypeError(f"a list can't be of {declared!r}")
         declared, nullable = members[0], True
     metas: tuple[Any, ...] = ()
+    scale: Scale | None = None
     if get_origin(declared) is Annotated:
         declared, *marks = get_args(declared)
         metas = tuple(mark for mark in marks if isinstance(mark, msgspec.Meta))
+        scale = next((mark for mark in marks if isinstance(mark, Scale)), None)
     element = column_type(declared, lenient=lenient)
     expected = f"list of {element.expected}"
-    coerce = _to_list(element, constraint_check(metas, element.expected), nullable=nullable)
+    coerce = _to_list(element, constraint_check(metas, element.expected, scale), nullable=nullable)
     if metas or nullable or declared not in (int, str, bool, float, date, UUID):
         return ColumnType(expected, coerce)
     lines, names = _LIST_LINES.get(declared, ((), {}))

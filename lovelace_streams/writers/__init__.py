@@ -261,6 +261,14 @@ class SupportsEvolution(Protocol):
         """
 
 
+@runtime_checkable
+class SupportsNotes(Protocol):
+    """A writer that has something to say of its tables which is no fault."""
+
+    def notes(self) -> list[str]:
+        """Return a line for each thing that `lovelace check` should say of the open tables."""
+
+
 def dry_run(writer: Writer, block: Sequence[Entry]) -> list[RowResult]:
     """Call `Writer.dry_run`, or the `rehearse` of a writer that still has the old name."""
     if not hasattr(writer, "dry_run") and hasattr(writer, "rehearse"):

@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Callable
+from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ from confluent_kafka.admin import AdminClient
 
 import lovelace_streams as ls
 from lovelace_streams.admin.check import AWAY, DEPLOYMENT, FAILS, CheckReport, check
+from lovelace_streams.admin.check.destination import check_destination
+from lovelace_streams.admin.check.report import SampleResult
 from lovelace_streams.avro import AvroDecoder
 from lovelace_streams.flows.topology import topology_of
 from lovelace_streams.local.kafka import Kafka
-from lovelace_streams.settings import Settings
+from lovelace_streams.settings import PostgresSettings, Settings
 from lovelace_streams.writers.postgres import PostgresWriter
 from lovelace_streams.writers.postgres.ddl import create_table
 from tests.faults.conftest import Service
@@ -342,3 +345,28 @@ def test_what_a_function_may_not_answer_is_said_in_a_line_each(
     details = " ".join(f.detail for f in report.sample.failures)
     assert "skips=(" in details
     assert "Elsewhere is no row class of" in details
+
+
+class Stamped(ls.Row, table="stamped", primary_key="id", version="at"):
+    id: int
+    at: int
+    total: Decimal | None
+
+
+def test_what_a_row_leaves_open_is_noted(database: str) -> None:
+    query(database, "create table stamped (id bigint primary key, at bigint not null, total numeric(10,2))")
+    report = CheckReport("stamped", [], SampleResult())
+
+    writer = PostgresWriter(PostgresSettings(database), Stamped)
+
+    try:
+        assert check_destination(writer, report)
+    finally:
+        writer.close()
+
+    at, total = (finding.text for finding in report.findings if finding.state == "note")
+    assert (
+        'Stamped.at is int, so nothing tells one of the future, which would win for ever: Annotated[int, Epoch("ms")]'
+        in at
+    )
+    assert "Stamped.total is a Decimal and its column numeric(10,2)" in total

@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 import clickhouse_connect
@@ -16,7 +16,7 @@ import pytest
 
 from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.records import Reason
-from lovelace_streams.rows import Row
+from lovelace_streams.rows import Row, Scale
 from lovelace_streams.settings import ClickHouseSettings
 from lovelace_streams.writers import Entry, Refusal, RowOutcome, sequence_of
 from lovelace_streams.writers.clickhouse import ClickHouseWriter
@@ -496,6 +496,39 @@ def test_a_table_that_does_not_fit_is_named_with_both_sides(clickhouse: str, say
             ClickHouseWriter(ClickHouseSettings(clickhouse), Reading).open()
     assert "Reading ↔ table readings" in str(fault.value)
     assert "lovelace ddl" in str(fault.value)
+
+
+class Price(Row, table="prices", primary_key="id"):
+    id: int
+    total: Annotated[Decimal, Scale(4)]
+    vat: Decimal
+
+
+def test_a_scale_is_the_columns_and_one_that_is_cut_stops_the_worker(clickhouse: str) -> None:
+    ddl = clickhouse_ddl.create_table(Price)
+    assert "`total` Decimal(38, 4)" in ddl
+    assert "`vat` Decimal(38, 9)" in ddl
+    writer = ClickHouseWriter(ClickHouseSettings(clickhouse), Price)
+    try:
+        with clickhouse_connect.get_client(dsn=clickhouse) as client:
+            client.command(ddl.partition(";")[0].replace("(38, 4)", "(38, 2)"))
+            with pytest.raises(
+                DeploymentFault, match=r"total may have 4 digits .*, but the column is Decimal\(38, 2\)"
+            ):
+                writer.open()
+            client.command("drop table prices")
+            client.command(ddl.partition(";")[0])
+        writer.open()
+        kept, cut = (
+            Price(id=1, total=Decimal("1.2345"), vat=Decimal(1)),
+            Price(id=2, total=Decimal("1.23456"), vat=Decimal(1)),
+        )
+        assert [getattr(end, "reason", end) for end in writer.write([Entry(kept), Entry(cut)])] == [
+            "written",
+            "out_of_range",
+        ]
+    finally:
+        writer.close()
 
 
 def test_narrower_types_codecs_and_computed_columns_fit(clickhouse: str) -> None:

@@ -182,6 +182,10 @@ class _Inspection:
         declared = getattr(field.type, "__name__", str(field.type))
         if not can_hold(field.type, column):
             raise self._fault(f"column {field.name} is {column.full_name} and can't hold {declared}")
+        scale = column.scale
+        if field.scale is not None and scale is not None and field.scale.digits > scale:
+            digits = f"{field.scale.digits} digits after the point (Scale)"
+            raise self._fault(f"{field.name} may have {digits}, but the column is {column.full_name}")
         if field.nullable and not column.nullable:
             raise self._fault(f"{field.name} may be null ({declared} | None), but the column is {column.full_name}")
         if field.name in self.table.key and not keeps_keys_apart(field.type, column):

@@ -85,6 +85,9 @@ def column_type(declared: Any, *, nullable: bool = False) -> str:
 
 def _column(column: Column, *, nullable: bool) -> str:
     try:
-        return f"{quoted(column.name)} {column_type(column.type, nullable=nullable)}"
+        kind = column_type(column.type, nullable=nullable)
     except TypeError as error:
         raise TypeError(f"{column.name}: {error}") from None
+    if column.scale is not None:
+        kind = kind.replace(COLUMN_TYPES[Decimal], f"Decimal(38, {column.scale.digits})")
+    return f"{quoted(column.name)} {kind}"

@@ -43,6 +43,11 @@ class ClickHouseType(msgspec.Struct, frozen=True):
         return int(self.arguments.partition(",")[0]) if self.name == "DateTime64" else 0
 
     @property
+    def scale(self) -> int | None:
+        """Digits after the point that a Decimal keeps; None for other types."""
+        return int(self.arguments.partition(",")[2]) if self.name == "Decimal" else None
+
+    @property
     def members(self) -> set[str]:
         """The names of an Enum."""
         return {name.replace("\\'", "'").replace("\\\\", "\\") for name in _ENUM_MEMBER.findall(self.arguments)}

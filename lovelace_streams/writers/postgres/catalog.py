@@ -258,6 +258,12 @@ class _Inspection:
         if not holds(field.type, _type_info(real)):
             kind = getattr(field.type, "__name__", str(field.type))
             yield Problem(f"column {field.name} is {real.shown} and can't hold {kind}")
+        scale = _type_info(real).scale
+        if field.scale is not None and scale is not None and field.scale.digits > scale:
+            digits = field.scale.digits
+            yield Problem(
+                f"{field.name} may have {digits} digits after the point (Scale), but the column is {real.shown}"
+            )
         may_be_absent = field.nullable and field.default is msgspec.NODEFAULT
         if may_be_absent and real.not_null and not real.filled:
             yield Problem(

@@ -75,6 +75,9 @@ FOREIGN_KEY_VIOLATION = "23503"
 ENCODE_ERROR = "22000"
 """data_exception: the code of a value that could not even be sent."""
 
+NUMBER_OUT_OF_RANGE = "22003"
+"""numeric_value_out_of_range: the server's code of a number before the point that is too long, ours of one after it."""
+
 DEPENDS_ON_OTHER_ROWS = frozenset({FOREIGN_KEY_VIOLATION, UNIQUE_VIOLATION, "23P01"})
 """Codes of rules that look at other rows: believed of a single row only after one more try."""
 QUERYABLE = frozenset({"23502", "23514", FOREIGN_KEY_VIOLATION})
@@ -114,6 +117,6 @@ def refused_by(sqlstate: str, rule: str) -> Refused:
     return Refused(Refusal(reason, sqlstate, rule), again=sqlstate in DEPENDS_ON_OTHER_ROWS, suspect=not is_records)
 
 
-def not_encodable(column: str) -> Refusal:
-    """Return the refusal of a row with a value that could not be sent."""
-    return Refusal(Reason.BAD_VALUE, ENCODE_ERROR, column)
+def not_encodable(column: str, code: str = ENCODE_ERROR) -> Refusal:
+    """Return the refusal of a row with a value that could not be sent, or would not be stored as it is."""
+    return Refusal(reason_of(code), code, column)

@@ -27,6 +27,7 @@ policies or rules may look at another table, or a foreign key can't be compared 
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from datetime import date, datetime
+from decimal import Decimal
 from enum import Enum
 from itertools import compress
 from operator import attrgetter
@@ -186,6 +187,19 @@ class TargetTable:
         self._plans.clear()
         self.identity = identity_of(self.table, schema.types)
         self._key_compares_as_is = key_compares_as_is(self.table, schema.types)
+
+    def notes(self) -> Iterator[str]:
+        """Yield a line for each column that refuses digits of a number which its field does not limit."""
+        for row in self.rows:
+            for column in row.__table__.columns:
+                real = self.schema.types[column.name]
+                if scalar(column.type) is Decimal and column.scale is None and real.scale is not None:
+                    digits = max(real.scale, 0)
+                    yield (
+                        f"{row.__name__}.{column.name} is a Decimal and its column {real.display_name}: a number with"
+                        f" more digits is dead-lettered (out_of_range). Annotated[Decimal, Scale({digits})] says so"
+                        f" in the row, Scale({digits}, ROUND_HALF_EVEN) rounds it"
+                    )
 
     def keys_of(self, columns: Mapping[str, Sequence[Any]]) -> Sequence[Any]:
         """Return the keys of rows from their columns, equal to those of `identity`."""

@@ -22,6 +22,7 @@ from lovelace_streams.writers.postgres.faults import (
     ENCODE_ERROR,
     FOREIGN_KEY_VIOLATION,
     NO_SUBTRANSACTIONS,
+    NUMBER_OUT_OF_RANGE,
     QUERYABLE,
     TOLERATED_IN_SUBTRANSACTIONS,
     fault_of,
@@ -126,7 +127,7 @@ class ViolationFinder:
 
     def _find_in_table(self, table: TargetTable, entries: Sequence[Entry], code: str) -> dict[int, Refusal]:
         """Name the rows of one table that break rules of the kind that `code` says was broken."""
-        if code == ENCODE_ERROR:
+        if code in (ENCODE_ERROR, NUMBER_OUT_OF_RANGE):
             return _not_encodable(table, entries)
         schema, references = table.schema, code == FOREIGN_KEY_VIOLATION
         # else the row that is referred to may be in the block itself
@@ -205,7 +206,7 @@ def _not_encodable(table: TargetTable, entries: Sequence[Entry]) -> dict[int, Re
         try:
             plan.encode([entry.row])
         except EncodeError as error:
-            named[index] = not_encodable(str(error))
+            named[index] = not_encodable(error.column, error.code)
     return named
 
 

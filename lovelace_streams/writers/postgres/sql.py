@@ -21,11 +21,13 @@ from psycopg import sql
 from lovelace_streams.rows.declaration import Column, Table
 from lovelace_streams.rows.row import Row
 from lovelace_streams.writers.postgres.catalog import RowOrder, TableSchema, identifier, name_parts
+from lovelace_streams.writers.postgres.faults import ENCODE_ERROR, NUMBER_OUT_OF_RANGE
 from lovelace_streams.writers.postgres.stored import as_stored, trusted
 from lovelace_streams.writers.postgres.subtransactions import script
 from lovelace_streams.writers.postgres.types import (
     ColumnEncoder,
     EncodedColumn,
+    TooManyDigits,
     always_accepted,
     column_encoder,
     fits_bigint,
@@ -138,12 +140,19 @@ class Plan:
     def _encode_values(self, name: str, values: Sequence[Any]) -> EncodedColumn:
         try:
             return self._encoders[name][1](values)
+        except TooManyDigits:
+            raise EncodeError(name, NUMBER_OUT_OF_RANGE) from None
         except Exception as error:  # a value of the wrong type may raise anything
             raise EncodeError(name) from error
 
 
 class EncodeError(Exception):
-    """A value that its column's declared type does not admit. It carries the column's name, never the value."""
+    """A value that its column's declared type, or its scale, does not admit. It carries the column, never the value."""
+
+    def __init__(self, column: str, code: str = ENCODE_ERROR) -> None:
+        super().__init__(column, code)
+        self.column = column
+        self.code = code
 
 
 class _StatementBuilder:

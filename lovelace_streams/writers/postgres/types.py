@@ -18,6 +18,7 @@ from uuid import UUID
 
 import msgspec
 
+from lovelace_streams.rows.declaration import fits_scale
 from lovelace_streams.rows.json_values import json_text
 from lovelace_streams.rows.types import scalar
 
@@ -103,6 +104,16 @@ class TypeInfo(msgspec.Struct, frozen=True):
         return self.name in ("json", "jsonb")
 
     @property
+    def scale(self) -> int | None:
+        """Digits after the point that a `numeric(p,s)` keeps, also as an element; None if it keeps all.
+
+        A negative one rounds before the point. It is the modifier's lower 11 bits (src/backend/utils/adt/numeric.c).
+        """
+        if not self.modified or self.name.removeprefix("_") != "numeric":
+            return None
+        return ((self.modifier - 4 & 0x7FF) ^ 0x400) - 0x400
+
+    @property
     def array(self) -> bool:
         return self.category == "A"
 
@@ -177,22 +188,48 @@ def fits_bigint(value: Any) -> bool:
     return not isinstance(value, int) or value in BIGINT
 
 
+class TooManyDigits(ValueError):  # noqa: N818 - says what is wrong with a value
+    """A number has more digits after the point than its column keeps, and would be rounded."""
+
+
 def column_encoder(kind: Any, real: TypeInfo) -> ColumnEncoder:
-    """Return the encoder of a declared type's values for a column of the table."""
+    """Return the encoder of a declared type's values for a column of the table.
+
+    Exact numbers that the column would round raise `TooManyDigits`; a float is rounded, as it has no digits of its own.
+    """
     if real.json:
         return _each(json_text, escape_free=False)
     plain = scalar(kind)
     if get_origin(plain) is list:
-        return _lists(column_encoder(get_args(kind)[0], real), ints=get_args(plain)[0] is int)
+        element = get_args(plain)[0]
+        return _lists(column_encoder(get_args(kind)[0], real), ints=element is int and not _may_round(element, real))
     unwrap = _value if isinstance(kind, type) and issubclass(kind, Enum) and not issubclass(kind, str) else None
     if plain is str:
         return _strings if unwrap is None else _each(unwrap, escape_free=False)
     encode = VALUE_ENCODERS[plain]
+    if _may_round(plain, real):
+        return _each(_within_scale(encode, real.scale or 0), escape_free=True)
     if unwrap is not None:
         return _each(lambda value: encode(value.value), escape_free=True)
     encode_all = ENCODE_ALL.get(plain)
     each = _each(encode, escape_free=True)
     return each if encode_all is None else _all_at_once(plain, encode_all, each)
+
+
+def _may_round(plain: Any, real: TypeInfo) -> bool:
+    """Whether a column may round an exact number of this type."""
+    scale = real.scale
+    return scale is not None and (plain is Decimal or (plain is int and scale < 0))
+
+
+def _within_scale(encode: Callable[[Any], str], scale: int) -> Callable[[Any], str]:
+    def encoded(value: Any) -> str:
+        exact = value if isinstance(value, Decimal) else Decimal(value)
+        if exact.is_finite() and not fits_scale(exact, scale):
+            raise TooManyDigits
+        return encode(value)
+
+    return encoded
 
 
 def _instant(value: datetime) -> str:

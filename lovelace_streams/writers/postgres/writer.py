@@ -139,6 +139,10 @@ class PostgresWriter:
         """Return the `CREATE TABLE` of its tables."""
         return "\n\n".join(create_table(*each.rows) for each in self.tables.declared)
 
+    def notes(self) -> list[str]:
+        """Return what `lovelace check` says of the open tables; see `SupportsNotes`."""
+        return [note for each in self.tables.declared for note in each.notes()]
+
     def evolution(self, *, apply: bool = False) -> Evolution:
         """Return what the real tables lack; with `apply` add it, if all can be added.
 
@@ -301,7 +305,7 @@ class PostgresWriter:
                 return [RowOutcome.WRITTEN] * len(rows)
             return self._write_in_one_statement(rows, commit=commit)
         except EncodeError as error:
-            return Refused(not_encodable(str(error)))
+            return Refused(not_encodable(error.column, error.code))
         except TypeError:  # a key of the wrong type can't be compared with the others
             return Refused(not_encodable(rows.plan.key_columns[0]))
         except psycopg.Error as error:
@@ -346,7 +350,7 @@ class PostgresWriter:
                 self._singly_blocks_left = SINGLY_BLOCKS
                 statements, outcomes = self._write_statements(items, entries, commit=commit)
         except EncodeError as error:
-            return Refused(not_encodable(str(error)))
+            return Refused(not_encodable(error.column, error.code))
         except psycopg.Error as error:
             return self._transactions.undo(connection, error)
         results = [RowOutcome.WRITTEN] * len(entries)

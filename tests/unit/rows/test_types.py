@@ -51,7 +51,7 @@ def test_what_is_refused_and_why(hint: Any, text: str, reason: str, detail: str 
         int | str,
         tuple[int],
         set[int],
-        Annotated[int, Epoch("s")],
+        Annotated[str, Epoch("s")],
         Annotated[str, FromKafka("timestamp")],
         Annotated[str, msgspec.Meta(ge=1)],
     ],
