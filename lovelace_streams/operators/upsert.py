@@ -10,6 +10,8 @@ import bytewax.operators as op
 from bytewax.dataflow import Stream, operator
 
 from lovelace_streams.delivery.block_writer import BlockWriter
+from lovelace_streams.errors import DeploymentFault
+from lovelace_streams.operators.mapped_rows import foreign_rows
 from lovelace_streams.records import Batch, DeadLetter, Settled
 from lovelace_streams.runtime.worker import WorkerContext
 from lovelace_streams.writers import Writer
@@ -35,7 +37,8 @@ def upsert(step_id: str, up: Stream[Batch[Any]], writer: Writer, source: WorkerC
     While the destination is down the step waits in `source.keep_alive`, for as long as it takes, and dead-letters
     nothing. A call that takes longer than `writer.deadline` seconds is aborted and tried again. A table that does not
     match the row classes stops the worker with exit code 78, before anything is read. A restart writes rows again that
-    were not committed: the table ends the same (law 8).
+    were not committed: the table ends the same (law 8). Raises `DeploymentFault` at build if the mapping makes rows of
+    a class that the writer was not given, where decoder, row classes or the function's annotation tell.
 
     >>> import bytewax.operators as op
     >>> from bytewax.dataflow import Dataflow
@@ -50,6 +53,11 @@ def upsert(step_id: str, up: Stream[Batch[Any]], writer: Writer, source: WorkerC
     >>> written.settled.stream_id, written.errs.stream_id
     ('orders.upsert.side.trues', 'orders.upsert.side.falses')
     """
+    if foreign := foreign_rows(up, writer):
+        raise DeploymentFault(
+            f"{step_id}: the mapping makes rows of {', '.join(foreign)}, which {type(writer).__name__} was not given: "
+            "hand it the classes too"
+        )
     block_writer = BlockWriter("upsert", writer, source)
     source.register(block_writer, holds_items=True)
     outcomes = op.flat_map_batch("write", up, block_writer.write)

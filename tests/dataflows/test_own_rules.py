@@ -1,6 +1,6 @@
 """Skips, rows and reasons of a flow's own, in a whole flow: one that nobody declared costs its item only."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -140,3 +140,51 @@ def test_a_step_of_ones_own_can_not_open_the_set_of_reasons() -> None:
 
     assert (result.letter().step, result.letter().reason) == ("own", "rule")
     assert result.jobs["job"].status == "completed"
+
+
+def yields(row: Any) -> Any:
+    def mapping(item: dict[str, Any]) -> Iterator[Any]:
+        yield Item(id=item["id"])
+
+    mapping.__annotations__["return"] = row
+    return mapping
+
+
+@pytest.mark.parametrize(
+    ("mapping", "decoder"),
+    [
+        (Foreign, None),
+        (Child, None),
+        ([Item, Foreign], ls.JsonDecoder(ls.Events("t", {"A": ls.Items("d", Foreign)}, Skip()))),
+        (Item, ls.JsonDecoder(ls.Events("t", {"A": ls.Items("d", Item), "B": ls.Items("d", Child)}, Skip()))),
+        (Item, ls.JsonDecoder(ls.Events("t", {"A": ls.Items("d", yields(Foreign))}, Skip()))),
+        (yields(Iterator[Item | Foreign]), None),
+        (yields(list[Foreign] | Skip), None),
+        (yields(Child), None),
+    ],
+)
+def test_a_class_that_the_writer_was_not_given_is_refused_at_build(mapping: Any, decoder: Any) -> None:
+    with pytest.raises(ls.DeploymentFault, match="upsert: the mapping makes rows of (Foreign|Child), which Postgres"):
+        run(direct(mapping, decoder or ls.JsonDecoder(mapping)), [])
+
+
+@pytest.mark.parametrize("mapping", [yields(Iterator[ls.Row]), yields(Any), yields(Item | None), lambda item: None])
+def test_what_the_build_can_not_tell_is_left_to_the_items(mapping: Any) -> None:
+    run(direct(mapping, ls.JsonDecoder(mapping)), [])
+
+
+def direct(mapping: Any, decoder: Any) -> Callable[[ls.Settings], Dataflow]:
+    """A flow without steps of its own."""
+
+    def flow(settings: ls.Settings) -> Dataflow:
+        source = ls.KafkaSource(settings.kafka, topics=["items"])
+        flow = Dataflow("items")
+        decoded = ls.decode("decode", ls.kafka_source("kafka", flow, source), decoder)
+        items = ls.normalize("normalize", decoded.oks, mapping)
+        batches = ls.batch("batch", items.oks, settings.batch)
+        written = ls.upsert("upsert", batches, PostgresWriter(settings.postgres, Item), source)
+        dead = ls.dead_letter("dead_letter", source, decoded.errs, items.errs, written.errs)
+        ls.commit("commit", source, written.settled, dead.settled, decoded.skipped, items.skipped)
+        return flow
+
+    return flow
