@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from lovelace_streams.records import Reason
+from lovelace_streams.rows.decimals import is_multiple
 from lovelace_streams.rows.declaration import Scale
 from lovelace_streams.rows.values import ConversionError
 
@@ -19,7 +20,9 @@ _BOUNDS: dict[str, Callable[[Any, Any], bool]] = {
     "gt": lambda value, bound: value > bound,
     "le": lambda value, bound: value <= bound,
     "lt": lambda value, bound: value < bound,
-    "multiple_of": lambda value, bound: value % (Decimal(repr(bound)) if isinstance(value, Decimal) else bound) == 0,
+    "multiple_of": lambda value, bound: (
+        is_multiple(value, Decimal(repr(bound))) if isinstance(value, Decimal) else value % bound == 0
+    ),
 }
 _SHAPES: dict[str, Callable[[Any, Any], bool]] = {
     "pattern": lambda value, bound: re.search(bound, value) is not None,

@@ -5,9 +5,6 @@ A mark stands in `Annotated[type, mark, …]`. All marks are plain values withou
 
 from collections.abc import Callable
 from decimal import (
-    MAX_EMAX,
-    MAX_PREC,
-    MIN_EMIN,
     ROUND_05UP,
     ROUND_CEILING,
     ROUND_DOWN,
@@ -16,7 +13,6 @@ from decimal import (
     ROUND_HALF_EVEN,
     ROUND_HALF_UP,
     ROUND_UP,
-    Context,
     Decimal,
 )
 from typing import Any
@@ -24,6 +20,7 @@ from typing import Any
 import msgspec
 
 from lovelace_streams.records import check_skip_name
+from lovelace_streams.rows.decimals import EXACT, fits_scale
 from lovelace_streams.rows.paths import AnyPath, JsonPath
 
 # ---- marks ----------------------------------------------------------------------------------------------------------
@@ -117,24 +114,12 @@ class Scale(msgspec.Struct, frozen=True):
         """Return the value, rounded if that is declared; None if it has too many digits. Zeros at the end are none."""
         if fits_scale(value, self.digits):
             return value
-        return None if self.rounding is None else value.quantize(Decimal(1).scaleb(-self.digits), self.rounding, _EXACT)
+        return None if self.rounding is None else value.quantize(Decimal(1).scaleb(-self.digits), self.rounding, EXACT)
 
 
 _ROUNDINGS = frozenset(
     {ROUND_CEILING, ROUND_DOWN, ROUND_FLOOR, ROUND_HALF_DOWN, ROUND_HALF_EVEN, ROUND_HALF_UP, ROUND_UP, ROUND_05UP}
 )
-_EXACT = Context(prec=MAX_PREC, Emin=MIN_EMIN, Emax=MAX_EMAX)
-
-
-def fits_scale(value: Decimal, digits: int) -> bool:
-    """Whether rounding a finite number to so many digits after the point would leave it as it is.
-
-    >>> fits_scale(Decimal("1.50"), 1), fits_scale(Decimal("1.55"), 1), fits_scale(Decimal(150), -2)
-    (True, False, False)
-    """
-    _, places, exponent = value.as_tuple()
-    too_many = -digits - int(exponent)
-    return too_many <= 0 or not any(places[-too_many:])
 
 
 class Lenient(msgspec.Struct, frozen=True):

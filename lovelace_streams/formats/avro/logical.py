@@ -6,18 +6,18 @@
 
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
-from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 import msgspec
 
 from lovelace_streams.rows.coercion import EPOCH
+from lovelace_streams.rows.decimals import EXACT
 
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 _EPOCH_LOCAL = datetime(1970, 1, 1)  # noqa: DTZ001 - a local timestamp has no zone: rows refuse it, functions may not
 _DAY = 86_400_000_000
-_EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
 
 
 class Logical(msgspec.Struct, frozen=True):
@@ -44,7 +44,7 @@ def _decimal(precision: int, scale: int) -> Callable[[bytes], Decimal]:
         unscaled = int.from_bytes(raw, "big", signed=True)
         if not -limit < unscaled < limit:
             raise ValueError("more digits than the precision")
-        return Decimal(unscaled).scaleb(-scale, _EXACT)
+        return Decimal(unscaled).scaleb(-scale, EXACT)
 
     return convert
 

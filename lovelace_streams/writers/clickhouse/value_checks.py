@@ -17,6 +17,7 @@ import msgspec
 from msgspec import UNSET
 
 from lovelace_streams.records import Reason
+from lovelace_streams.rows.decimals import fits_scale
 from lovelace_streams.rows.json_values import json_text
 from lovelace_streams.rows.types import scalar
 from lovelace_streams.writers.clickhouse.faults import (
@@ -162,8 +163,7 @@ def _decimal(column: ClickHouseType) -> ValueCheck:
             raise ColumnValueError(Reason.OUT_OF_RANGE, DECIMAL_OVERFLOW)
         if value and value.adjusted() >= precision - scale:
             raise ColumnValueError(Reason.OUT_OF_RANGE, DECIMAL_OVERFLOW)
-        # the client would cut digits past the scale
-        if value and int(value.normalize().as_tuple().exponent) < -scale:
+        if not fits_scale(value, scale):  # the client would cut it
             raise ColumnValueError(Reason.OUT_OF_RANGE, DECIMAL_OVERFLOW)
         return value
 

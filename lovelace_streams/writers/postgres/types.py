@@ -18,7 +18,7 @@ from uuid import UUID
 
 import msgspec
 
-from lovelace_streams.rows.declaration import fits_scale
+from lovelace_streams.rows.decimals import fits_scale
 from lovelace_streams.rows.json_values import json_text
 from lovelace_streams.rows.types import scalar
 
