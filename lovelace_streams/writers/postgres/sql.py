@@ -385,7 +385,9 @@ class _StatementBuilder:
 
     def copy(self) -> sql.Composed:
         """Compose the COPY into the table itself."""
-        return sql.SQL("copy {} ({}) from stdin").format(identifier(self.table), self.names(self.columns))
+        return sql.SQL("copy {} ({}) from stdin (encoding 'UTF8')").format(
+            identifier(self.table), self.names(self.columns)
+        )
 
     def _limits(self) -> Sequence[tuple[str, sql.Literal]]:
         return [
