@@ -210,6 +210,9 @@ def _read(field: Field, v: str, reads: list[tuple[str, bool]], *, stop: bool) ->
         if raw:
             read = "plain" if field.from_json is None else f"json_{field.column.name}"
             lines.append(f"{indent}if {v} is not UNSET: {v} = {read}(bytes({v}))")
+        if field.skips_empty:
+            has_default = field.column.default is not NODEFAULT
+            lines.append(f"{indent}if {v} == '': {_GIVE_UP if has_default else f'{v} = None'}")
     closing = () if stop else range(len(reads) - 1, 0, -1)
     return lines + [f"{'    ' * depth}if null{depth} and {v} is UNSET: {v} = None" for depth in closing]
 

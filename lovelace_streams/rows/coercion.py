@@ -29,6 +29,8 @@ WORDS = {
 """The words that `Lenient` accepts for a `bool`, in upper or lower case: those that Postgres accepts."""
 _INTEGER = re.compile(r"-?[0-9]+", re.ASCII)
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?", re.ASCII)
+_LENIENT_NUMBER = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*", re.ASCII)
+"""What Postgres accepts for a `float`, but NaN, infinity and hexadecimal digits."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _NUMERIC_EXPONENT_MIN, _NUMERIC_EXPONENT_MAX = -16383, 131071  # of the digits that Postgres' numeric can hold
 
@@ -85,7 +87,7 @@ def to_lenient_bool(value: Any) -> bool:
         return value
     if isinstance(value, list | dict) or value is None:
         raise wrong_type("bool", value)
-    word = WORDS.get(str(value).lower())
+    word = WORDS.get(str(value).strip().lower())
     if word is None:
         raise ConversionError(Reason.BAD_VALUE, "bool", f"{json_type_name(value)} that says neither")
     return word
@@ -101,6 +103,14 @@ def to_float(value: Any) -> float:
     if not math.isfinite(number):
         raise ConversionError(Reason.OUT_OF_RANGE, "float", "a number that is not finite")
     return number
+
+
+def to_lenient_float(value: Any) -> float:
+    if not isinstance(value, str):
+        return to_float(value)
+    if not _LENIENT_NUMBER.fullmatch(value):
+        raise ConversionError(Reason.BAD_VALUE, "float", "str that is no number")
+    return to_float(float(value))
 
 
 def to_decimal(value: Any) -> Decimal:

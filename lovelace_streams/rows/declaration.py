@@ -123,7 +123,9 @@ _ROUNDINGS = frozenset(
 
 
 class Lenient(msgspec.Struct, frozen=True):
-    """Accept numbers and words such as `yes` or `off` for a `bool`, and numbers for a `str`."""
+    """Accept what formats made of text have: words such as `yes` or `off` and numbers for a `bool`, text for a `float`,
+    numbers for a `str`; and empty text, which is no value of any other type than `str`: the default, else null.
+    """
 
 
 class Pii(msgspec.Struct, frozen=True):

@@ -21,11 +21,14 @@ from lovelace_streams.rows.declaration import Column, From, FromKafka
 from lovelace_streams.rows.json_values import with_floats
 from lovelace_streams.rows.metaclass import RowMeta
 from lovelace_streams.rows.paths import JsonPath, find, getter
-from lovelace_streams.rows.types import ColumnType, column_type
+from lovelace_streams.rows.types import ColumnType, column_type, lenient_type
 from lovelace_streams.rows.values import ConversionError
 
 KAFKA_TYPES = {"timestamp": (datetime, int), "topic": (str,), "partition": (int,), "offset": (int,)}
 """The types that a column from Kafka may have; a key may have any."""
+
+_EMPTY: Any = object()
+"""Stands for empty text that is no value."""
 
 
 @cache
@@ -63,15 +66,20 @@ class Field:
         same = column.default is None if column.nullable else required or column.default is NODEFAULT
         self.blank: Any = None if same else UNSET
         """Stands for an absent value in the generated mapping: None where absent and null have the same effect."""
-        self.type = self._column_type()
+        self.type, self.empty_is_null = self._column_type(), False
+        """`empty_is_null`: whether empty text is no value, because the field is `Lenient`."""
+        if column.lenient and self.places:
+            self.type, self.empty_is_null = lenient_type(column.type, self.type)
         self.check = self._check()
         """Returns a value that keeps the column's constraints, and raises `ConversionError` for another."""
         self.keeps = len(self.places) > 1 and not required
         """Whether a partial event keeps it where a path before the first value is absent. A key is never kept."""
         self.is_checked = bool(column.meta) or column.scale is not None
-        has_more = column.before or column.after or self.is_checked
+        has_more = column.before or column.after or self.is_checked or self.empty_is_null
         self.from_json = self.type.from_json if self.places and not has_more else None
         """The type's, for a column that declares no more than a type."""
+        self.skips_empty = self.empty_is_null and not column.before
+        """Whether empty text is passed over for the next path; functions before get it, and may make a value of it."""
         self._get = getter(self.places[0]) if self.places and not has_more else None
         """A quick look at the first path, for a column that declares no more than a type."""
 
@@ -112,17 +120,25 @@ class Field:
             return self._absent(path)
         if raw is None:
             return self._null(path)
+        if raw is _EMPTY:
+            return self._empty(path)
         return self.finish(raw, path)
 
     # -- where the raw value comes from -------------------------------------------------------------------------------
 
     def _raw(self, item: Any, root: Any, record: Record, base: str, *, stop: bool) -> tuple[Any, str]:
-        """Find the first value, else a null, else UNSET, and its path for messages; `stop` at the first absent path."""
+        """Find the first value, else a null, else `_EMPTY`, else UNSET, and its path for messages.
+
+        `stop` at the first absent path.
+        """
         if self.kafka is not None:
             return self._from_kafka(record), f"Kafka's {self.kafka}"
-        null = None
+        null = empty = None
         for place in self.places:
             found = find(root, place.parts) if place.root else find(item, place.parts, base)
+            if self.skips_empty and found == "":
+                empty = empty or place.below(base)
+                continue
             if found is not UNSET and found is not None:
                 return found, place.below(base)
             if found is UNSET and stop:
@@ -131,6 +147,8 @@ class Field:
                 null = place.below(base)
         if null is not None:
             return None, null
+        if empty is not None:
+            return _EMPTY, empty
         return UNSET, " or ".join(place.below(base) for place in self.places)
 
     def _from_kafka(self, record: Record) -> Any:
@@ -173,6 +191,15 @@ class Field:
         if not self.column.nullable:
             raise RecordFault(Reason.NULL, f"expected {self.type.expected}, got null at {path}")
 
+    def _empty(self, path: str) -> Any:
+        """Return what empty text becomes: the default, else null."""
+        column = self.column
+        if column.default is not NODEFAULT and not self.required:
+            return copy.copy(column.default)
+        if not column.nullable:
+            raise RecordFault(Reason.NULL, f"expected {self.type.expected}, got empty text at {path}")
+        return None
+
     def finish(self, raw: Any, path: str = "") -> Any:
         """Turn a value that is neither absent nor null into the column's; raises `RecordFault`.
 
@@ -185,6 +212,8 @@ class Field:
                 value = call(function, value, path)
                 if value is None:
                     return self._null(path)
+        if self.empty_is_null and value == "":
+            return self._empty(path)
         try:
             value = self.type.coerce(value)
         except ConversionError as error:

@@ -26,6 +26,7 @@ from lovelace_streams.rows.coercion import (
     to_float,
     to_int,
     to_lenient_bool,
+    to_lenient_float,
     to_lenient_str,
     to_str,
     to_uuid,
@@ -90,7 +91,11 @@ SIMPLE: dict[Any, ColumnType] = {
     object: ColumnType("JSON", json_of("JSON", (), None), from_json=json_of_text),
     dict: ColumnType("object", json_of("object", (Mapping,), None), from_json=object_of_text),
 }
-LENIENT: dict[Any, ColumnType] = {str: ColumnType("str", to_lenient_str), bool: ColumnType("bool", to_lenient_bool)}
+LENIENT: dict[Any, ColumnType] = {
+    str: ColumnType("str", to_lenient_str),
+    bool: ColumnType("bool", to_lenient_bool),
+    float: ColumnType("float", to_lenient_float),
+}
 EPOCHS = {
     unit: ColumnType(
         f"datetime as {unit} since 1970",
@@ -136,6 +141,22 @@ def column_type(declared: Any, *, lenient: bool = False, epoch: str | None = Non
     raise TypeError(f"a column can't be {declared!r}")
 
 
+def lenient_type(declared: Any, plain: ColumnType) -> tuple[ColumnType, bool]:
+    """Return a type as a field that is `Lenient` has it, and whether empty text is no value of it.
+
+    It is none but of text, of JSON of any kind, and of a choice that has it. Types that msgspec would refuse it for are
+    decoded plainly: text formats have many empty fields.
+    """
+    try:
+        is_value = declared in (str, Any, object) or plain.coerce("") == ""
+    except ConversionError:
+        is_value = False
+    takes_text = plain.hint is None or str in get_args(plain.hint)
+    if is_value or takes_text:
+        return plain, not is_value
+    return ColumnType(plain.expected, plain.coerce), True
+
+
 def _choice_type(declared: Any) -> ColumnType:
     is_enum = isinstance(declared, type)
     members = {m.value: m for m in declared} if is_enum else {value: value for value in get_args(declared)}
@@ -163,8 +184,13 @@ def _list_type(declared: Any, *, lenient: bool) -> ColumnType:
         scale = next((mark for mark in marks if isinstance(mark, Scale)), None)
     element = column_type(declared, lenient=lenient)
     expected = f"list of {element.expected}"
-    coerce = _to_list(element, constraint_check(metas, element.expected, scale), nullable=nullable)
-    if metas or nullable or declared not in (int, str, bool, float, date, UUID):
+    if lenient:
+        element, empty_is_null = lenient_type(declared, element)
+    else:
+        empty_is_null = False
+    check = constraint_check(metas, element.expected, scale)
+    coerce = _to_list(element, check, nullable=nullable, empty_is_null=empty_is_null)
+    if metas or nullable or lenient or declared not in (int, str, bool, float, date, UUID):
         return ColumnType(expected, coerce)
     lines, names = _LIST_LINES.get(declared, ((), {}))
     return ColumnType(expected, coerce, GenericAlias(list, (element.hint,)), lines, names)
@@ -177,7 +203,9 @@ _LIST_LINES: dict[Any, tuple[tuple[str, ...], dict[str, Any]]] = {
 """Type of the elements → the lines that finish a list of them, with their names; other lists need none."""
 
 
-def _to_list(element: ColumnType, check: Callable[[Any], Any], *, nullable: bool) -> Callable[[Any], Any]:
+def _to_list(
+    element: ColumnType, check: Callable[[Any], Any], *, nullable: bool, empty_is_null: bool
+) -> Callable[[Any], Any]:
     """Make a function for lists of a type; `check` holds each element to its constraints."""
     expected = f"list of {element.expected}"
 
@@ -185,7 +213,8 @@ def _to_list(element: ColumnType, check: Callable[[Any], Any], *, nullable: bool
         if not isinstance(value, list | tuple):
             raise wrong_type(expected, value)
         elements: list[Any] = []
-        for inner in value:
+        for each in value:
+            inner = None if empty_is_null and each == "" else each
             if inner is None and not nullable:
                 raise ConversionError(Reason.WRONG_TYPE, element.expected, "null", "[]")
             try:

@@ -101,6 +101,13 @@ KINDS: list[tuple[Any, st.SearchStrategy[Any]]] = [
     (Annotated[str, Lenient()], st.one_of(GOOD_TEXT, st.integers(), st.just(1.5))),
     (bool, st.booleans()),
     (Annotated[bool, Lenient], st.sampled_from([True, 0, 1, "TRUE", "no"])),
+    (Annotated[float, Lenient], st.sampled_from(["1.5", "", 2, " 3"])),
+    (Annotated[int, Lenient], st.sampled_from(["7", "", 2])),
+    (Annotated[datetime, Lenient], st.one_of(GOOD_TIME, st.just(""))),
+    (Annotated[float, Lenient, abs, msgspec.Meta(lt=100)], st.sampled_from(["-1.5", "", 2])),
+    (Annotated[float, Lenient, Before(empty_is_null)], st.sampled_from(["1.5", "", 2])),
+    (list[Annotated[float, msgspec.Meta(ge=0)]], st.just([1])),
+    (Annotated[list[float | None], Lenient], st.just(["", "1.5"])),
     (Decimal, st.sampled_from([1, 1.10, "1.10", "-3e5", 0.1, 10**30])),
     (float, st.one_of(st.integers(), st.floats(allow_nan=False, allow_infinity=False))),
     (Annotated[float, msgspec.Meta(lt=100)], st.integers(0, 101)),
@@ -126,7 +133,14 @@ KINDS: list[tuple[Any, st.SearchStrategy[Any]]] = [
     (Point, st.fixed_dictionaries({"x": st.integers(0, 3)}, optional={"y": st.just(1.5)})),
     (list[Any], st.lists(st.sampled_from([1, "x", None]), max_size=2)),
 ]
-DEFAULTS: dict[Any, Any] = {int: 5, str: "default", bool: True, list[int]: []}
+DEFAULTS: dict[Any, Any] = {
+    Annotated[float, Lenient]: 0.5,
+    Annotated[int, Lenient]: 5,
+    int: 5,
+    str: "default",
+    bool: True,
+    list[int]: [],
+}
 LEAVES = st.sampled_from(NAMES)
 PATHS = st.one_of(
     LEAVES,

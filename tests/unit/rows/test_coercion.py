@@ -9,9 +9,9 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from lovelace_streams.rows import Epoch, Lenient
+from lovelace_streams.rows import UNSET, Before, Epoch, From, Lenient
 from lovelace_streams.rows.values import ExactFloat
-from tests.unit.rows.ways import check_refused, mapped
+from tests.unit.rows.ways import check_refused, mapped, outcome, row_class
 
 PAST = "past the years 1 to 9999"
 
@@ -45,6 +45,38 @@ TAKEN = [
     (Annotated[bool, Lenient], '"Yes"', True),
     (Annotated[bool, Lenient()], "0", False),
     (Annotated[str, Lenient()], "12", "12"),
+    (Annotated[float, Lenient], '"1.5"', 1.5),
+    (Annotated[float, Lenient], '" -1.5e3 "', -1500.0),
+    (Annotated[float, Lenient], '"+.5"', 0.5),
+    (Annotated[float, Lenient], '"5."', 5.0),
+    (Annotated[float, Lenient], "7", 7.0),
+    (Annotated[float | None, Lenient], '""', None),
+    (Annotated[bool | None, Lenient], '""', None),
+    (Annotated[bool, Lenient], '" Off "', False),
+    (Annotated[int | None, Lenient], '""', None),
+    (Annotated[int | None, Lenient], '"7"', 7),
+    (Annotated[Decimal | None, Lenient], '""', None),
+    (Annotated[Decimal | None, Lenient], '"1.50"', Decimal("1.50")),
+    (Annotated[datetime | None, Lenient], '""', None),
+    (Annotated[datetime | None, Lenient], '"2015-04-26T06:26:56.936Z"', UTC_TIME),
+    (Annotated[datetime | None, Lenient, Epoch("ms")], '""', None),
+    (Annotated[datetime | None, Lenient, Epoch("ms")], '"1430029616936"', UTC_TIME),
+    (Annotated[date | None, Lenient], '""', None),
+    (Annotated[UUID | None, Lenient], '""', None),
+    (Annotated[Colour | None, Lenient], '""', None),
+    (Annotated[Literal["", "a"] | None, Lenient], '""', ""),
+    (Annotated[list[int] | None, Lenient], '""', None),
+    (Annotated[dict | None, Lenient], '""', None),
+    (Annotated[Any | None, Lenient], '""', ""),
+    (Annotated[list[float | None], Lenient], '["1.5", "", null, 2]', [1.5, None, None, 2.0]),
+    (Annotated[list[bool], Lenient], '["yes", 0]', [True, False]),
+    (Annotated[str | None, Lenient], '""', ""),
+    (Annotated[float | None, Lenient, msgspec.Meta(ge=0)], '""', None),
+    (Annotated[float | None, Lenient, abs], '""', None),
+    (Annotated[float | None, Lenient, abs], '"-2"', 2.0),
+    (Annotated[float | None, Lenient, Before(lambda text: text.replace(",", "."))], '"1,5"', 1.5),
+    (Annotated[float | None, Lenient, Before(lambda text: text.replace("-", ""))], '"-"', None),
+    (Annotated[float | None, Lenient, Before(lambda text: text or "7")], '""', 7.0),
     (float, "1", 1.0),
     (float, "1e-400", 0.0),
     (Decimal, "0.10", Decimal("0.10")),
@@ -118,6 +150,19 @@ REFUSED = [
     (Annotated[bool, Lenient()], '"maybe"', "bad_value", "expected bool, got str that says neither at $.x"),
     (Annotated[bool, Lenient()], "2", "bad_value", "expected bool, got int that says neither at $.x"),
     (float, '"1"', "wrong_type", "expected float, got str at $.x"),
+    (float | None, '""', "wrong_type", "expected float, got str at $.x"),
+    (Annotated[float, Lenient], '""', "null", "expected float, got empty text at $.x"),
+    (Annotated[int, Lenient], '""', "null", "expected int, got empty text at $.x"),
+    (Annotated[bool, Lenient], '""', "null", "expected bool, got empty text at $.x"),
+    (Annotated[float, Lenient], '"1,5"', "bad_value", "expected float, got str that is no number at $.x"),
+    (Annotated[float | None, Lenient], '" "', "bad_value", "expected float, got str that is no number at $.x"),
+    (Annotated[float, Lenient], '"1_0"', "bad_value", None),
+    (Annotated[float, Lenient], '"nan"', "bad_value", None),
+    (Annotated[float, Lenient], '"inf"', "bad_value", None),
+    (Annotated[float, Lenient], '"\u0661"', "bad_value", None),
+    (Annotated[float, Lenient], '"1e400"', "out_of_range", "expected float, got a number that is not finite at $.x"),
+    (Annotated[float, Lenient], "true", "wrong_type", None),
+    (Annotated[list[float], Lenient], '["1.5", ""]', "wrong_type", "expected float, got null at $.x[]"),
     (float, "1e400", "out_of_range", "expected float, got a number that is not finite at $.x"),
     (Decimal, '"NaN"', "bad_value", "expected Decimal, got str that is no number at $.x"),
     (Decimal, "1e200000", "out_of_range", "expected Decimal, got a number past Postgres' numeric at $.x"),
@@ -165,3 +210,28 @@ REFUSED = [
 @pytest.mark.parametrize(("hint", "text", "reason", "detail"), REFUSED)
 def test_what_is_refused_and_why(hint: Any, text: str, reason: str, detail: str | None) -> None:
     check_refused(hint, text, reason, detail)
+
+
+@pytest.mark.parametrize("kind", [float, bool, int, Decimal, datetime, date, UUID, list[int]])
+def test_empty_text_takes_a_default_where_one_is_declared(kind: Any) -> None:
+    default = {float: 0.5, bool: True, int: 5, list[int]: []}.get(kind)
+    lenient = Annotated[kind | None, Lenient] if default is None else Annotated[kind, Lenient]
+    assert mapped(lenient, '""', default=default) == default
+    assert mapped(Annotated[kind | None, Lenient], '""', default=default) == default
+    assert mapped(Annotated[kind | None, Lenient], "null", default=default) is None
+
+
+def test_empty_text_is_passed_over_where_there_are_several_paths() -> None:
+    several = Annotated[float | None, From("x.a", "x.b", "x.c"), Lenient]
+    assert mapped(several, '{"a": "", "b": "1.5"}') == 1.5
+    assert mapped(several, '{"a": "", "b": null, "c": 2}') == 2.0
+    assert mapped(several, '{"a": "", "b": ""}') is None
+    assert mapped(several, '{"b": ""}') is None
+    assert mapped(several, "{}") is UNSET
+    assert mapped(several, '{"a": "", "b": null}', default=3.5) is None
+    assert mapped(several, '{"a": ""}', default=3.5) == 3.5
+
+
+def test_a_key_or_version_of_empty_text_is_refused() -> None:
+    check_refused_key = row_class(Annotated[int, Lenient], primary_key="x", default=7)
+    assert outcome(check_refused_key, '{"id": 1, "x": ""}') == ("null", "expected int, got empty text at $.x")
