@@ -17,6 +17,10 @@ An operator is a thin module of `operators`; the packages on the right are plain
 `sources`. ARCHITECTURE.md is the map of the code, docs/operators has a page for each operator.
 """
 
+import lovelace_streams.runtime.start  # noqa: F401 - first: it answers signals while all else is imported
+
+# isort: split
+
 from msgspec import UNSET
 
 from lovelace_streams.errors import DeploymentFault, DestinationFault, LovelaceError, RecordFault

@@ -44,7 +44,7 @@ MAY_IMPORT: Mapping[str, str] = {
     "operators": "formats rows writers! delivery dead_letters reporting runtime",
     "flows": "sources formats writers! rows",
     "submit": "flows.spec reporting.client",
-    "__init__": "operators sources flows.spec formats rows reporting runtime.process",
+    "__init__": "operators sources flows.spec formats rows reporting runtime.process runtime.start",
     "admin": "flows operators sources dead_letters delivery formats kafka reporting rows runtime writers",
     "api": "flows dead_letters reporting.rates formats rows kafka runtime",
     "local": "",

@@ -14,6 +14,7 @@ from types import TracebackType
 
 from lovelace_streams.errors import EXIT_DEPLOYMENT, DeploymentFault
 from lovelace_streams.observability.logs import observe
+from lovelace_streams.runtime.start import is_worker
 
 COLLECT_AFTER = 50_000, 20, 100
 """The garbage collector's thresholds: new objects until it looks for cycles, and how often it looks at older ones."""
@@ -54,8 +55,7 @@ def show_faults_in_one_line() -> None:
 
     Such a fault (invalid settings, for example) passes no code of this library on its way out of the process.
     """
-    main = getattr(sys.modules.get("__main__"), "__spec__", None)
-    if main is None or main.name != "bytewax.run":
+    if not is_worker():
         return
     otherwise = sys.excepthook
 
