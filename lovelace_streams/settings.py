@@ -185,6 +185,9 @@ class Settings(BaseSettings):
         except ValidationError as error:
             wrong = ", ".join(map(_shown, error.errors()))
             raise DeploymentFault(f"invalid settings: {wrong}") from None
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            raise DeploymentFault(f"the settings in .env or .lovelace/env can't be read: {why}") from None
 
     @property
     def kafka(self) -> KafkaSettings:

@@ -10,6 +10,7 @@ import uvicorn
 from lovelace_streams.api import ApiSettings, create_app
 from lovelace_streams.errors import EXIT_DEPLOYMENT, DeploymentFault
 from lovelace_streams.observability.logs import configure
+from lovelace_streams.observability.multiprocess import make_metrics_folder
 from lovelace_streams.settings import Settings
 
 
@@ -27,6 +28,7 @@ def serve(settings: ApiSettings) -> None:
     All objects that exist now stay for good, so the garbage collector is told to skip them: a report of 5,000 ranges
     takes 33 ms of CPU, and 61 with the collector's defaults (medians of four processes, 8 reports each).
     """
+    make_metrics_folder()
     server = Server(config(settings))
     gc.collect()
     gc.freeze()

@@ -13,6 +13,7 @@ from rich.table import Table
 from lovelace_streams.errors import EXIT_DEPLOYMENT, DeploymentFault, DestinationFault
 from lovelace_streams.flows.discovery import find_flow
 from lovelace_streams.flows.spec import FlowSpec
+from lovelace_streams.observability.multiprocess import make_metrics_folder
 
 out = Console()
 err = Console(stderr=True)
@@ -31,6 +32,7 @@ def report_faults(command: F) -> F:
     @wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
+            make_metrics_folder()
             return command(*args, **kwargs)
         except DeploymentFault as fault:
             err.print(str(fault), style="red", markup=False, soft_wrap=True)
@@ -38,8 +40,23 @@ def report_faults(command: F) -> F:
         except DestinationFault as fault:
             err.print(str(fault), style="red", markup=False, soft_wrap=True)
             raise typer.Exit(EXIT_UNAVAILABLE) from None
+        except Exception as error:
+            if (rejected := _rejected_settings(error)) is None:
+                raise
+            err.print(str(rejected), style="red", markup=False, soft_wrap=True)
+            raise typer.Exit(EXIT_DEPLOYMENT) from None
 
     return cast("F", wrapped)
+
+
+def _rejected_settings(error: Exception) -> DeploymentFault | None:
+    """Make a fault of settings that librdkafka rejects when a client is made; None for another exception."""
+    from confluent_kafka import KafkaError, KafkaException
+
+    from lovelace_streams.kafka.faults import refusal
+
+    code = error.args[0].code() if isinstance(error, KafkaException) else None
+    return refusal("", error) if code == KafkaError._INVALID_ARG else None  # type: ignore[arg-type] # noqa: SLF001
 
 
 def source_of(name: str) -> FlowSpec:

@@ -8,6 +8,7 @@ import structlog
 from structlog.typing import Processor
 
 from lovelace_streams.observability import metrics, tracing
+from lovelace_streams.observability.multiprocess import make_metrics_folder
 from lovelace_streams.settings import Settings, unread_variables
 
 log = structlog.get_logger(__name__)
@@ -19,6 +20,7 @@ def observe() -> None:
     configure(settings.log_level, settings.log_format)
     for line in unread_variables():
         log.warning(line)
+    make_metrics_folder()
     if settings.metrics_port:
         metrics.serve(settings.metrics_host, settings.metrics_port)
     tracing.begin(settings)

@@ -193,6 +193,7 @@ class WorkerContext:
             self.process.begin(self.drain)
         except DeploymentFault as fault:
             self.note(fault)
+            return  # where metrics can't be kept, a gauge would raise through the engine
         self._gauges = WorkerGauges(self.pipeline, self.in_flight, self._known_end, can_read=self._can_read)
         self.register(self._gauges)
 
