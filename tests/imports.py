@@ -46,7 +46,8 @@ MAY_IMPORT: Mapping[str, str] = {
     "submit": "flows.spec reporting.client",
     "__init__": "operators sources flows.spec formats rows reporting runtime.process runtime.start",
     "admin": "flows operators sources dead_letters delivery formats kafka reporting rows runtime writers",
-    "api": "flows dead_letters reporting.rates formats rows kafka runtime",
+    "api": "flows dead_letters reporting.rates formats rows kafka runtime writers.postgres.connect_faults"
+    " writers.postgres.session",
     "local": "",
     "testing": "flows sources operators dead_letters delivery formats kafka reporting rows runtime writers api",
     "cli": "admin api dead_letters flows kafka local reporting sources writers",

@@ -17,6 +17,10 @@ from lovelace_streams.settings import Settings
 class Server(uvicorn.Server):
     """Ends its event streams before it waits for connections to end, because streams do not end by themselves."""
 
+    async def on_tick(self, counter: int) -> bool:
+        """Whether to end: asked for, or because the database refuses the service for good."""
+        return await super().on_tick(counter) or self.config.loaded_app.app.state.service.database.fault is not None
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.config.loaded_app.app.state.service.events.end()
         await super().shutdown(sockets)
@@ -34,6 +38,8 @@ def serve(settings: ApiSettings) -> None:
     gc.freeze()
     gc.set_threshold(50_000)
     server.run()
+    if fault := server.config.loaded_app.app.state.service.database.fault:
+        raise fault
 
 
 def config(settings: ApiSettings) -> uvicorn.Config:

@@ -17,7 +17,7 @@ from fastapi.responses import JSONResponse, RedirectResponse, StreamingResponse
 from fastapi.security import HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST
 from psycopg import AsyncConnection
-from psycopg.rows import DictRow, dict_row
+from psycopg.rows import DictRow
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from lovelace_streams.api import gauges
@@ -37,6 +37,7 @@ from lovelace_streams.api.answers import (
 )
 from lovelace_streams.api.auth import TokenAuth
 from lovelace_streams.api.config import ApiSettings
+from lovelace_streams.api.connecting import Database, reason_of
 from lovelace_streams.api.database import migrate
 from lovelace_streams.api.events import Events, Subscription, comment, event_stream, states_of
 from lovelace_streams.api.ledger import ConflictError, UnknownJobError
@@ -67,6 +68,7 @@ from lovelace_streams.api.page.dependencies import PageContext
 from lovelace_streams.api.signals import Outbox, Signaller, TemporalSignaller, resend
 from lovelace_streams.api.store import Store
 from lovelace_streams.records import Reason
+from lovelace_streams.runtime.backoff import Backoff
 
 log = structlog.get_logger(__name__)
 
@@ -86,19 +88,21 @@ class ProgressService:
 
     def __init__(self, settings: ApiSettings, signaller: Signaller | None) -> None:
         self.settings = settings
+        self.database = Database(settings)
         self.pool: AsyncConnectionPool[AsyncConnection[DictRow]] = AsyncConnectionPool(
             settings.dsn,
-            connection_class=AsyncConnection[DictRow],
-            kwargs={"autocommit": True, "row_factory": dict_row, "connect_timeout": 5},
+            connection_class=self.database.connection_class,
+            kwargs=self.database.parameters,
+            configure=self.database.configure,
             min_size=1,
             max_size=settings.pool_max,
             timeout=settings.request_seconds / 2,
             open=False,
             name="progress",
         )
-        self.store = Store(settings, self.pool)
-        self.events = Events(self.store)
-        self.outbox = Outbox(self.store, signaller) if signaller is not None else None
+        self.store = Store(settings, self.pool, self.database.outage)
+        self.events = Events(self.store, self.database)
+        self.outbox = Outbox(self.store, signaller, self.database.outage) if signaller is not None else None
         if self.outbox is not None:
             self.events.on_change = self.outbox.wake.set
         self.sessions = Sessions(settings.token, settings.samples_token)
@@ -134,12 +138,14 @@ class ProgressService:
 
     async def _retry_while_away(self, work: Callable[[], Awaitable[None]]) -> None:
         """Try again after a fault of the database. Any other error is a bug and ends the background work."""
+        backoff, failures = Backoff(), 0
         while True:
             try:
                 await work()
             except (psycopg.Error, PoolTimeout, TimeoutError) as error:
-                log.warning("the database is not there", code=getattr(error, "sqlstate", None))
-                await asyncio.sleep(1.0)
+                failures += 1
+                self.database.outage.away(reason_of(error, self.database.cause))
+                await asyncio.sleep(backoff.seconds(failures))
             else:
                 return
 
@@ -217,7 +223,8 @@ def _add_errors(app: FastAPI) -> None:
         return JSONResponse({"detail": "no job was opened with this id: open it with POST /jobs"}, 404)
 
     async def away(_request: Request, error: Exception) -> JSONResponse:
-        log.warning("database unavailable", code=getattr(error, "sqlstate", None), error=type(error).__name__)
+        database = app.state.service.database
+        database.outage.away(reason_of(error, database.cause))
         text = f"the database is not available: send the request again in {RETRY_AFTER} s"
         return JSONResponse({"detail": text}, 503, {"Retry-After": RETRY_AFTER})
 
@@ -240,7 +247,7 @@ def _add_health(app: FastAPI, service: ProgressService) -> None:
         if not service.ready:
             response.status_code = 503
             response.headers["Retry-After"] = RETRY_AFTER
-            return {"status": "the database is not migrated yet"}
+            return {"status": service.database.cause or "the database is not migrated yet"}
         await service.store.query("ping")
         return {"status": "ok"}
 

@@ -14,11 +14,12 @@ from typing import Any
 import structlog
 from fastapi.sse import EventSourceResponse, format_sse_event
 from psycopg import AsyncConnection, Error, sql
-from psycopg.rows import dict_row
 from psycopg_pool import PoolTimeout
 
+from lovelace_streams.api.connecting import Database, reason_of
 from lovelace_streams.api.models import JobState
 from lovelace_streams.api.store import Store
+from lovelace_streams.runtime.backoff import Backoff
 
 log = structlog.get_logger(__name__)
 
@@ -65,8 +66,9 @@ class Subscription:
 class Events:
     """Reads what the ledger's transactions notify and hands it to all subscriptions."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, database: Database) -> None:
         self._store = store
+        self._database = database
         self._subscriptions: set[Subscription] = set()
         self.on_change: Callable[[], None] = lambda: None
         self.on_state: Callable[[JobState], None] = lambda _state: None
@@ -89,19 +91,20 @@ class Events:
     async def run(self) -> None:
         """Listen until cancelled. After a lost connection, read again what changed meanwhile."""
         since: datetime | None = None
+        backoff, failures = Backoff(), 0
         while True:
             try:
-                async with await AsyncConnection.connect(
-                    self._store.settings.dsn, autocommit=True, row_factory=dict_row, connect_timeout=5
-                ) as conn:
+                async with await self._database.connect() as conn:
+                    failures = 0
                     await conn.execute(sql.SQL("listen {}").format(sql.Identifier(self._store.queries.channel)))
                     if since is not None:
                         self._publish(await self._store.changed_since(since - REREAD))
                     async for since in self._listen(conn):  # noqa: B007 - after a lost connection, changes are read again from the last one
                         pass
             except (Error, PoolTimeout, OSError) as error:
-                log.warning("event streams wait for the database", code=getattr(error, "sqlstate", None))
-                await asyncio.sleep(0.5)
+                failures += 1
+                self._database.outage.away(reason_of(error, self._database.cause))
+                await asyncio.sleep(backoff.seconds(failures))
 
     async def _listen(self, conn: AsyncConnection[dict[str, Any]]) -> AsyncIterator[datetime]:
         """Yield the database's time after each batch of notifications; asking for it also finds a dead connection."""

@@ -19,6 +19,7 @@ from lovelace_streams.api.ledger import ConflictError
 from lovelace_streams.api.models import JobDetail
 from lovelace_streams.api.store import Store
 from lovelace_streams.errors import DeploymentFault
+from lovelace_streams.observability.outages import OutageLog
 from lovelace_streams.runtime.backoff import Backoff
 
 log = structlog.get_logger(__name__)
@@ -73,8 +74,9 @@ class TemporalSignaller:
 class Outbox:
     """Takes the signals that are due, sends and marks them. Any number of services may share one outbox."""
 
-    def __init__(self, store: Store, signaller: Signaller) -> None:
+    def __init__(self, store: Store, signaller: Signaller, outage: OutageLog) -> None:
         self._store = store
+        self._outage = outage
         self._signaller = signaller
         self._settings = store.settings
         self.backoff = Backoff(first=0.5, longest=store.settings.signal_backoff_max)
@@ -91,7 +93,7 @@ class Outbox:
                 while await self.send_due():
                     pass
             except (Error, PoolTimeout, TimeoutError) as error:
-                log.warning("outbox waits for the database", code=getattr(error, "sqlstate", None))
+                self._outage.away(getattr(error, "sqlstate", None) or type(error).__name__)
 
     async def send_due(self) -> int:
         """Send what is due now; answer how many were tried."""

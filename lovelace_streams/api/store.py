@@ -42,6 +42,7 @@ from lovelace_streams.api.models import (
     ProgressRequest,
     Status,
 )
+from lovelace_streams.observability.outages import OutageLog
 
 log = structlog.get_logger(__name__)
 
@@ -79,8 +80,9 @@ UNKNOWN_JOB_STALLS_MAX = 100
 class Store:
     """The operations of the endpoints on the database. Raises psycopg's errors, which `app` answers with 503."""
 
-    def __init__(self, settings: ApiSettings, pool: Pool) -> None:
+    def __init__(self, settings: ApiSettings, pool: Pool, outage: OutageLog) -> None:
         self.settings = settings
+        self._outage = outage
         self.queries = Queries(settings)
         self._pool = pool
         self._running: set[asyncio.Task[Any]] = set()
@@ -100,7 +102,7 @@ class Store:
         try:
             await self.query("save_partition_status", {"pipeline": request.pipeline, **columns})
         except (Error, PoolTimeout, TimeoutError) as error:
-            log.warning("where a worker stands is not noted", code=getattr(error, "sqlstate", None))
+            self._outage.away(getattr(error, "sqlstate", None) or type(error).__name__)
 
     async def _count(self, request: ProgressRequest) -> ProgressAnswer:
         ranges, sums, resolved = _range_columns(request), _sum_columns(request), _resolved_columns(request)
