@@ -23,7 +23,6 @@ PRODUCER_CONFIG = {
     "message.max.bytes": MESSAGE_BYTES_MAX,
     "compression.type": "lz4",
 }
-TOO_LARGE = "MSG_SIZE_TOO_LARGE"
 FLUSH_SECONDS = 1.0
 QUEUE_FULL_SECONDS = 0.1
 LIST_SECONDS = 10
@@ -150,7 +149,7 @@ def produce(
     """Send messages with an idempotent producer, and wait until each is acknowledged; give the number of items.
 
     Raises `DestinationFault` if one was not delivered. Nothing is lost: the caller repeats the submission as a new
-    attempt. Raises `DeploymentFault` if the topic takes no message of that size: repeating does not help.
+    attempt. Raises `DeploymentFault` if the topic does not take them: repeating does not help.
     """
     from lovelace_streams.kafka.client import common_config
 
@@ -163,11 +162,6 @@ def produce(
         _send(producer, topic, message, headers, _on_delivery(message.items, on_delivered, failed))
     while producer.flush(FLUSH_SECONDS) and not failed:
         pass
-    if TOO_LARGE in failed:
-        raise DeploymentFault(
-            f"the topic {topic} takes no message as large as one of these: raise its max.message.bytes, "
-            "or have SOURCE.messages cut them; then submit the file again"
-        )
     if failed:
         raise _not_delivered(topic, failed[0], f"{len(failed)} messages to {topic} were not delivered")
     return total

@@ -259,7 +259,7 @@ def test_submit_says_what_the_topic_does_not_take(
 
     assert done.returncode == 78
     *_bar, line = done.stderr.strip().splitlines()
-    assert f"the topic {small} takes no message as large as one of these: raise its max.message.bytes" in line
+    assert f"the topic {small!r} (MSG_SIZE_TOO_LARGE): raise max.message.bytes of it; submit the file again" in line
 
 
 # -- jobs and dead letters ---------------------------------------------------------------------------------------------
