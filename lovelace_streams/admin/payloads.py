@@ -15,7 +15,7 @@ import stat
 import sys
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -74,7 +74,7 @@ class Payload(NamedTuple):
     """Its bytes: a line as it stands, an array's item without white space between its parts."""
     value: Any
     fault: str = ""
-    """Why it has no value: `not UTF-8`, `not JSON`; "" if it has one."""
+    """Why it has no value: `not UTF-8`, `not JSON` (or a number or text that can't be read); "" if it has one."""
 
 
 @contextmanager
@@ -110,7 +110,7 @@ def read_payloads(file: IO[bytes]) -> Iterator[Payload]:
     for number, line in read:
         raw = line.removeprefix(BOM).rstrip(b"\r\n")  # files that were joined have a mark in the middle
         if raw.strip(BLANK):
-            yield _payload(number, raw)
+            yield _payload(f"line {number}", raw)
 
 
 class _Lines:
@@ -137,7 +137,7 @@ class _Lines:
     def is_spread(self) -> bool:
         """Whether the first payload is JSON over several lines (pretty-printed); the file is left at its beginning."""
         first = next((line for _, line in self if line.removeprefix(BOM).strip(BLANK)), b"")
-        if _payload(1, first.removeprefix(BOM)).fault:
+        if _payload("line 1", first.removeprefix(BOM)).fault:
             with suppress(*_DAMAGES):  # reading the lines tells it, with the place
                 first += self._text.read(PRETTY_BYTES)
             start = first.removeprefix(BOM).decode("utf-8", "replace").lstrip()
@@ -171,8 +171,7 @@ def _refuse_foreign(head: bytes, within: str) -> None:
         raise PayloadsError(f"it is binary{within}: give a JSON array, or one payload per line")
 
 
-def _payload(number: int, raw: bytes) -> Payload:
-    place = f"line {number}"
+def _payload(place: str, raw: bytes) -> Payload:
     try:
         return Payload(place, raw, msgspec.json.decode(raw))
     except (ValueError, RecursionError):
@@ -190,26 +189,50 @@ def _is_utf8(raw: bytes, *, whole: bool = True) -> bool:
 
 def _array(text: bytes) -> Iterator[Payload]:
     text = text.removeprefix(BOM)
+    items: Iterable[bytes]
     try:
-        values = msgspec.json.decode(text)  # items alone would be read without a look at their text
-        raws = msgspec.json.decode(text, type=list[msgspec.Raw])
+        items = map(bytes, msgspec.json.decode(text, type=list[msgspec.Raw]))
     except (ValueError, RecursionError):
-        raise PayloadsError(
-            f"it begins with [ but is no JSON array{_fault_of(text)}: correct it, or give one payload per line"
-        ) from None
-    for number, (raw, value) in enumerate(zip(raws, values, strict=True), 1):
-        yield Payload(f"item {number}", msgspec.json.format(bytes(raw), indent=-1), value)
+        try:
+            items = list(_scanned(text.decode()))
+        except (ValueError, RecursionError) as error:
+            where = _place_of(error, text)
+            raise PayloadsError(
+                f"it begins with [ but is no JSON array{where}: correct it, or give one payload per line"
+            ) from None
+    for number, item in enumerate(items, 1):
+        payload = _payload(f"item {number}", item)  # what is wrong within an item costs only the item
+        yield payload if payload.fault else payload._replace(raw=msgspec.json.format(payload.raw, indent=-1))
 
 
-def _fault_of(text: bytes) -> str:
-    """Say where an array is wrong."""
-    try:
-        json.loads(text.decode())
-    except UnicodeDecodeError as error:
+def _scanned(text: str) -> Iterator[bytes]:
+    """Cut an array into its items by Python's own reader, which takes lone surrogates; raises as that does."""
+    decoder = json.JSONDecoder(parse_int=str, parse_float=str)
+    at, between = _skip_blank(text, text.index("[") + 1), ""
+    while text[at : at + 1] != "]" or between:
+        _, end = decoder.raw_decode(text, at)
+        yield text[at:end].encode()
+        at = _skip_blank(text, end)
+        between = text[at : at + 1]
+        if between == "]":
+            break
+        if between != ",":
+            raise json.JSONDecodeError("", text, at)
+        at = _skip_blank(text, at + 1)
+    if (after := _skip_blank(text, at + 1)) < len(text):
+        raise json.JSONDecodeError("", text, after)
+
+
+def _skip_blank(text: str, at: int) -> int:
+    while text[at : at + 1] in (" ", "\t", "\r", "\n"):
+        at += 1
+    return at
+
+
+def _place_of(error: Exception, text: bytes) -> str:
+    if isinstance(error, UnicodeDecodeError):
         number = text.count(b"\n", 0, error.start) + 1
         return f", line {number} is not UTF-8"
-    except json.JSONDecodeError as error:
+    if isinstance(error, json.JSONDecodeError):
         return f" from line {error.lineno}, column {error.colno} on"
-    except RecursionError:
-        return ", it is nested too deeply"
-    return ""
+    return ", it is nested too deeply" if isinstance(error, RecursionError) else ""

@@ -74,7 +74,7 @@ class Told:
             return "it holds no payloads, so the job has no items and is complete at once"
         if not self.broken:
             return ""
-        which = f"{self.broken} of {self.payloads} lines are not JSON, the first: {self.first}"
+        which = f"{self.broken} of {self.payloads} payloads are not JSON, the first: {self.first}"
         return f"{which}; they are sent as they are, and a flow that reads JSON dead-letters them"
 
 

@@ -48,7 +48,7 @@ def sent(content: bytes) -> list[bytes]:
 
 
 @given(PAYLOADS, FILES, st.booleans())
-@settings(max_examples=examples(300))
+@settings(max_examples=examples(100))
 def test_payloads_arrive_as_they_are_however_the_file_is_written(payloads: list, how: dict, compress: bool) -> None:
     content = written(payloads, **how)
 
@@ -58,7 +58,7 @@ def test_payloads_arrive_as_they_are_however_the_file_is_written(payloads: list,
 
 
 @given(PAYLOADS.filter(bool), FILES, st.floats(0, 1, exclude_max=True))
-@settings(max_examples=examples(300))
+@settings(max_examples=examples(100))
 def test_gzip_that_is_cut_off_anywhere_is_refused_whole(payloads: list, how: dict, part: float) -> None:
     whole = gzip.compress(written(payloads, **how))
     cut = whole[: max(2, int(len(whole) * part))]
@@ -72,7 +72,7 @@ def test_gzip_that_is_cut_off_anywhere_is_refused_whole(payloads: list, how: dic
     FILES,
     st.sampled_from(["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"]),
 )
-@settings(max_examples=examples(300))
+@settings(max_examples=examples(100))
 def test_another_encoding_is_refused_whole(payloads: list, how: dict, encoding: str) -> None:
     text = written(payloads, **{**how, "mark": False}).decode()
 

@@ -130,7 +130,7 @@ def test_what_is_not_json_is_told_with_its_first_line() -> None:
 
     list(read_file(io.BufferedReader(io.BytesIO(content)), SOURCE, {}, told))
 
-    assert str(told).startswith("2 of 4 lines are not JSON, the first: line 3 is not UTF-8;")
+    assert str(told).startswith("2 of 4 payloads are not JSON, the first: line 3 is not UTF-8;")
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n", BOM, packed(b"")])
@@ -178,14 +178,32 @@ def test_a_payload_over_several_lines_is_not_sent_in_pieces(content: bytes) -> N
     ("content", "where"),
     [
         (b'[{"secret": 1},\n {"secret": \n', "no JSON array from line 3, column 1 on"),
-        (b'[{"id": 1},\n {"n": "\xe9"}]', "no JSON array, line 2 is not UTF-8"),
+        (b'[{"id": 1},\n \xe9]', "no JSON array, line 2 is not UTF-8"),
         (b'[{"secret": 1}]\n[{"secret": 2}]', "no JSON array from line 2, column 1 on"),
+        (b'[{"n": "\\ud800"},]', "no JSON array from line 1, column 18 on"),
+        (b'[{"n": "\\ud800"} {}]', "no JSON array from line 1, column 18 on"),
+        (b'[{"n": "\\ud800"}\n,{}]\n]', "no JSON array from line 3, column 1 on"),
+        (b'[{"n": "\\ud800"}', "no JSON array from line 1, column 17 on"),
+        (b'["secret", %s' % (b"1" * 5000), "no JSON array from line 1, column 5012 on"),
         (b"[" * 100_000, "no JSON array"),
     ],
 )
 def test_an_array_that_is_none_is_refused_with_the_place(content: bytes, where: str) -> None:
     assert where in refused(content)
     assert where in refused(BOM + content)
+
+
+@pytest.mark.parametrize(
+    "broken", [b'{"n": "\xe9"}', b'{"n": 1e400}', b'{"n": "\\ud800"}', b'{"n": %s}' % (b"1" * 5000)]
+)
+def test_one_broken_item_of_an_array_belongs_to_its_job_as_it_is(broken: bytes) -> None:
+    told = Told()
+    file = io.BufferedReader(io.BytesIO(b'[{"id": 1},' + broken + b',\n{"id": 3}]'))
+
+    messages = list(read_file(file, SOURCE, {}, told))
+
+    assert [message.value for message in messages] == [b'{"id":1}', broken, b'{"id":3}']
+    assert str(told).startswith("1 of 3 payloads are not JSON, the first: item 2 is not ")
 
 
 def test_digits_are_kept() -> None:
