@@ -14,9 +14,11 @@ from confluent_kafka.admin import AdminClient
 from lovelace_streams.admin.coordinator import REQUEST_SECONDS, retry_while_coordinator_moves
 from lovelace_streams.admin.times import instant
 from lovelace_streams.errors import DeploymentFault, DestinationFault
+from lovelace_streams.flows.topology import Topology
 from lovelace_streams.kafka.client import REFUSED_IN_REBALANCE, common_config
 from lovelace_streams.kafka.topic_ids import TopicIds
 from lovelace_streams.kafka.topic_reader import OffsetRanges, standalone_consumer, watermarks
+from lovelace_streams.rows.declaration import FromKafka, Table
 from lovelace_streams.settings import KafkaSettings
 
 EARLIEST = "earliest"
@@ -179,3 +181,24 @@ def commit(settings: KafkaSettings, group: str, moves: Sequence[Move]) -> None:
         raise DestinationFault(
             refused.name(), f"the broker {settings.brokers} does not accept the new offsets: try again"
         )
+
+
+def overwritten_tables(built: Topology, topics: set[str]) -> list[str]:
+    """Name the tables in which older rows overwrite newer ones while these topics are read again.
+
+    A row with a version keeps the newer one, as does a destination that stores the order of its rows; and a row that is
+    keyed by its record's partition and offset has no older one.
+    """
+    written_from = {route.writer: set(route.source.topics) for route in built.routes if route.writer is not None}
+    tables = [
+        row.__table__
+        for writer in built.writers
+        if writer.capabilities.older_overwrites and written_from.get(writer, topics) & topics
+        for row in writer.rows
+    ]
+    return list(dict.fromkeys(t.name for t in tables if t.version is None and not _is_keyed_by_record(t)))
+
+
+def _is_keyed_by_record(table: Table) -> bool:
+    sources = [column.source for column in table.columns if column.name in table.key]
+    return {"partition", "offset"} <= {source.field for source in sources if isinstance(source, FromKafka)}

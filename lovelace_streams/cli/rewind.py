@@ -47,8 +47,8 @@ def rewind(
     )
     records = sum(move.records for move in moves)
     result = {"group": group, "partitions": sum(move.moves for move in moves), "records": records, "rewound": False}
-    if result["partitions"]:
-        _warn(built, records)
+    if records:
+        _warn(built, records, {move.topic for move in moves if move.records})
     if result["partitions"] and not dry_run and _sure(yes=yes):
         commit(source.settings, group, moves)
         result["rewound"] = True
@@ -63,12 +63,14 @@ def _topics(built: Topology, only: str | None) -> list[str]:
     return [only]
 
 
-def _warn(built: Topology, records: int) -> None:
+def _warn(built: Topology, records: int, topics: set[str]) -> None:
+    from lovelace_streams.admin.rewind import overwritten_tables
+
     counted = ", and no job counts them again: the progress service has these offsets" if built.progress else ""
     lines = [f"The workers process {records} records again when they start: they write the rows again{counted}."]
     lines += [
         f"{name} has no version: older values overwrite newer ones until the workers have caught up."
-        for name in dict.fromkeys(row.__table__.name for row in built.rows if row.__table__.version is None)
+        for name in overwritten_tables(built, topics)
     ]
     for line in lines:
         err.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)

@@ -144,6 +144,9 @@ class Capabilities(msgspec.Struct, frozen=True, metaclass=_CapabilitiesMeta):
     reports_superseded: bool = True
     """A row older than the stored one is `SUPERSEDED`; else it is `WRITTEN`, and readers of the table still see the
     newer one."""
+    older_overwrites: bool = True
+    """A row without a version that is written again, after a later one of its key, overwrites that one; else what is
+    stored beside each row keeps the later one."""
     can_dry_run: bool = True
     """`dry_run` tries the destination's own rules; else it checks values against the columns' types."""
     block_rows: int = 0

@@ -271,6 +271,18 @@ def test_a_replaced_row_that_is_refused_alone_is_refused_in_a_block(case, opened
     assert {row["text"] for row in case.table(writer).values()} == {"ok"}
 
 
+def test_an_older_row_without_a_version_overwrites_where_the_writer_says_so(case, opened):
+    """As after a rewind: the older record is written again, in a transaction of its own."""
+    writer = opened(Note)
+    writer.write([note(1, 1, "older")])
+    writer.write([note(2, 1, "newer")])
+
+    assert writer.write([note(1, 1, "older")]) == [W]
+
+    kept = "older" if writer.capabilities.older_overwrites else "newer"
+    assert case.table(writer)[(1,)]["text"] == kept
+
+
 def test_an_older_version_never_overwrites_and_an_equal_one_does(case, opened):
     writer = opened(Reading)
 

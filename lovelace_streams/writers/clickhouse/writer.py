@@ -59,7 +59,11 @@ class ClickHouseWriter:
         self.settings = settings
         self.deadline = settings.write_seconds + 1  # the server's own max_execution_time comes first, if it can
         self.capabilities = Capabilities(
-            can_dry_run=False, partial_updates=False, reports_superseded=False, block_rows=settings.block_rows
+            can_dry_run=False,
+            partial_updates=False,
+            reports_superseded=False,
+            older_overwrites=False,
+            block_rows=settings.block_rows,
         )
         self.one_by_one = one_by_one
         for row in rows[1:]:
