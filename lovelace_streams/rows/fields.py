@@ -18,11 +18,11 @@ from lovelace_streams.rows.coercion import after_epoch
 from lovelace_streams.rows.constraints import constraint_check
 from lovelace_streams.rows.context import NoContextError
 from lovelace_streams.rows.declaration import Column, From, FromKafka
-from lovelace_streams.rows.json_values import with_floats
+from lovelace_streams.rows.json_values import Digits
 from lovelace_streams.rows.metaclass import RowMeta
 from lovelace_streams.rows.paths import JsonPath, find, getter
 from lovelace_streams.rows.types import ColumnType, column_type, lenient_type
-from lovelace_streams.rows.values import ConversionError
+from lovelace_streams.rows.values import ConversionError, ExactFloat
 
 KAFKA_TYPES = {"timestamp": (datetime, int), "topic": (str,), "partition": (int,), "offset": (int,)}
 """The types that a column from Kafka may have; a key may have any."""
@@ -207,11 +207,13 @@ class Field:
         """
         value = raw
         if self.column.before:
-            value = with_floats(value) if self.type.expected != "Decimal" else value
+            digits = Digits()
+            value = digits.hidden(value) if self.type.expected != "Decimal" else value
             for function in self.column.before:
                 value = call(function, value, path)
                 if value is None:
                     return self._null(path)
+            value = digits.restored(value)
         if self.empty_is_null and value == "":
             return self._empty(path)
         try:
@@ -219,10 +221,13 @@ class Field:
         except ConversionError as error:
             raise error.at(path) from None
         if self.column.after:
+            digits = Digits()
+            value = digits.hidden(value, ExactFloat)
             for function in self.column.after:
                 value = call(function, value, path)
                 if value is None:
                     return self._null(path)
+            value = digits.restored(value)
             path += f" after {name_of(self.column.after[-1])}"
         try:
             return self.check(self.type.coerce(value) if self.column.after else value)

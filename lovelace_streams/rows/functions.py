@@ -18,6 +18,7 @@ from lovelace_streams.rows.context import RecordContext
 from lovelace_streams.rows.declaration import Skip
 from lovelace_streams.rows.fields import fault_of, fields_of, name_of
 from lovelace_streams.rows.interpreter import check_version, latest
+from lovelace_streams.rows.json_values import Digits
 from lovelace_streams.rows.row import Row
 from lovelace_streams.rows.rules import check_rules
 from lovelace_streams.rows.values import ConversionError
@@ -66,11 +67,12 @@ def apply(
     record: Record,
     now_ms: int,
     skips: Collection[str],
+    digits: Digits,
 ) -> Row | tuple[Row, ...] | Skip:
     """Call a mapping function, and hold its rows to their classes: all of them, or none.
 
-    No rows at all are `Skip("filtered")`. `skips` are the reasons that it may skip an item for. Raises `RecordFault`,
-    mostly with reason `rule`.
+    No rows at all are `Skip("filtered")`. `skips` are the reasons that it may skip an item for, `digits` those of the
+    numbers in `item` and `root`. Raises `RecordFault`, mostly with reason `rule`.
     """
     name = name_of(function)
     try:
@@ -86,7 +88,7 @@ def apply(
     for row in rows:
         if not isinstance(row, Row):
             raise RecordFault(Reason.RULE, f"{name} made a {type(row).__name__} instead of a row")
-        _check_row(row, name, now_ms)
+        _check_row(row, name, now_ms, digits)
     if not rows:
         return Skip("filtered")
     return rows[0] if isinstance(made, Row) else rows
@@ -109,7 +111,7 @@ def _declared(skip: Skip, name: str, skips: Collection[str]) -> Skip:
     )
 
 
-def _check_row(row: Row, name: str, now_ms: int) -> None:
+def _check_row(row: Row, name: str, now_ms: int, digits: Digits) -> None:
     """Hold a row that a function returned to its class, as a mapped row is."""
     kind = type(row)
     try:
@@ -128,7 +130,7 @@ def _check_row(row: Row, name: str, now_ms: int) -> None:
         if value is None:
             raise RecordFault(Reason.NULL, f"expected {field.type.expected}, got null at {path}")
         try:
-            msgspec.structs.force_setattr(row, column.name, field.check(field.type.coerce(value)))
+            msgspec.structs.force_setattr(row, column.name, field.check(field.type.coerce(digits.restored(value))))
         except ConversionError as error:
             raise error.at(path) from None
     check_rules(row, f"the {kind.__name__} made by {name}")

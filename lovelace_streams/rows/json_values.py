@@ -203,7 +203,7 @@ def _misfit(error: msgspec.ValidationError, value: Any, expected: str) -> Conver
     return ConversionError(Reason.WRONG_TYPE, expected, f"{json_type_name(value)} that does not fit", path)
 
 
-# ---- for users' functions -------------------------------------------------------------------------------------------
+# ---- numbers → floats -----------------------------------------------------------------------------------------------
 
 
 def as_float(number: Decimal) -> float:
@@ -217,12 +217,52 @@ def as_float(number: Decimal) -> float:
     return nearest if repr(nearest) == text else ExactFloat(number)
 
 
-def with_floats(value: Any) -> Any:
-    """Return plain values with floats instead of Decimals, as users' functions get them."""
-    if isinstance(value, Decimal):
-        return as_float(value)
-    if isinstance(value, dict):
-        return {name: with_floats(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [with_floats(inner) for inner in value]
-    return value
+class Digits:
+    """The digits of numbers while a user's function has the nearest floats, and what it makes of them.
+
+    It gets no `ExactFloat`: msgspec and others take no subclass of `float`. A float that it passes on is the very
+    object that it was given, and gets its digits back. One that it calculates is another.
+
+    >>> digits = Digits()
+    >>> given = digits.hidden({"price": Decimal("19.999999999999999999")})
+    >>> given, digits.restored({"net": given["price"], "gross": given["price"] * 1.5})
+    ({'price': 20.0}, {'net': 19.999999999999999999, 'gross': 30.0})
+    """
+
+    __slots__ = ("_kept",)
+
+    def __init__(self) -> None:
+        self._kept: dict[int, tuple[float, ExactFloat]] = {}
+        """Id of a float → the float, which keeps the id its own, and what it stands for."""
+
+    def hidden(self, value: Any, kind: type = Decimal) -> Any:
+        """Return a value with floats instead of numbers of a kind."""
+        if isinstance(value, kind):
+            exact = as_float(value) if isinstance(value, Decimal) else value
+            if not isinstance(exact, ExactFloat):
+                return exact
+            nearest = float(exact)
+            self._kept[id(nearest)] = nearest, exact
+            return nearest
+        if isinstance(value, dict):
+            return {name: self.hidden(inner, kind) for name, inner in value.items()}
+        if isinstance(value, list):
+            return [self.hidden(inner, kind) for inner in value]
+        return value
+
+    def restored(self, value: Any) -> Any:
+        """Return what a function made, with the digits of the floats that it passed on."""
+        if not self._kept:
+            return value
+        if value.__class__ is float:
+            known = self._kept.get(id(value))
+            return value if known is None else known[1]
+        if isinstance(value, dict):
+            return {name: self.restored(inner) for name, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.restored(inner) for inner in value]
+        if isinstance(value, msgspec.Struct):
+            fields = {name: getattr(value, name) for name in value.__struct_fields__}
+            changed = {name: exact for name, inner in fields.items() if (exact := self.restored(inner)) is not inner}
+            return msgspec.structs.replace(value, **changed) if changed else value
+        return value

@@ -16,7 +16,7 @@ from lovelace_streams.rows.codegen import Generated
 from lovelace_streams.rows.declaration import Skip
 from lovelace_streams.rows.functions import apply
 from lovelace_streams.rows.interpreter import interpret, latest
-from lovelace_streams.rows.json_values import with_floats
+from lovelace_streams.rows.json_values import Digits
 from lovelace_streams.rows.paths import find
 from lovelace_streams.rows.row import Row
 from lovelace_streams.rows.targets import MapFunction, Target
@@ -133,8 +133,9 @@ class Normalizer:
         try:
             item, root = raw.plain()
             if target.function is not None:
-                values = with_floats(item), with_floats(root)
-                return apply(target.function, target.takes, *values, envelope.record, now_ms, self._skips)
+                digits = Digits()
+                values = digits.hidden(item), digits.hidden(root)
+                return apply(target.function, target.takes, *values, envelope.record, now_ms, self._skips, digits)
             assert target.row is not None
             row: Row = interpret(target.row, item, envelope.record, root, now_ms, raw.base, partial=target.partial)
         except LovelaceError:

@@ -54,7 +54,7 @@ def json_type_name(value: Any) -> str:
 class ExactFloat(float):
     """A float that keeps the digits that it was read from, where no float has the same.
 
-    A user's function gets it for such a number: it can calculate with it, and pass it on without a loss.
+    A column of JSON has it for such a number.
 
     >>> price = ExactFloat(Decimal("19.999999999999999999"))
     >>> price, price.digits, price + 1

@@ -98,7 +98,7 @@ JSON = st.recursive(
     ),
     max_leaves=5,
 )
-FEW = settings(max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FEW = settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def rows_of(decoder: Any, value: bytes) -> list[Any]:
@@ -130,7 +130,7 @@ def documents(database: str):
 
 
 @FEW
-@given(texts=st.lists(JSON, min_size=1, max_size=4))
+@given(texts=st.lists(JSON, min_size=1, max_size=3))
 def test_any_json_is_stored_as_postgres_itself_would_store_it(documents, texts: list[str]) -> None:
     connection, writer = documents
     connection.execute("truncate documents")
@@ -178,6 +178,31 @@ def exact(text: str) -> Any:
 def test_zeros_and_exponents_are_digits_too(number: str) -> None:
     for row in rows_of(JsonDecoder(Document), f'{{"id": 1, "data": {{"n": {number}}}, "list": []}}'.encode()):
         assert json_text(row.data) == f'{{"n":{Decimal(number)}}}'
+
+
+def test_functions_get_floats_that_every_library_takes() -> None:
+    class Price(msgspec.Struct):
+        net: float
+
+    class Priced(Row, table="priced", primary_key="id"):
+        id: int
+        amount: Decimal
+        twice: float
+        text: str
+        data: Annotated[dict | None, From("data"), lambda value: msgspec.json.decode(msgspec.json.encode(value))]
+
+    def priced(item: dict[str, Any]) -> Priced:
+        net = msgspec.convert(item, Price).net
+        return Priced(id=1, amount=item["net"], twice=net * 2, text=msgspec.json.encode(item).decode(), data=item)
+
+    oks: list[Envelope[Any]] = []
+    message = Record("t", 0, 0, 0, 0, None, b'{"net": 19.999999999999999999}', [], NOW)
+    JsonDecoder(priced).decode(message, oks, [], [])
+    row = normalizer(priced).normalize(oks[0], NOW)
+    assert (row.amount, row.twice, row.text) == (Decimal("19.999999999999999999"), 40.0, '{"net":20.0}')
+    assert json_text(row.data) == '{"net":19.999999999999999999}'
+    encoded = Priced.from_raw({"id": 1, "amount": 1, "twice": 1, "text": "", "data": {"n": Decimal("1.50")}})
+    assert json_text(encoded.data) == '{"n":1.5}'
 
 
 # ---- ClickHouse, memory ----------------------------------------------------------------------------------------------
