@@ -52,6 +52,8 @@ def _close_sets(step: str, ports: Ports, skips: frozenset[str]) -> None:
     for letter in ports.errs:
         if letter.reason not in _REASONS:
             letter.reason = Reason.RULE
+        if letter.detail.__class__ is not str:  # the step is the flow's own: no type checker has seen it
+            letter.detail = ""
     if all(reason in skips for reason, _ in ports.skipped):
         return
     detail = (

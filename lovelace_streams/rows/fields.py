@@ -253,7 +253,8 @@ def fault_of(error: BaseException, name: str, path: str = "") -> RecordFault:
         raise error
     if isinstance(error, RecordFault):
         reason = error.reason if isinstance(error.reason, Reason) else Reason.RULE
-        return RecordFault(reason, error.detail, error.code)
+        detail, code = (text if isinstance(text, str) else "" for text in (error.detail, error.code))
+        return RecordFault(reason, detail, code)
     if isinstance(error, NoContextError):
         return RecordFault(Reason.RULE, f"{name}: {error}")
     if isinstance(error, ValueError):
