@@ -234,7 +234,7 @@ class Evolution(msgspec.Struct):
     """The changes that tables need to hold their rows."""
 
     statements: list[str] = []
-    """DDL for the changes that can be made: tables and columns to add."""
+    """DDL for the changes that can be made: tables, columns, labels and listed values to add."""
     obstacles: list[str] = []
     """A line for each change that can't be made."""
 
@@ -245,7 +245,7 @@ class Evolution(msgspec.Struct):
 
     @property
     def addable(self) -> bool:
-        """Whether only columns are missing."""
+        """Whether all that is missing belongs to tables that are there."""
         makes = any(statement.startswith("CREATE") for statement in self.statements)
         return bool(self.statements) and not self.obstacles and not makes
 

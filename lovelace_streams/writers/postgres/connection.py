@@ -96,7 +96,11 @@ class PostgresConnection:
         rows = [each.rows for each in self.tables.declared]
         connection = self._connect()
         with self.faults(), connection:
-            return evolve(connection, rows) if apply else evolution_of(connection, rows)
+            if apply:
+                return evolve(connection, rows)
+            with connection.transaction():
+                connection.execute(pins(connection.info.server_version, 0), prepare=False)
+                return evolution_of(connection, rows)
 
     def stop_preparing(self, code: str) -> bool:
         """Prepare no statement any more, for this code; False if none was prepared."""

@@ -65,7 +65,7 @@ def add_column(name: str, *rows: type[Row]) -> str:
     if isinstance(default, Enum):
         default = default.value
     if required and type(default) in (bool, int, float, str, Decimal):
-        return f"{_column(columns, required=True)} DEFAULT {_literal(default)}"
+        return f"{_column(columns, required=True)} DEFAULT {literal(default)}"
     return _column(columns, required=False)
 
 
@@ -100,14 +100,19 @@ def _column(columns: Sequence[Column], *, required: bool) -> str:
     words = [_quoted(column.name), sql_type(column.type)]
     if required and not any(c.nullable for c in columns):
         words.append("NOT NULL")
-    values = _values(column.type)
-    if values:
-        words.append(f"CHECK ({_quoted(column.name)} IN ({', '.join(map(_literal, values))}))")
+    if values := declared_values(columns):
+        words.append(f"CHECK ({_quoted(column.name)} IN ({', '.join(map(literal, values))}))")
     return " ".join(words)
 
 
-def _values(kind: Any) -> list[Any]:
-    """Return the values that an Enum or Literal admits."""
+def declared_values(columns: Sequence[Column]) -> list[Any]:
+    """Return the values that the classes of a table admit in a column; none if one of them admits any value."""
+    admitted = [values_of(column.type) for column in columns]
+    return list(dict.fromkeys(value for values in admitted for value in values)) if all(admitted) else []
+
+
+def values_of(kind: Any) -> list[Any]:
+    """Return the values that an Enum or Literal admits; none for another type."""
     if get_origin(kind) is Literal:
         return list(get_args(kind))
     if isinstance(kind, type) and issubclass(kind, Enum):
@@ -119,5 +124,6 @@ def _quoted(name: str) -> str:
     return sql.Identifier(name).as_string()
 
 
-def _literal(value: Any) -> str:
+def literal(value: Any) -> str:
+    """Write a value as SQL."""
     return sql.Literal(value).as_string().strip()

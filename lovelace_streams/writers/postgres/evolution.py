@@ -1,12 +1,12 @@
 """Compare a real table with its rows, and add what can be added without a change of stored rows.
 
-That is a missing table, a missing column (nullable, or with the field's default) and a missing label of an enum. Any
-other difference, such as another type or another key, is named and left to the table's owner.
+That is a missing table, a missing column (nullable, or with the field's default), a missing label of an enum, and a
+missing value in a CHECK that we made (value_lists.py). Any other difference, such as another type or another key, is
+named and left to the table's owner.
 """
 
 from collections.abc import Sequence
-from enum import Enum
-from typing import Any, Literal, cast, get_args, get_origin
+from typing import Any, cast, get_args, get_origin
 
 import psycopg
 from psycopg import sql
@@ -15,8 +15,9 @@ from psycopg.rows import namedtuple_row
 from lovelace_streams.rows.row import Row
 from lovelace_streams.writers import Evolution
 from lovelace_streams.writers.postgres.catalog import COLUMNS, RELATION, identifier, name_parts, problems_of
-from lovelace_streams.writers.postgres.ddl import add_column, create_table
+from lovelace_streams.writers.postgres.ddl import add_column, create_table, values_of
 from lovelace_streams.writers.postgres.session import pins
+from lovelace_streams.writers.postgres.value_lists import VALIDATE, widened
 
 ADVISORY_LOCK = 0x10_7E_1A_CE
 """The advisory lock under which tables are changed: the process that comes second finds nothing left to do."""
@@ -39,6 +40,7 @@ def evolution_of(connection: psycopg.Connection[Any], tables: Sequence[Sequence[
             if problem.missing == "column"
         ]
         evolution.obstacles += [f"{table.name}: {problem.message}" for problem in found if not problem.missing]
+        evolution.statements += widened(connection, rows)
         evolution.statements += _labels(connection, rows)
     return evolution
 
@@ -47,6 +49,8 @@ def evolve(
     connection: psycopg.Connection[Any], tables: Sequence[Sequence[type[Row]]], *, create: bool = True
 ) -> Evolution:
     """Add what can be added, in one transaction; add nothing if something else differs.
+
+    Stored rows are looked at after it, where a CHECK has new values: they keep the old one.
 
     Several processes may run it at the same time. Raises `psycopg.Error`.
     """
@@ -57,6 +61,14 @@ def evolve(
         found = evolution_of(connection, tables)
         if found.addable or (create and not found.obstacles):
             for statement in found.statements:
+                if VALIDATE not in statement:
+                    connection.execute(statement.encode(), prepare=False)
+        else:
+            return found
+    for statement in found.statements:
+        if VALIDATE in statement:  # it reads the whole table, so the locks of the others must be free by then
+            with connection.transaction():
+                connection.execute(pins(connection.info.server_version, 0), prepare=False)
                 connection.execute(statement.encode(), prepare=False)
     return found
 
@@ -77,7 +89,8 @@ def _labels(connection: psycopg.Connection[Any], rows: Sequence[type[Row]]) -> l
     real: dict[str, Any] = {cast("Any", column).name: column for column in columns}
     statements = []
     for column in {column.name: column for row in rows for column in row.__table__.columns}.values():
-        values = _values(get_args(column.type)[0] if get_origin(column.type) is list else column.type)
+        kind = get_args(column.type)[0] if get_origin(column.type) is list else column.type
+        values = [value for value in values_of(kind) if isinstance(value, str)]
         if column.name not in real or not values:
             continue
         enum = real[column.name].spelled.removesuffix("[]")
@@ -89,11 +102,3 @@ def _labels(connection: psycopg.Connection[Any], rows: Sequence[type[Row]]) -> l
             if labels and value not in labels
         ]
     return statements
-
-
-def _values(kind: Any) -> list[str]:
-    if get_origin(kind) is Literal:
-        return [value for value in get_args(kind) if isinstance(value, str)]
-    if isinstance(kind, type) and issubclass(kind, Enum):
-        return [member.value for member in kind if isinstance(member.value, str)]
-    return []
