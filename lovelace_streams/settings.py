@@ -45,7 +45,7 @@ class KafkaSettings(msgspec.Struct, frozen=True):
                 raise DeploymentFault(f"{variable_of(name)}={value} is refused: {relied.reason}")
         for reason in sorted(self.accept_refusals - set(Reason)):
             raise DeploymentFault(
-                f"ACCEPT_REFUSALS: there is no reason {reason!r}{_meant(reason, list(Reason))}: "
+                f"ACCEPT_REFUSALS: there is no reason {reason!r}{_meant(reason, map(str, Reason))}: "
                 "docs/delivery-guarantees.md lists them"
             )
 

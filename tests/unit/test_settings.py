@@ -199,8 +199,8 @@ def test_a_name_that_is_near_to_none_is_told_too() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "meant"),
     [
-        ("ACCEPT_REFUSALS", "chekc", "'check'"),
-        ("ACCEPT_REFUSALS", "null,Foreign_Key", "'foreign_key'"),
+        ("ACCEPT_REFUSALS", "chekc", "do you mean 'check'?"),
+        ("ACCEPT_REFUSALS", "null,Foreign_Key", "do you mean 'foreign_key'?"),
         ("ACCEPT_REFUSALS", "everything", "there is no reason 'everything'"),
         ("LOG_LEVEL", "WARN", "WARNING"),
         ("LOG_FORMAT", "jsn", "json"),
