@@ -153,6 +153,19 @@ def test_a_server_that_is_away_is_waited_for_and_the_cause_is_said(own: Postgres
         own.thaw()
 
 
+@pytest.mark.parametrize("addresses", ["127.0.0.2,127.0.0.1", "127.0.0.1,127.0.0.2"])
+def test_what_a_server_says_counts_before_another_address_of_its_name_where_nobody_listens(
+    own: Postgres, addresses: str
+) -> None:
+    """`localhost` often means ::1 too, on which most servers do not listen."""
+    port = urlsplit(own.dsn).port
+    way = f"host=localhost,localhost hostaddr={addresses} port={port},{port} dbname=postgres"
+
+    stops(f"{way} user=postgres password={SECRET}", "28P01", "refuses the user or password of POSTGRES_DSN")
+    stops(f"{way} user=guest password={SECRET} options='-c no_such=1'", "08P01", "no_such")
+    waits(f"{way.replace(str(port), '1')} user=postgres", "08001", "refuses connections")
+
+
 def test_one_address_of_several_that_may_come_back_is_waited_for(own: Postgres) -> None:
     wrong = user(own.dsn, "postgres").replace("127.0.0.1:", "127.0.0.1:1,127.0.0.1:")
 

@@ -179,17 +179,40 @@ UNKNOWN = Cause(
 def cause_of(error: psycopg.Error) -> tuple[Cause, str]:
     """Return the cause of a failed connection, and the name of the parameter that it is about, or "".
 
-    A text has a line for each address that was tried, and for each way (with TLS, without). One that may pass by
-    itself counts first, so that a standby's refusal does not stop a worker whose primary is starting.
+    A text has lines for each address that was tried, and for each way (with TLS, without). Of the servers that a DSN
+    names, one that may come back counts first, so that a standby's refusal does not stop a worker whose primary is
+    starting. Of the addresses of one name, what a server says counts before one where nobody listens: `localhost`
+    means ::1 too.
     """
     if isinstance(error, psycopg.errors.ConnectionTimeout):
         return _of_line("timeout expired") or (UNKNOWN, "")
     if error.pgconn is not None and error.pgconn.needs_password:
         return _of_line("no password supplied") or (UNKNOWN, "")
-    found = [cause for line in str(error).splitlines() if (cause := _of_line(line)) is not None]
+    found = [cause for lines in _by_server(str(error)) if (cause := _of_server(lines)) is not None]
     if not found:
         return UNKNOWN, ""
     return next((each for each in found if each[0].waits), found[0])
+
+
+_ATTEMPT = re.compile(r"- (host: .*, port: .*), hostaddr: ")
+"""Begins what psycopg says of one address, if it has tried several."""
+
+
+def _by_server(text: str) -> list[list[str]]:
+    """Split an error's text into the lines of each host and port, whatever the number of their addresses."""
+    servers: dict[str, list[str]] = {}
+    lines: list[str] = []
+    for line in text.splitlines():
+        if attempt := _ATTEMPT.match(line):
+            lines = servers.setdefault(attempt[1], [])
+        lines.append(line)
+    return list(servers.values()) or [lines]
+
+
+def _of_server(lines: list[str]) -> tuple[Cause, str] | None:
+    found = [cause for line in lines if (cause := _of_line(line)) is not None]
+    answers = [each for each in found if each[0].code != NO_CONNECTION] or found
+    return next((each for each in answers if each[0].waits), next(iter(answers), None))
 
 
 def _of_line(line: str) -> tuple[Cause, str] | None:
