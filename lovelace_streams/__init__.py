@@ -38,7 +38,7 @@ from lovelace_streams.operators.upsert import upsert
 from lovelace_streams.records import Batch, DeadLetter, Envelope, JobState, Outcome, Reason, Record, Settled, SkipReason
 from lovelace_streams.reporting.publisher import JobProgress
 from lovelace_streams.rows.context import RecordContext
-from lovelace_streams.rows.declaration import Before, Epoch, From, FromKafka, Lenient, Pii, Scale, Skip
+from lovelace_streams.rows.declaration import Before, Epoch, From, FromKafka, Lenient, Name, Pii, Scale, Skip
 from lovelace_streams.rows.row import Row
 from lovelace_streams.rows.rules import rule
 from lovelace_streams.runtime.process import show_faults_in_one_line
@@ -67,6 +67,7 @@ __all__ = [
     "KafkaSource",
     "Lenient",
     "LovelaceError",
+    "Name",
     "Outcome",
     "Outgoing",
     "Pii",

@@ -28,7 +28,19 @@ imports only from those above it:
 from msgspec import UNSET
 
 from lovelace_streams.rows.context import RecordContext
-from lovelace_streams.rows.declaration import Before, Column, Epoch, From, FromKafka, Lenient, Pii, Scale, Skip, Table
+from lovelace_streams.rows.declaration import (
+    Before,
+    Column,
+    Epoch,
+    From,
+    FromKafka,
+    Lenient,
+    Name,
+    Pii,
+    Scale,
+    Skip,
+    Table,
+)
 from lovelace_streams.rows.row import Row
 from lovelace_streams.rows.rules import rule
 
@@ -40,6 +52,7 @@ __all__ = [
     "From",
     "FromKafka",
     "Lenient",
+    "Name",
     "Pii",
     "RecordContext",
     "Row",

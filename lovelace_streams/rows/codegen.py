@@ -118,7 +118,7 @@ class _Writer:
 
     def add_field(self, field: Field) -> None:
         """Write the lines that give a field its value."""
-        v = f"v_{field.column.name}"
+        v = f"v_{field.column.attribute}"
         reads, blank = [], field.blank
         for place in field.places:
             tree = self._message if place.root else self._item
@@ -127,9 +127,9 @@ class _Writer:
             reads.append((f"{parent}.{attribute(place.parts[-1])}", node.hint is None))
             blank = blank if node.blank is None else UNSET
         if field.kafka == "key":
-            self._names[f"key_{field.column.name}"] = field.key
+            self._names[f"key_{field.column.attribute}"] = field.key
         if field.from_json is not None:
-            self._names[f"json_{field.column.name}"] = field.from_json
+            self._names[f"json_{field.column.attribute}"] = field.from_json
         self.lines += _read(field, v, reads, stop=self._partial and field.keeps)
         if field.kafka in (None, "key") or field.column.before or field.column.after or field.is_checked:
             raw = not reads or any(raw for _, raw in reads)
@@ -157,11 +157,11 @@ class _Writer:
         if column.type is not datetime:
             self._names["limit"] = partial(limit_of, column.type, column.epoch)
             limit = "limit(latest)"
-        self.lines.append(f"if v_{version} > {limit}: raise SLOW")
+        self.lines.append(f"if v_{column.attribute} > {limit}: raise SLOW")
 
     def make_row(self, fields: tuple[Field, ...]) -> None:
         """Write the lines that make the row, ask its rules, and return it."""
-        values = ", ".join(f"{field.column.name}=v_{field.column.name}" for field in fields)
+        values = ", ".join(f"{field.column.attribute}=v_{field.column.attribute}" for field in fields)
         made = f"Row({values})"
         if not hasattr(self._row_class, "__post_init__"):
             # Up to Python 3.11 a Struct with a metaclass written in Python is made three times quicker so (0.15 µs).
@@ -208,7 +208,7 @@ def _read(field: Field, v: str, reads: list[tuple[str, bool]], *, stop: bool) ->
             lines.append(f"{indent}null{depth} = {v} is None")
         lines.append(f"{indent}{v} = {expression}")
         if raw:
-            read = "plain" if field.from_json is None else f"json_{field.column.name}"
+            read = "plain" if field.from_json is None else f"json_{field.column.attribute}"
             lines.append(f"{indent}if {v} is not UNSET: {v} = {read}(bytes({v}))")
         if field.skips_empty:
             has_default = field.column.default is not NODEFAULT
@@ -219,7 +219,7 @@ def _read(field: Field, v: str, reads: list[tuple[str, bool]], *, stop: bool) ->
 
 def _read_kafka(field: Field, v: str) -> list[str]:
     if field.kafka == "key":
-        return [f"{v} = key_{field.column.name}(record)"]
+        return [f"{v} = key_{field.column.attribute}(record)"]
     if field.kafka != "timestamp":
         return [f"{v} = record.{field.kafka}"]
     if field.column.type is datetime:
@@ -247,9 +247,9 @@ def _finish(field: Field, v: str, names: dict[str, Any], *, raw: bool, blank: An
     column = field.column
     absent, null = _BLANKS[column.nullable, column.default is not NODEFAULT and not field.required]
     if absent is _DEFAULT:
-        names[f"default_{column.name}"] = column.default
+        names[f"default_{column.attribute}"] = column.default
         mutable = isinstance(column.default, list | dict)
-        absent = f"{v} = copy(default_{column.name})" if mutable else f"{v} = default_{column.name}"
+        absent = f"{v} = copy(default_{column.attribute})" if mutable else f"{v} = default_{column.attribute}"
     if blank is None:
         absent = null
     return _guarded(_convert(field, v, names, raw=raw), v, absent, null, blank)
@@ -283,7 +283,7 @@ def _guarded(convert: list[str], v: str, absent: str, null: str, blank: Any) -> 
 
 def _convert(field: Field, v: str, names: dict[str, Any], *, raw: bool) -> list[str]:
     """Write the lines that turn a value into the column's; they call the field's `finish` if it is plain, not typed."""
-    column, column_type, name = field.column, field.type, field.column.name
+    column, column_type, name = field.column, field.type, field.column.attribute
     if field.from_json is not None:
         return []
     if raw or column_type.hint is None or column.before:

@@ -51,6 +51,20 @@ class From:
         return f"From({', '.join(map(repr, self.paths))})"
 
 
+class Name(msgspec.Struct, frozen=True):
+    """Name a column whose name no field can have (`class`, `my col`), or should not. Raises `ValueError` for no name.
+
+    `class_: Annotated[str, Name("class")]`. Without a `From` the field is read from the same name in the item, dots and
+    all.
+    """
+
+    name: str
+
+    def __post_init__(self) -> None:
+        if not self.name or "\0" in self.name:
+            raise ValueError(f"{self.name!r} is no name of a column")
+
+
 class FromKafka(msgspec.Struct, frozen=True):
     """Read a field from Kafka's own `timestamp`, `topic`, `partition`, `offset` or `key` of the message.
 
@@ -157,6 +171,7 @@ class Column(msgspec.Struct, frozen=True):
     """One column: its Python type without None, whether NULL is allowed, and where its value comes from."""
 
     name: str
+    """In the table."""
     type: Any
     nullable: bool
     source: From | FromKafka
@@ -171,6 +186,13 @@ class Column(msgspec.Struct, frozen=True):
     pii: str | None = None
     """The kind of personal data, None where it is not marked."""
     meta: tuple[msgspec.Meta, ...] = ()
+    field: str = ""
+    """The field of the class, if it has another name (`Name`)."""
+
+    @property
+    def attribute(self) -> str:
+        """The field of the class, by which a row holds the value."""
+        return self.field or self.name
 
 
 class Table(msgspec.Struct, frozen=True):
@@ -179,7 +201,14 @@ class Table(msgspec.Struct, frozen=True):
     name: str
     columns: tuple[Column, ...]
     key: tuple[str, ...]
+    """The names of its columns in the table."""
     version: str | None
+    """The name of its column in the table."""
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        """The field that holds each column, by the column's name."""
+        return {column.name: column.attribute for column in self.columns}
 
     @property
     def version_column(self) -> Column | None:

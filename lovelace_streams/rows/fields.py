@@ -48,8 +48,8 @@ def check_partial(row_class: RowMeta) -> None:
         column = field.column
         if field.keeps and not (column.nullable and column.default is NODEFAULT):
             raise TypeError(
-                f"{row_class.__name__}.{column.name} has several paths, and a partial event may have to keep what is "
-                "stored: declare it `T | None` without a default"
+                f"{row_class.__name__}.{column.attribute} has several paths, and a partial event may have to keep what"
+                " is stored: declare it `T | None` without a default"
             )
 
 
@@ -88,17 +88,17 @@ class Field:
         if kafka == "key" and column.type is bytes:
             return ColumnType("bytes", bytes)
         if kafka in KAFKA_TYPES and column.type not in KAFKA_TYPES[kafka]:
-            raise TypeError(f"{column.name}: FromKafka({kafka!r}) can't be {column.type!r}")
+            raise TypeError(f"{column.attribute}: FromKafka({kafka!r}) can't be {column.type!r}")
         try:
             return column_type(column.type, lenient=column.lenient, epoch=column.epoch)
         except TypeError as error:
-            raise TypeError(f"{column.name}: {error}") from None
+            raise TypeError(f"{column.attribute}: {error}") from None
 
     def _check(self) -> Callable[[Any], Any]:
         try:
             return constraint_check(self.column.meta, self.type.expected, self.column.scale)
         except TypeError as error:
-            raise TypeError(f"{self.column.name}: {error}") from None
+            raise TypeError(f"{self.column.attribute}: {error}") from None
 
     def value(self, item: Any, root: Any, record: Record, base: str, *, partial: bool = False) -> Any:
         """Return the column's value, UNSET where the stored one is kept; raises `RecordFault`.

@@ -120,17 +120,18 @@ def _check_row(row: Row, name: str, now_ms: int, digits: Digits) -> None:
         raise RecordFault(Reason.RULE, f"{name} made a {kind.__name__}, which is no row of a table: {error}") from None
     for field in fields:
         column = field.column
-        value = getattr(row, column.name, UNSET)  # `del row.id` leaves none
-        path = f"{kind.__name__}.{column.name} made by {name}"
+        value = getattr(row, column.attribute, UNSET)  # `del row.id` leaves none
+        path = f"{kind.__name__}.{column.attribute} made by {name}"
         if (value is UNSET or value is None) and column.nullable:
-            msgspec.structs.force_setattr(row, column.name, value)
+            msgspec.structs.force_setattr(row, column.attribute, value)
             continue
         if value is UNSET:
             raise RecordFault(Reason.MISSING, f"expected {field.type.expected}, got nothing at {path}")
         if value is None:
             raise RecordFault(Reason.NULL, f"expected {field.type.expected}, got null at {path}")
         try:
-            msgspec.structs.force_setattr(row, column.name, field.check(field.type.coerce(digits.restored(value))))
+            made = field.check(field.type.coerce(digits.restored(value)))
+            msgspec.structs.force_setattr(row, column.attribute, made)
         except ConversionError as error:
             raise error.at(path) from None
     check_rules(row, f"the {kind.__name__} made by {name}")

@@ -47,7 +47,7 @@ def interpret(
         raise RecordFault(Reason.WRONG_TYPE, f"expected object, got {json_type_name(raw)} at {base}")
     whole = raw if root is None else root
     fields = fields_of(row_class)
-    values = {field.column.name: field.value(raw, whole, record, base, partial=partial) for field in fields}
+    values = {field.column.attribute: field.value(raw, whole, record, base, partial=partial) for field in fields}
     row = call(lambda given: row_class(**given), values, base, name=f"{row_class.__name__}.__post_init__")
     check_rules(row, base)
     check_version(row, latest(now_ms))
@@ -66,7 +66,7 @@ def check_version(row: Any, limit: datetime) -> None:
     if (
         column is not None
         and has_bound(column)
-        and getattr(row, column.name) > limit_of(column.type, column.epoch, limit)
+        and getattr(row, column.attribute) > limit_of(column.type, column.epoch, limit)
     ):
         raise RecordFault(Reason.VERSION_IN_FUTURE, f"{column.name} is more than a day ahead of now")
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Union, cast, get_args, get_origin, get_type_h
 
 import msgspec
 
-from lovelace_streams.rows.declaration import Before, Column, Epoch, From, FromKafka, Lenient, Pii, Scale, Table
+from lovelace_streams.rows.declaration import Before, Column, Epoch, From, FromKafka, Lenient, Name, Pii, Scale, Table
 
 
 class RowMeta(msgspec.StructMeta):
@@ -59,7 +59,13 @@ def _table_of(cls: type[msgspec.Struct], name: str, key: tuple[str, ...], versio
             raise TypeError(f"{cls.__name__}: {required!r} is named as key or version but is not a field")
         if columns[required].nullable:
             raise TypeError(f"{cls.__name__}.{required}: a key or version can't be None")
-    return Table(name, tuple(columns.values()), key, version)
+    fields_by_name: dict[str, str] = {}
+    for field, column in columns.items():
+        other = fields_by_name.setdefault(column.name, field)
+        if other != field:
+            raise TypeError(f"{cls.__name__}.{other} and .{field} are both the column {column.name!r}")
+    in_table = tuple(columns[field].name for field in key)
+    return Table(name, tuple(columns.values()), in_table, columns[version].name if version else None)
 
 
 def _column_of(cls: type[msgspec.Struct], field: msgspec.structs.FieldInfo, hint: Any) -> Column:
@@ -70,11 +76,15 @@ def _column_of(cls: type[msgspec.Struct], field: msgspec.structs.FieldInfo, hint
     default = field.default
     if field.default_factory is not msgspec.NODEFAULT:
         default = field.default_factory()
+    name = next((mark.name for mark in marks if isinstance(mark, Name)), field.name)
+    if name == "$" and not sources:
+        raise TypeError(f"{cls.__name__}.{field.name}: a path that is $ is the message, so the column $ needs a From")
+    own_name = From(field.name) if name == field.name else From((name,))
     return Column(
-        name=field.name,
+        name=name,
         type=declared,
         nullable=nullable,
-        source=sources[0] if sources else From(field.name),
+        source=sources[0] if sources else own_name,
         default=default,
         before=tuple(mark.function for mark in marks if isinstance(mark, Before)),
         after=tuple(m for m in marks if callable(m) and m is not Lenient and not isinstance(m, msgspec.Struct)),
@@ -83,6 +93,7 @@ def _column_of(cls: type[msgspec.Struct], field: msgspec.structs.FieldInfo, hint
         lenient=any(isinstance(mark, Lenient) or mark is Lenient for mark in marks),
         pii=next((mark.kind for mark in marks if isinstance(mark, Pii)), None),
         meta=tuple(mark for mark in marks if isinstance(mark, msgspec.Meta)),
+        field="" if name == field.name else field.name,
     )
 
 

@@ -68,7 +68,7 @@ def rules_of(row_class: RowMeta) -> tuple[Rule, ...]:
         for name, value in vars(base).items():
             if hasattr(value, _FIELDS) or name in found:
                 found[name] = value
-    columns = {column.name for column in row_class.__table__.columns}
+    columns = {column.attribute for column in row_class.__table__.columns}
     rules = []
     for name, function in found.items():
         fields = getattr(function, _FIELDS, None)

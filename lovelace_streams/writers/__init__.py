@@ -304,6 +304,22 @@ def _fields_left_out(rows: Sequence[type[Row]]) -> Iterator[str]:
         yield from (f"{other.__name__}.{name}" for name, other in names.items() if name not in own)
 
 
+def attributes_of(rows: Sequence[type[Row]]) -> dict[str, str]:
+    """Return the field that holds each column of the row classes of one table.
+
+    Raises `TypeError` if two classes have two fields for a column.
+    """
+    attributes: dict[str, str] = {}
+    for row in rows:
+        for name, attribute in row.__table__.attributes.items():
+            if attributes.setdefault(name, attribute) != attribute:
+                first = next(other.__name__ for other in rows if name in other.__table__.attributes)
+                raise TypeError(
+                    f"column {name!r} is {first}.{attributes[name]} and {row.__name__}.{attribute}: give both one name"
+                )
+    return attributes
+
+
 def superseded(results: Sequence[RowResult], keys: Sequence[Hashable]) -> list[RowResult]:
     """Return a block's results with the written rows that a later row of the block overwrote marked as superseded."""
     last: dict[Hashable, int] = {

@@ -88,7 +88,8 @@ class MemoryWriter:
 
     @staticmethod
     def _key(row: Row) -> tuple[Any, ...]:
-        return tuple(getattr(row, name) for name in type(row).__table__.key)
+        table = type(row).__table__
+        return tuple(getattr(row, table.attributes[name]) for name in table.key)
 
     def _write(self, item: Sequence[Entry]) -> list[RowResult]:
         """Write all rows of an item, or none."""
@@ -104,7 +105,7 @@ class MemoryWriter:
         declared = self._declared[type(entry.row).__table__.name]
         table, key = self.tables[declared.name], self._key(entry.row)
         stored = table.get(key)
-        given = {c.name: getattr(entry.row, c.name) for c in type(entry.row).__table__.columns}
+        given = {c.name: getattr(entry.row, c.attribute) for c in type(entry.row).__table__.columns}
         new = (stored or {c.name: None for c in declared.columns}) | {
             name: value for name, value in given.items() if value is not UNSET
         }

@@ -21,7 +21,7 @@ OURS = ("lovelace_streams", "dataflows", "tests", "benchmarks", "deploy", "docs"
 
 EXPORTED = """
     UNSET Batch BatchPolicy Before DeadLetter DeploymentFault DestinationFault Envelope Epoch Events From FromKafka
-    Items JobProgress JobState JsonDecoder KafkaSettings KafkaSource Lenient LovelaceError Outcome Outgoing Pii
+    Items JobProgress JobState JsonDecoder KafkaSettings KafkaSource Lenient LovelaceError Name Outcome Outgoing Pii
     PostgresSettings ProgressSettings Reason Record RecordContext RecordFault Row Scale Settings Settled Skip SkipReason
     Source WorkerSource aggregate_progress batch commit dead_letter decode kafka_source normalize progress rule
     upsert worker_source

@@ -10,7 +10,7 @@ from lovelace_streams.admin.scaffold.shape import WIDTH, FlowReading, FlowShape
 
 IMPORTED = {
     "Annotated", "Any", "AvroDecoder", "Bare", "Dataflow", "Decimal", "Events", "From", "Items", "JsonDecoder",
-    "JsonOrAvro", "KafkaSource", "PostgresWriter", "Row", "Settings", "SingleObject", "Skip", "Source",
+    "JsonOrAvro", "KafkaSource", "Name", "PostgresWriter", "Row", "Scale", "Settings", "SingleObject", "Skip", "Source",
 }  # fmt: skip
 STANDARD_TYPES = (
     ("datetime", ("date", "datetime")),
@@ -24,7 +24,7 @@ STANDARD_TYPES = (
 def render(name: str, topic: str, table: str, shape: FlowShape, reading: FlowReading) -> str:
     """Write the module's text."""
     row = _class_name(table)
-    source = SOURCE.format(name=name, row=row, key=", ".join(map(json.dumps, shape.key)))
+    source = SOURCE.format(name=name, row=row, key=", ".join(map(json.dumps, _message_key(shape))))
     has_source = reading.is_json and {path for _, path in reading.kinds} <= {"$"}
     return MODULE.format(
         name=name,
@@ -47,8 +47,9 @@ def _ours(shape: FlowShape, reading: FlowReading, *, has_source: bool) -> str:
     """Import what the module uses of ours."""
     events = ["Events", "Items", "Skip"] if reading.kinds else []
     json_too = ["JsonDecoder"] if reading.is_json else []
-    marks = ["From"] if _reads_sources(shape) else []
-    names = sorted([*events, *marks, *json_too, "KafkaSource", "Row", "Settings", *(["Source"] if has_source else [])])
+    names = sorted(
+        [*events, *_marks(shape), *json_too, "KafkaSource", "Row", "Settings", *(["Source"] if has_source else [])]
+    )
     avro = ["AvroDecoder"] if reading.framing else []
     avro += (["JsonOrAvro"] if reading.mixed else []) + (["SingleObject"] if reading.framing == "single" else [])
     lines = [_import("lovelace_streams", names)]
@@ -114,14 +115,20 @@ def _header(row: str, table: str, key: Sequence[str]) -> str:
     return f"class {row}(\n    Row,\n    table={json.dumps(table)},\n    primary_key={keys},\n):"
 
 
-def _reads_sources(shape: FlowShape) -> bool:
-    """Whether a field names where it is read from."""
-    return any(field.source for field in shape.fields if not field.problem)
+def _marks(shape: FlowShape) -> set[str]:
+    """Name the marks that fields have beside their types."""
+    return {mark.partition("(")[0] for field in shape.fields if not field.problem for mark in field.marks}
+
+
+def _message_key(shape: FlowShape) -> list[str]:
+    """Name what the messages call the key."""
+    named = {field.name: field.key for field in shape.fields}
+    return [named[name] for name in shape.key]
 
 
 def _imports(shape: FlowShape) -> str:
     used = set(re.findall(r"\w+", " ".join(field.type for field in shape.fields)))
-    used |= {"Annotated"} if _reads_sources(shape) else set()
+    used |= {"Annotated"} if _marks(shape) else set()
     needed = ((module, [name for name in names if name in used]) for module, names in STANDARD_TYPES)
     lines = "".join(starmap("from {} import {}\n".format, ((m, ", ".join(n)) for m, n in needed if n)))
     return f"{lines}\n" if lines else ""

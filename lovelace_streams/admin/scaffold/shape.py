@@ -1,6 +1,7 @@
 """What a new flow's row looks like: its fields, its key, and where they were found."""
 
 import json
+import re
 from keyword import iskeyword
 
 import msgspec
@@ -21,6 +22,22 @@ class FlowField(msgspec.Struct, frozen=True):
     problem: str = ""
     source: str = ""
     """The name in the message, where that is not the field's."""
+    column: str = ""
+    """The name in the table, and then in the message too, where that is not the field's."""
+    scale: int | None = None
+    """Digits after the point, of a Decimal whose column has a number of them."""
+
+    @property
+    def key(self) -> str:
+        """The name at the top of the message."""
+        return self.source or self.column or self.name
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """What stands beside the type."""
+        name = (f"Name({json.dumps(self.column, ensure_ascii=False)})",) if self.column else ()
+        scale = (f"Scale({self.scale})",) if self.scale is not None else ()
+        return (*name, *scale, *((source_of(self.source),) if self.source else ()))
 
     def line(self) -> str:
         """Write the field's line in the class."""
@@ -28,9 +45,7 @@ class FlowField(msgspec.Struct, frozen=True):
             name = self.name if self.name.isprintable() else json.dumps(self.name)  # a line break would end the comment
             return f"# {name}: {self.problem}"
         annotation = f"{self.type}{' | None' if self.optional else ''}"
-        if not self.source:
-            return f"{self.name}: {annotation}"
-        return _annotated(self.name, annotation, source_of(self.source))
+        return _annotated(self.name, annotation, *self.marks) if self.marks else f"{self.name}: {annotation}"
 
 
 def _annotated(name: str, *parts: str) -> str:
@@ -96,6 +111,20 @@ def source_of(name: str) -> str:
     except ValueError:
         is_plain = False
     return f"From({text})" if is_plain else f"From(({text},))"
+
+
+def field_name(name: str, taken: set[str]) -> str:
+    """Make a field's name of a column's that no field can have, and add it to those that are taken.
+
+    >>> field_name("class", set()), field_name("my col-2", set()), field_name("2nd", {"n_2nd"}), field_name("%", set())
+    ('class_', 'my_col_2', 'n_2nd_', 'column')
+    """
+    made = re.sub(r"\W+", "_", name).strip("_").lower() or "column"
+    made = f"n_{made}" if made[0].isdigit() else made
+    while name_problem(made) or made in taken:
+        made += "_"
+    taken.add(made)
+    return made
 
 
 def name_problem(name: str) -> str:

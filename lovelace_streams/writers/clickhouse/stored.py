@@ -30,7 +30,7 @@ def are_stored(client: "Client", table: Table, schema: TableSchema, item: Sequen
     types = [_plain_type(schema.columns[name]) for name in columns]
     wanted = set()
     for entry, number in zip(item, schema.versions.numbers(item), strict=True):
-        values = [*(getattr(entry.row, name) for name in key), number]
+        values = [*(getattr(entry.row, table.attributes[name]) for name in key), number]
         wanted.add(f"({', '.join(map(literal, values, types))})")
     names = ", ".join(map(quoted, columns))
     found = client.query(

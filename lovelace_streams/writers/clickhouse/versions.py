@@ -62,14 +62,15 @@ class SequenceVersions:
 class DeclaredVersions:
     """The declared version, then the place in the partition.
 
-    `declared` is the name of the row's version, `plain` its Python type, `column` the type of its own column.
+    `declared` is the name of the version's own column, `plain` its Python type, `column` the column's type, `attribute`
+    the row's field.
     """
 
-    def __init__(self, type_name: str, declared: str, plain: Any, column: ClickHouseType) -> None:
+    def __init__(self, type_name: str, declared: str, plain: Any, column: ClickHouseType, attribute: str) -> None:
         self._type_name = type_name
         self._pack = column_packer(type_name)
         self._declared = declared
-        self._value_of = attrgetter(declared)
+        self._value_of = attrgetter(attribute)
         self._to_numbers = TO_NUMBERS[plain]
         self._is_sent_as_number = column.name != "DateTime" and (
             column.name != "DateTime64" or column.fractional_digits == MICROSECOND_DIGITS

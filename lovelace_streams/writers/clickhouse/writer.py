@@ -14,7 +14,7 @@ from lovelace_streams.errors import DeploymentFault, DestinationFault, LovelaceE
 from lovelace_streams.records import Reason
 from lovelace_streams.rows.row import Row
 from lovelace_streams.settings import ClickHouseSettings
-from lovelace_streams.writers import Capabilities, Entry, Refusal, RowOutcome, RowResult, items_of
+from lovelace_streams.writers import Capabilities, Entry, Refusal, RowOutcome, RowResult, attributes_of, items_of
 from lovelace_streams.writers.clickhouse.catalog import inspect, qualified_name
 from lovelace_streams.writers.clickhouse.client import Connection, connect
 from lovelace_streams.writers.clickhouse.column_checks import INCONCLUSIVE
@@ -70,8 +70,9 @@ class ClickHouseWriter:
             other = row.__table__
             if (other.name, other.key, other.version) != (self.table.name, self.table.key, self.table.version):
                 raise TypeError(f"{row.__name__} and {rows[0].__name__} differ in table, primary key or version")
-        self._key_of = attrgetter(*self.table.key)
-        self._key_fields = [attrgetter(name) for name in self.table.key]
+        attributes = attributes_of(rows)
+        self._key_fields = [attrgetter(attributes[name]) for name in self.table.key]
+        self._key_of = attrgetter(*(attributes[name] for name in self.table.key))
         self._connection: Connection | None = None
         self._encoder: BlockEncoder | None = None
         self._last_written: Entry | None = None

@@ -41,7 +41,7 @@ from lovelace_streams.errors import DestinationFault
 from lovelace_streams.rows.declaration import Column
 from lovelace_streams.rows.row import Row
 from lovelace_streams.rows.types import scalar
-from lovelace_streams.writers import Entry
+from lovelace_streams.writers import Entry, attributes_of
 from lovelace_streams.writers.postgres.catalog import ForeignKey, RowOrder, TableSchema
 from lovelace_streams.writers.postgres.sql import EncodeError, Plan
 from lovelace_streams.writers.postgres.stored import comparable_values, identity_of, key_compares_as_is
@@ -166,7 +166,8 @@ class TargetTable:
             other = row.__table__
             if (other.name, other.key, other.version) != (self.table.name, self.table.key, self.table.version):
                 raise TypeError(f"{row.__name__} and {rows[0].__name__} differ in table, primary key or version")
-        self.identity: Callable[[Row], Any] = attrgetter(*self.table.key)
+        self.attributes = attributes_of(rows)
+        self.identity: Callable[[Row], Any] = attrgetter(*map(self.attributes.__getitem__, self.table.key))
         self._key_compares_as_is = True
         self._key_types = {c.name: scalar(c.type) for c in self.table.columns if c.name in self.table.key}
         self._optional = {row: _optional(row) for row in rows}
@@ -247,7 +248,7 @@ class TargetTable:
             return None
         rows = [entry.row for entry in entries]
         for name, kind in self._key_types.items():
-            if set(map(type, map(attrgetter(name), rows))) != {kind}:
+            if set(map(type, map(attrgetter(self.attributes[name]), rows))) != {kind}:
                 return None
         return list(map(self.identity, rows))
 
@@ -370,7 +371,7 @@ class TableRows:
         columns = self.table.schema.parents
         if not columns:
             return [[]] * len(self.entries)
-        values = [comparable_values(each, self.table.schema.types) for each in columns]
+        values = [comparable_values(each, self.table.schema.types, self.table.attributes) for each in columns]
         return [[of_row(entry.row) for of_row in values] for entry in self.entries]
 
 
@@ -439,7 +440,8 @@ class Tables:
         if self.relation is TableRelation.REFERENCING:
             for table, other, key in keys:
                 columns = dict(zip(key.others, key.columns, strict=True))
-                self._references.setdefault(table, []).append((other, tuple(columns[n] for n in other.table.key)))
+                fields = tuple(table.attributes.get(columns[name], "") for name in other.table.key)
+                self._references.setdefault(table, []).append((other, fields))
 
     def _relation(self, keys: Sequence[tuple[TargetTable, TargetTable, ForeignKey]], *, acyclic: bool) -> TableRelation:
         comparable = all(_is_comparable(table, other, key) for table, other, key in keys)
@@ -522,8 +524,8 @@ class Tables:
         return phases
 
 
-def _referred_key(row: Row, columns: Sequence[str]) -> Any:
-    values = tuple(getattr(row, column, UNSET) for column in columns)
+def _referred_key(row: Row, fields: Sequence[str]) -> Any:
+    values = tuple(getattr(row, field, UNSET) for field in fields)
     return values if len(values) > 1 else values[0]
 
 
@@ -563,13 +565,15 @@ def _is_comparable(table: TargetTable, other: TargetTable, key: ForeignKey) -> b
 
 def _optional(row: type[Row]) -> tuple[tuple[str, ...], Callable[[Row], Any]]:
     """Return the fields that may be absent, and how to get them all as a tuple."""
-    names = tuple(column.name for column in row.__table__.columns if _may_be_absent(column))
-    return names, attrgetter(*(names * 2 if len(names) == 1 else names or ("__class__", "__class__")))
+    optional = [column for column in row.__table__.columns if _may_be_absent(column)]
+    fields = [column.attribute for column in optional]
+    get = attrgetter(*(fields * 2 if len(fields) == 1 else fields or ("__class__", "__class__")))
+    return tuple(column.name for column in optional), get
 
 
 def _getters(row: type[Row]) -> list[tuple[str, Callable[[Row], Any], bool]]:
     """Return for each column its name, how to get it, and whether it may be absent."""
-    return [(column.name, attrgetter(column.name), _may_be_absent(column)) for column in row.__table__.columns]
+    return [(column.name, attrgetter(column.attribute), _may_be_absent(column)) for column in row.__table__.columns]
 
 
 def _may_be_absent(column: Column) -> bool:

@@ -137,4 +137,4 @@ def _cast_all(real: TypeInfo) -> bytes:
 
 
 def _has_value(entry: Entry, column: str) -> bool:
-    return getattr(entry.row, column) is not None
+    return getattr(entry.row, type(entry.row).__table__.attributes[column]) is not None

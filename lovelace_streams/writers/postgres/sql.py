@@ -22,7 +22,7 @@ from lovelace_streams.rows.declaration import Column, Table
 from lovelace_streams.rows.row import Row
 from lovelace_streams.writers.postgres.catalog import RowOrder, TableSchema, identifier, name_parts
 from lovelace_streams.writers.postgres.faults import ENCODE_ERROR, NUMBER_OUT_OF_RANGE
-from lovelace_streams.writers.postgres.stored import as_stored, trusted
+from lovelace_streams.writers.postgres.stored import as_stored, named, trusted
 from lovelace_streams.writers.postgres.subtransactions import script
 from lovelace_streams.writers.postgres.types import (
     ColumnEncoder,
@@ -53,7 +53,7 @@ class Plan:
         self.is_one_statement = self.whole or schema.may_omit(absent)
         """One statement writes the rows; else a pair does: UPDATE the keys that exist, INSERT those that do not."""
         self._encoders: dict[str, tuple[Callable[[Row], Any], ColumnEncoder]] = {
-            column.name: (attrgetter(column.name), column_encoder(column.type, schema.types[column.name]))
+            column.name: (attrgetter(column.attribute), column_encoder(column.type, schema.types[column.name]))
             for column in self.columns
         }
         self.uncertain_columns = tuple(
@@ -122,8 +122,8 @@ class Plan:
 
     def violation_of_encodable_is_certain(self, row: Row) -> bool:
         """Whether `violation_is_certain` holds of a row whose values can all be sent."""
-        return all(fits_bigint(getattr(row, name)) for name in self._unchecked_columns) and not any(
-            getattr(row, name) is None for name in self.never_null
+        return all(fits_bigint(self._encoders[name][0](row)) for name in self._unchecked_columns) and not any(
+            self._encoders[name][0](row) is None for name in self.never_null
         )
 
     def encode(self, rows: Sequence[Row], names: Sequence[str] | None = None) -> list[str]:
@@ -168,6 +168,7 @@ class _StatementBuilder:
         self.only_new = only_new
         self.single_row = False
         """Whether one row is staged and each parameter is a value; else each parameter is a column of rows."""
+        self.target = trusted(identifier(table).as_string())
         self.t = self._unused("t")
         self.s = self._unused("s")
         self.n = self._unused("n")
@@ -180,11 +181,11 @@ class _StatementBuilder:
         return sql.Identifier(name)
 
     def stored(self, column: str) -> sql.Composed:
-        return sql.SQL("{}.{}").format(self.t, sql.Identifier(column))
+        return sql.SQL("{}.{}").format(self.t, named(column))
 
     def staged(self, column: str) -> sql.Composed:
         """Name the staged column in its own type; arrays travel as text, because `unnest` would flatten them."""
-        name = sql.SQL("{}.{}").format(self.s, sql.Identifier(column))
+        name = sql.SQL("{}.{}").format(self.s, named(column))
         real = self.schema.types[column]
         return sql.SQL("{}::{}").format(name, trusted(real.cast_name)) if real.array else name
 
@@ -206,7 +207,7 @@ class _StatementBuilder:
         )
 
     def names(self, columns: Sequence[str]) -> sql.Composed:
-        return sql.SQL(", ").join(map(sql.Identifier, columns))
+        return sql.SQL(", ").join(map(named, columns))
 
     def as_stored(self, column: str) -> sql.Composable:
         """Compose the staged value as its column stores it: for whatever is compared."""
@@ -217,8 +218,7 @@ class _StatementBuilder:
 
     def _staged_key_is(self, other: sql.Identifier) -> sql.Composed:
         return sql.SQL(" and ").join(
-            sql.SQL("{}.{} = {}").format(other, sql.Identifier(column), self.as_stored(column))
-            for column in self.table.key
+            sql.SQL("{}.{} = {}").format(other, named(column), self.as_stored(column)) for column in self.table.key
         )
 
     def not_older(self, incoming: sql.Composable) -> sql.Composed:
@@ -254,7 +254,7 @@ class _StatementBuilder:
     def insert(self, *, returning: bool, missing: bool = False) -> sql.Composed:
         """Compose the INSERT; `missing`: of the rows alone whose keys the table does not have."""
         insert: sql.Composable = sql.SQL("insert into {} as {} ({}) select {} from {}").format(
-            identifier(self.table),
+            self.target,
             self.t,
             self.names(self.columns),
             sql.SQL(", ").join(map(self.staged, self.columns)),
@@ -262,7 +262,7 @@ class _StatementBuilder:
         )
         if missing:
             insert = sql.SQL("{} where not exists (select 1 from {} as {} where {})").format(
-                insert, identifier(self.table), self.t, self.same_key()
+                insert, self.target, self.t, self.same_key()
             )
         insert = sql.SQL("{} order by {}.{} on conflict ({}){}").format(
             insert, self.s, self.n, self.names(self.table.key), self._overwrite()
@@ -271,7 +271,7 @@ class _StatementBuilder:
 
     def _returning_ordinals(self, insert: sql.Composable) -> sql.Composed:
         """Compose an INSERT of the rows of `s` that returns their numbers: RETURNING has the table's columns."""
-        keys = [sql.SQL("{} as {}").format(self.stored(column), sql.Identifier(column)) for column in self.table.key]
+        keys = [sql.SQL("{} as {}").format(self.stored(column), named(column)) for column in self.table.key]
         return sql.SQL(
             "with {} as materialized (select * from {}), {} as ({} returning {}) select {}.{} from {}, {} where {}"
         ).format(
@@ -293,35 +293,30 @@ class _StatementBuilder:
         columns = self.updated_columns()[:1] if leave else self.updated_columns()
         source = self.t if leave else sql.Identifier("excluded")
         action = sql.SQL(" do update set {}").format(
-            sql.SQL(", ").join(
-                sql.SQL("{} = {}.{}").format(sql.Identifier(column), source, sql.Identifier(column))
-                for column in columns
-            )
+            sql.SQL(", ").join(sql.SQL("{} = {}.{}").format(named(column), source, named(column)) for column in columns)
         )
         if not leave and self.table.version is None:
             return action
-        incoming = sql.SQL("excluded.{}").format(sql.Identifier(self.table.version or ""))
+        incoming = sql.SQL("excluded.{}").format(named(self.table.version or ""))
         return sql.SQL("{} where {}").format(action, self.counted(self.not_older(incoming)))
 
     def update(self, *, returning: bool) -> sql.Composed:
         """Compose the first statement of a partial row's pair."""
-        values = [
-            sql.SQL("{} = {}").format(sql.Identifier(column), self.staged(column)) for column in self.updated_columns()
-        ]
+        values = [sql.SQL("{} = {}").format(named(column), self.staged(column)) for column in self.updated_columns()]
         condition = self.same_key()
         if self.table.version is not None:
             # the key once more: the server may test conditions in any order, and only its own row holds one off
             guard = self.counted(self.not_older(self.as_stored(self.table.version)), of=condition)
             condition = sql.SQL("{} and {}").format(condition, guard)
         update = sql.SQL("update {} as {} set {} from {} where {}").format(
-            identifier(self.table), self.t, sql.SQL(", ").join(values), self.source(), condition
+            self.target, self.t, sql.SQL(", ").join(values), self.source(), condition
         )
         return sql.SQL("{} returning {}.{}").format(update, self.s, self.n) if returning else update
 
     def new_keys(self) -> sql.Composed:
         """Compose the query for staged keys that the table does not have."""
         return sql.SQL("select {}.{} from {} where not exists (select 1 from {} as {} where {})").format(
-            self.s, self.n, self.source(self.table.key), identifier(self.table), self.t, self.same_key()
+            self.s, self.n, self.source(self.table.key), self.target, self.t, self.same_key()
         )
 
     @property
@@ -345,8 +340,7 @@ class _StatementBuilder:
         ]
         limited = dict(self._limits())  # a text that is too long must not refuse the query, but its row
         typed = sql.SQL(", ").join(
-            sql.SQL("{} as {}").format(self.staged(c) if c in limited else self.as_stored(c), sql.Identifier(c))
-            for c in columns
+            sql.SQL("{} as {}").format(self.staged(c) if c in limited else self.as_stored(c), named(c)) for c in columns
         )
         inner = sql.SQL("select {}, {}.{} from {}").format(typed, self.s, self.n, self.source(columns))
         return sql.SQL(
@@ -356,12 +350,12 @@ class _StatementBuilder:
     def _refused_before_rules(self, columns: Sequence[str]) -> list[tuple[sql.Composable, sql.Composable]]:
         """Compose the tests of values that don't fit: Postgres refuses those before it tests any rule."""
         # the server evaluates only expressions that are used: `num_nulls` uses every column, and is never negative
-        every = sql.SQL(", ").join(sql.SQL("{}.{}").format(self.s, sql.Identifier(column)) for column in columns)
+        every = sql.SQL(", ").join(sql.SQL("{}.{}").format(self.s, named(column)) for column in columns)
         none = sql.SQL("null")
         return [
             (sql.SQL("num_nulls({}) < 0").format(every), none),
             *(
-                (sql.SQL("char_length({}.{}) > {}").format(self.s, sql.Identifier(name), limit), none)
+                (sql.SQL("char_length({}.{}) > {}").format(self.s, named(name), limit), none)
                 for name, limit in self._limits()
             ),
         ]
@@ -370,7 +364,7 @@ class _StatementBuilder:
         """Compose the tests of the rules, each with the rule's index."""
         not_null, checks = self.schema.not_null, self.schema.checks
         tests: list[tuple[int, sql.Composable]] = [
-            (index, sql.SQL("{}.{} is null").format(self.s, sql.Identifier(column)))
+            (index, sql.SQL("{}.{} is null").format(self.s, named(column)))
             for index, column in enumerate(not_null)
             if column in columns
         ]
@@ -384,9 +378,9 @@ class _StatementBuilder:
         return [(test, sql.Literal(index)) for index, test in tests]
 
     def copy(self) -> sql.Composed:
-        """Compose the COPY into the table itself."""
+        """Compose the COPY into the table itself, which has no parameters."""
         return sql.SQL("copy {} ({}) from stdin (encoding 'UTF8')").format(
-            identifier(self.table), self.names(self.columns)
+            identifier(self.table), sql.SQL(", ").join(map(sql.Identifier, self.columns))
         )
 
     def _limits(self) -> Sequence[tuple[str, sql.Literal]]:
@@ -408,17 +402,14 @@ class _StatementBuilder:
         Postgres does not test a foreign key of a row that is older than the stored one.
         """
         other = self._unused("other")
-        present = [sql.SQL("{}.{} is not null").format(self.s, sql.Identifier(own)) for own, _ in pairs]
-        match = [
-            sql.SQL("{}.{} = {}.{}").format(other, sql.Identifier(theirs), self.s, sql.Identifier(own))
-            for own, theirs in pairs
-        ]
+        present = [sql.SQL("{}.{} is not null").format(self.s, named(own)) for own, _ in pairs]
+        match = [sql.SQL("{}.{} = {}.{}").format(other, named(theirs), self.s, named(own)) for own, theirs in pairs]
         test = sql.SQL("{} and not exists (select 1 from {} as {} where {})").format(
             sql.SQL(" and ").join(present), table, other, sql.SQL(" and ").join(match)
         )
         if self.table.version is None:
             return test
-        incoming = sql.SQL("{}.{}").format(self.s, sql.Identifier(self.table.version))
+        incoming = sql.SQL("{}.{}").format(self.s, named(self.table.version))
         return sql.SQL("{} and not exists (select 1 from {} as {} where {} and not {})").format(
-            test, identifier(self.table), self.t, self.same_key(), self.not_older(incoming)
+            test, self.target, self.t, self.same_key(), self.not_older(incoming)
         )

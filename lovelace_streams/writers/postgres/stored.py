@@ -27,6 +27,11 @@ def trusted(text: str) -> sql.SQL:
     return sql.SQL(text.replace("%", "%%"))
 
 
+def named(*parts: str) -> sql.SQL:
+    """Return a quoted name for a statement with parameters, where a `%` is written twice."""
+    return trusted(sql.Identifier(*parts).as_string())
+
+
 def as_stored(staged: sql.Composable, real: TypeInfo) -> sql.Composable:
     """Compose what an assignment to a column makes of a value of its type; it refuses what the assignment refuses."""
     if not (real.modified and real.coercion):
@@ -38,16 +43,18 @@ def as_stored(staged: sql.Composable, real: TypeInfo) -> sql.Composable:
 def identity_of(table: Table, types: Mapping[str, TypeInfo]) -> Callable[[Row], Any]:
     """Return the function from a row to its key: two are equal exactly where the table's are, if its key is exact."""
     if key_compares_as_is(table, types):
-        return attrgetter(*table.key)
-    return comparable_values(table.key, types)
+        return attrgetter(*map(table.attributes.__getitem__, table.key))
+    return comparable_values(table.key, types, table.attributes)
 
 
-def comparable_values(columns: Sequence[str], types: Mapping[str, TypeInfo]) -> Callable[[Row], Any]:
+def comparable_values(
+    columns: Sequence[str], types: Mapping[str, TypeInfo], attributes: Mapping[str, str]
+) -> Callable[[Row], Any]:
     """Return the function from a row to its values as stored, a tuple if there are several columns.
 
     A column that the row's class does not have is UNSET.
     """
-    parts = [(name, _comparable_value(types[name])) for name in columns]
+    parts = [(attributes.get(name, name), _comparable_value(types[name])) for name in columns]
     if len(parts) == 1:
         [(only, comparable)] = parts
         return lambda row: comparable(getattr(row, only, UNSET))

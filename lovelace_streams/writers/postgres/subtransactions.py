@@ -14,6 +14,7 @@ first run was refused and took that long, only its first row is tried after it.
 `DO` takes no parameters and returns no rows: both travel in settings that end with the transaction.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from itertools import accumulate, chain, repeat
@@ -130,8 +131,8 @@ def _lines(lines: Iterable[str]) -> sql.SQL:
 
 def _bound(statement: bytes, values: Sequence[str]) -> str:
     """Return a statement with these expressions for its parameters."""
-    first, *rest = statement.decode().split("%s")
-    return (first + "".join(chain.from_iterable(zip(values, rest, strict=True)))).replace("%%", "%")
+    remaining = iter(values)
+    return re.sub("%[s%]", lambda found: "%" if found[0] == "%%" else next(remaining), statement.decode())
 
 
 def _counted(statement: str) -> str:
