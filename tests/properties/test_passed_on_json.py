@@ -29,6 +29,7 @@ from lovelace_streams.settings import ClickHouseSettings, PostgresSettings
 from lovelace_streams.writers import Entry, RowOutcome, sequence_of
 from lovelace_streams.writers.clickhouse import ClickHouseWriter
 from lovelace_streams.writers.clickhouse import ddl as clickhouse_ddl
+from lovelace_streams.writers.memory import MemoryWriter
 from lovelace_streams.writers.postgres import PostgresWriter
 from tests.examples import examples
 from tests.properties.avro_schemas import Data, schemas, write
@@ -237,6 +238,14 @@ def test_clickhouse_gets_the_same_text(clickhouse: str) -> None:
         writer.close()
         [row] = client.query("select data, amounts, nullable from kept").result_rows
     assert [exact(text) for text in row] == [exact(TEXT), exact(AMOUNTS), exact("[1.10, null]")]
+
+
+def test_memory_keeps_the_same_text() -> None:
+    writer = MemoryWriter(Kept)
+    assert writer.write([Entry(kept())]) == [RowOutcome.WRITTEN]
+    [row] = writer.table.values()
+    texts = [json_text(row[name]) for name in ("data", "amounts", "nullable")]
+    assert [exact(text) for text in texts] == [exact(TEXT), exact(AMOUNTS), exact("[1.10, null]")]
 
 
 def test_postgres_gets_the_same_text(database: str) -> None:

@@ -14,8 +14,8 @@ from lovelace_streams.rows.targets import Target
 class PathsSeen:
     """Which paths of the row classes were found. `targets` are the decoder's by event; {} if it does not say."""
 
-    def __init__(self, targets: Mapping[str, Target]) -> None:
-        self._events: dict[Target, list[str]] = {}
+    def __init__(self, targets: Mapping[Any, Target]) -> None:
+        self._events: dict[Target, list[str | int]] = {}
         for event, target in targets.items():
             self._events.setdefault(target, []).append(event)
         self._items: dict[Target, int] = dict.fromkeys(self._events, 0)
@@ -43,7 +43,7 @@ class PathsSeen:
         """Say what no item had: a line for each row class, and one for each that no message held items of."""
         for target, count in self._items.items():
             if not count:
-                events = ", ".join(filter(None, self._events[target]))
+                events = ", ".join(str(event) for event in self._events[target] if event != "")
                 yield f"no message of the sample holds items of {target.name}{f' ({events})' if events else ''}"
         for target, unseen in self._unseen.items():
             base = self._bases[target]

@@ -65,3 +65,22 @@ def test_an_event_that_no_message_was_is_named() -> None:
         "no message of the sample holds items of Order (new)",
         "no message of the sample holds items of Gone (gone, left)",
     ]
+
+
+def test_an_event_that_is_named_by_a_number_is_named() -> None:
+    decoder = JsonDecoder(Events("op", {0: Items("d", Order), 7: Items("d", Gone), "g": Items("d", Gone)}, Skip()))
+
+    found = notes(decoder)
+    assert found == [
+        "no message of the sample holds items of Order (0)",
+        "no message of the sample holds items of Gone (7, g)",
+    ]
+
+
+def test_items_of_a_list_at_the_top_are_looked_at() -> None:
+    assert notes(JsonDecoder(Items("$", Order)), [{"id": 1}, {"id": 2, "note": "n"}]) == [
+        (
+            'Order: none of the 2 items of the sample has $[].buyer.nick (buyer); $[].buyer["full.name"] (buyer); '
+            "$[].buyer.nmae (buyer): correct the path, if messages are to have it"
+        )
+    ]
