@@ -42,7 +42,7 @@ class Reader(Protocol):
         """Whether an empty window means that there is nothing to read."""
 
     def known_end(self, assignment: Assignment) -> int | None:
-        """Give the end of a partition as it was last seen; None if it is unknown."""
+        """Give the end of a partition as the other side told it last; None while it is unknown."""
 
     def close(self) -> None:
         """Give up all partitions and disconnect."""

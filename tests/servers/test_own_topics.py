@@ -1,5 +1,7 @@
 """Topics of ours that would lose what is sent to them, and brokers that let us choose less."""
 
+from pathlib import Path
+
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 
@@ -10,7 +12,7 @@ from lovelace_streams.flows.spec import Outgoing
 from lovelace_streams.kafka.admin import topic_config
 from lovelace_streams.kafka.own_topics import progress_topic, replay_topic
 from lovelace_streams.settings import KafkaSettings
-from tests.faults.harness import eventually
+from tests.faults.harness import Fleet, eventually, query, read_all, send
 from tests.servers.test_group_refusals import Member
 
 
@@ -26,6 +28,23 @@ def compacted(make_topic, admin: AdminClient) -> str:
     name = f"{topic}.replay"
     admin.create_topics([NewTopic(name, 1, config={"cleanup.policy": "compact"})])[name].result(20)
     return topic
+
+
+@pytest.mark.parametrize("policy", ["compact", "compact,delete"])
+def test_a_worker_stops_before_it_reads_where_letters_would_be_lost(
+    brokers: str, database: str, make_topic, tmp_path: Path, policy: str
+) -> None:
+    query(database, "create table key_value (key bigint primary key, value bigint not null)")
+    topic, letters = make_topic("read", partitions=1), make_topic("letters", partitions=1, cleanup_policy=policy)
+    send(brokers, topic, [(b"k", b"{not json")])
+    environment = {"KAFKA_BROKERS": brokers, "TOPIC": topic, "FLOW": topic, "POSTGRES_DSN": database}
+    environment |= {"DEAD_LETTER_TOPIC": letters, "PROGRESS_API_URL": ""}
+    with Fleet("tests.faults.keyvalue", environment, tmp_path) as fleet:
+        line = fleet.start().stopped()
+
+    assert f"{letters!r} has cleanup.policy={policy}" in line
+    assert "DEAD_LETTER_TOPIC" in line
+    assert read_all(brokers, letters) == []
 
 
 def test_a_worker_refuses_a_replay_topic_that_would_lose_replays(brokers: str, compacted: str) -> None:
