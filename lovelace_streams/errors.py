@@ -9,12 +9,42 @@ No text of a fault holds a record's value, a credential or a DSN's password (law
 The headers of dead letters name `lovelace_streams.errors.RecordFault`: neither the class nor this module moves.
 """
 
+import re
 from typing import ClassVar
 
 from lovelace_streams.records import Reason
 
 EXIT_DEPLOYMENT = 78
 """EX_CONFIG of sysexits.h: a restart does not help, an operator has to mend the deployment."""
+
+
+FLOW = re.compile(r"(?<=`lovelace )(\w+) FLOW\b")
+"""A command of ours in a text. Whoever writes the text knows no flow: `with_flow` names it where it is shown."""
+
+
+def with_flow(text: str, flow: str | None) -> str:
+    """Name the flow in the commands that a text recommends; leave them as they are for a flow that is not known.
+
+    >>> with_flow("the table lacks a column: `lovelace ddl FLOW --apply` adds it", "orders")
+    'the table lacks a column: `lovelace ddl orders --apply` adds it'
+    """
+    return text if not flow else FLOW.sub(lambda command: f"{command[1]} {flow}", text)
+
+
+_ADDRESSED = re.compile(r"<(?:bound |built-in )?(?:function |method )?(.+?)(?: of [^<>]+)? at 0x[0-9a-f]+>")
+
+
+def shown(thing: object) -> str:
+    """Show what a flow's author passed by mistake: a function by its name, no object by its address in memory.
+
+    >>> def total(order): ...
+    >>> shown(total), shown([total]), shown(object()), shown("total"), shown(int)
+    ('total', '[total]', 'object object', "'total'", "<class 'int'>")
+    """
+    text = repr(thing)
+    while (plainer := _ADDRESSED.sub(r"\1", text)) != text:
+        text = plainer
+    return text
 
 
 class LovelaceError(Exception):

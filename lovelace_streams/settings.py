@@ -18,6 +18,18 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.records import Reason
 
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,30})://")
+
+
+def _check_scheme(setting: str, dsn: str, schemes: tuple[str, ...], example: str) -> None:
+    """Refuse the address of another kind of server. What has no scheme (libpq's `host=…`) is the driver's to judge."""
+    found = _SCHEME.match(dsn)
+    if found is not None and found[1].lower() not in schemes:
+        raise DeploymentFault(
+            f"{setting} begins with {found[1]}://, which is another kind of server: write {schemes[0]}://…, for "
+            f"example {example}"
+        )
+
 
 class KafkaSettings(msgspec.Struct, frozen=True):
     """A broker, a consumer group, and librdkafka's settings beyond our defaults (`extra`: SASL, TLS, intervals).
@@ -76,6 +88,9 @@ class PostgresSettings(msgspec.Struct, frozen=True):
     evolution: Literal["none", "add"] = "none"
     """`add`: at start the writer adds columns that rows have and the table lacks."""
 
+    def __post_init__(self) -> None:
+        _check_scheme("POSTGRES_DSN", self.dsn, ("postgresql", "postgres"), "postgresql://user:password@host/database")
+
     @property
     def name(self) -> str:
         """The DSN without its password; only `postgresql` if it is unclear where the password ends."""
@@ -95,6 +110,9 @@ class ClickHouseSettings(msgspec.Struct, frozen=True):
     """Rows that one insert may carry if a window has more than a batch."""
     views: Literal["accept", "refuse"] = "accept"
     """`refuse`: a table with materialized views stops the worker at start."""
+
+    def __post_init__(self) -> None:
+        _check_scheme("CLICKHOUSE_DSN", self.dsn, ("http", "https", "chdb"), "http://user:password@host:8123/database")
 
     @property
     def name(self) -> str:

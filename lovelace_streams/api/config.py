@@ -52,7 +52,7 @@ class ApiSettings(msgspec.Struct, frozen=True, kw_only=True):
                 "PROGRESS_API_TOKEN=$(python -c 'import secrets; print(secrets.token_urlsafe())'), here and for workers"
             )
         return cls(
-            dsn=settings.postgres_dsn.get_secret_value(),
+            dsn=settings.postgres.dsn,
             token=token,
             host=settings.api_host,
             port=settings.api_port,

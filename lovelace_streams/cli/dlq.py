@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lovelace_streams.cli.shared import Flow, err, print_table, progress_bar, report_faults, time_option
+from lovelace_streams.cli.shared import Flow, err, print_objects, print_table, progress_bar, report_faults, time_option
 from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.flows.discovery import topology
 from lovelace_streams.records import Reason as Reasons
@@ -47,6 +47,7 @@ def dlq_list(
     since: Since = None,
     until: Until = None,
     topic: Topic = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
     """Count the failed items by reason, step and job. Letters with the same origin count once."""
     from lovelace_streams.dead_letters.reader import summary
@@ -54,7 +55,7 @@ def dlq_list(
     wanted = _filter(reason, job, step, origin_topic, partition, offsets, since, until)
     letters, _ = _letters(topology(flow).source, topic)
     rows = summary((each for each in letters if wanted.takes(each)), reason)
-    print_table(("reason", "step", "job", "letters", "items"), rows)
+    (print_objects if as_json else print_table)(("reason", "step", "job", "letters", "items"), rows)
 
 
 @app.command("show")

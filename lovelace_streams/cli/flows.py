@@ -8,7 +8,7 @@ import msgspec
 import typer
 
 from lovelace_streams.cli.shared import Flow, err, out, print_table, report_faults
-from lovelace_streams.errors import DeploymentFault
+from lovelace_streams.errors import DeploymentFault, with_flow
 from lovelace_streams.flows.discovery import topology
 from lovelace_streams.settings import Settings
 from lovelace_streams.writers import SupportsEvolution
@@ -66,8 +66,10 @@ def check(
     setting is wrong.
     """
     from lovelace_streams.admin.check import check
+    from lovelace_streams.admin.check.report import Finding
 
     report = check(topology(flow), sample)
+    report.findings = [Finding(finding.state, with_flow(finding.text, flow)) for finding in report.findings]
     if as_json:
         print(json.dumps({**msgspec.to_builtins(report), "exit": report.exit}))
         raise typer.Exit(report.exit)
@@ -80,7 +82,7 @@ def check(
     failing = sum(failure.items for failure in trial.failures)
     print(f"tried {trial.messages} messages, {trial.items} items: {ends or 'none written'}; {failing} would fail")
     names = ("reason", "step", "items", "detail", "example")
-    print_table(names, ([f.reason, f.step, f.items, f.detail, f.example] for f in trial.failures))
+    print_table(names, ([f.reason, f.step, f.items, f.detail, f.example] for f in trial.failures), head=False)
     raise typer.Exit(report.exit)
 
 

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import IO, Annotated, Any, Literal
 
+import msgspec
 import typer
 
 from lovelace_streams.cli.shared import Flow, err, print_table, progress_bar, report_faults, source_of
@@ -135,6 +136,12 @@ def _options(given: list[str], guild: str | None) -> dict[str, str]:
     return options
 
 
+class JobList(msgspec.Struct):
+    """A page of jobs; a list was the answer of earlier services."""
+
+    jobs: list[dict[str, Any]]
+
+
 @app.command()
 @report_faults
 def jobs(
@@ -146,8 +153,8 @@ def jobs(
     from lovelace_streams.reporting.client import ask_service
 
     query: dict[str, Any] = {"limit": limit} | ({"status": status} if status else {})
-    found = ask_service(Settings().progress, "/jobs", query, dict[str, list[dict[str, Any]]] | list[dict[str, Any]])
-    rows = found.get("jobs", []) if isinstance(found, dict) else found
+    found = ask_service(Settings().progress, "/jobs", query, JobList | list[dict[str, Any]])
+    rows = found.jobs if isinstance(found, JobList) else found
     if as_json:
         for row in rows:
             print(json.dumps(row))

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,6 +25,7 @@ def rewind(
     topic: Annotated[str | None, typer.Option(help="Move only in this one of the flow's topics.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would move, and move nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Move without asking.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, with all partitions.")] = False,
 ) -> None:
     """Move a flow back in its topics, so that it processes records again. Stop its workers first.
 
@@ -41,18 +42,22 @@ def rewind(
         raise DeploymentFault(f"--to {error}, an offset, or earliest") from None
     moves = plan(source.settings, group, _topics(built, topic), target, partition)
     names = ("topic", "partition", "from", "to", "records", "note")
-    print_table(
-        names,
-        ([m.topic, m.partition, m.committed, m.to if m.moves else m.committed, m.records, m.why] for m in moves),
-    )
+    rows = [[m.topic, m.partition, m.committed, m.to if m.moves else m.committed, m.records, m.why] for m in moves]
+    if not as_json:
+        print_table(names, rows)
     records = sum(move.records for move in moves)
-    result = {"group": group, "partitions": sum(move.moves for move in moves), "records": records, "rewound": False}
+    result: dict[str, Any] = {
+        "group": group,
+        "partitions": sum(move.moves for move in moves),
+        "records": records,
+        "rewound": False,
+    }
     if records:
         _warn(built, records, {move.topic for move in moves if move.records})
     if result["partitions"] and not dry_run and _sure(yes=yes):
         commit(source.settings, group, moves)
         result["rewound"] = True
-    print(json.dumps(result))
+    print(json.dumps(result | ({"moves": [dict(zip(names, row, strict=True)) for row in rows]} if as_json else {})))
 
 
 def _topics(built: Topology, only: str | None) -> list[str]:

@@ -1,5 +1,7 @@
 """What several commands need: faults as one line, a flow by its name, the progress service, tables and bars."""
 
+import json
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from typing import Annotated, Any, TypeVar, cast
@@ -10,7 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from lovelace_streams.errors import EXIT_DEPLOYMENT, DeploymentFault, DestinationFault
+from lovelace_streams.errors import EXIT_DEPLOYMENT, DeploymentFault, DestinationFault, with_flow
 from lovelace_streams.flows.discovery import find_flow
 from lovelace_streams.flows.spec import FlowSpec
 from lovelace_streams.observability.multiprocess import make_metrics_folder
@@ -35,10 +37,10 @@ def report_faults(command: F) -> F:
             make_metrics_folder()
             return command(*args, **kwargs)
         except DeploymentFault as fault:
-            err.print(str(fault), style="red", markup=False, soft_wrap=True)
+            err.print(with_flow(str(fault), kwargs.get("flow")), style="red", markup=False, soft_wrap=True)
             raise typer.Exit(EXIT_DEPLOYMENT) from None
         except DestinationFault as fault:
-            err.print(str(fault), style="red", markup=False, soft_wrap=True)
+            err.print(with_flow(str(fault), kwargs.get("flow")), style="red", markup=False, soft_wrap=True)
             raise typer.Exit(EXIT_UNAVAILABLE) from None
         except Exception as error:
             if (rejected := _rejected_settings(error)) is None:
@@ -80,10 +82,16 @@ def time_option(name: str, text: str | None) -> int | None:
         raise DeploymentFault(f"{name} {error}") from None
 
 
-def print_table(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Print a table to a terminal, and tab-separated lines without a head to another program."""
+def print_table(names: Sequence[str], rows: Iterable[Sequence[Any]], *, head: bool = True) -> None:
+    """Print a table to a terminal, and tab-separated lines to another program.
+
+    That gets rows only on standard output. Their head goes to standard error, where a person sees it: programs that
+    read lines are not to find one that is no row. Those that want names take `--json`.
+    """
     cells = ([str(cell if cell is not None else "") for cell in row] for row in rows)
     if not out.is_terminal:
+        if head:
+            print("\t".join(names), file=sys.stderr, flush=True)
         for row in cells:
             print("\t".join(row))
         return
@@ -91,6 +99,12 @@ def print_table(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     for row in cells:
         table.add_row(*map(escape, row))
     out.print(table)
+
+
+def print_objects(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Print each row as a JSON object on a line of its own."""
+    for row in rows:
+        print(json.dumps(dict(zip(names, row, strict=True))))
 
 
 def progress_bar() -> Progress:

@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec import UNSET
 
-from lovelace_streams.errors import RecordFault
+from lovelace_streams.errors import RecordFault, shown
 from lovelace_streams.formats.items import Found, items_at
 from lovelace_streams.records import Reason, SkipReason, skip_reasons
 from lovelace_streams.rows.declaration import Skip
@@ -91,7 +91,7 @@ class Events:
 def _plain_name(name: Any) -> EventName:
     plain = name.value if isinstance(name, Enum) else name
     if type(plain) not in (str, int):
-        raise TypeError(f"an event is named by a text or an integer, not by {name!r}")
+        raise TypeError(f"an event is named by a text or an integer, not by {shown(name)}")
     return plain  # type: ignore[no-any-return]
 
 

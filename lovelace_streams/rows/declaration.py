@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 
+from lovelace_streams.errors import shown
 from lovelace_streams.records import check_skip_name
 from lovelace_streams.rows.decimals import EXACT, fits_scale
 from lovelace_streams.rows.paths import AnyPath, JsonPath
@@ -77,7 +78,7 @@ class FromKafka(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         if self.field not in {"timestamp", "topic", "partition", "offset", "key"}:
-            raise ValueError(f"FromKafka knows timestamp, topic, partition, offset and key, not {self.field!r}")
+            raise ValueError(f"FromKafka knows timestamp, topic, partition, offset and key, not {shown(self.field)}")
 
 
 class Before(msgspec.Struct, frozen=True):
@@ -100,7 +101,7 @@ class Epoch(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         if self.unit not in EPOCH_UNITS:
-            raise ValueError(f"Epoch knows {', '.join(EPOCH_UNITS)}, not {self.unit!r}")
+            raise ValueError(f"Epoch knows {', '.join(EPOCH_UNITS)}, not {shown(self.unit)}")
 
 
 class Scale(msgspec.Struct, frozen=True):
@@ -120,9 +121,9 @@ class Scale(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         if self.digits < 0:
-            raise ValueError(f"Scale is a number of digits after the point, not {self.digits!r}")
+            raise ValueError(f"Scale is a number of digits after the point, not {shown(self.digits)}")
         if self.rounding is not None and self.rounding not in _ROUNDINGS:
-            raise ValueError(f"Scale rounds by one of {', '.join(sorted(_ROUNDINGS))}, not {self.rounding!r}")
+            raise ValueError(f"Scale rounds by one of {', '.join(sorted(_ROUNDINGS))}, not {shown(self.rounding)}")
 
     def applied(self, value: Decimal) -> Decimal | None:
         """Return the value, rounded if that is declared; None if it has too many digits. Zeros at the end are none."""

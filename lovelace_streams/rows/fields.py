@@ -12,7 +12,7 @@ from typing import Any
 
 from msgspec import NODEFAULT, UNSET
 
-from lovelace_streams.errors import RecordFault
+from lovelace_streams.errors import RecordFault, shown
 from lovelace_streams.records import Reason, Record
 from lovelace_streams.rows.coercion import after_epoch
 from lovelace_streams.rows.constraints import constraint_check
@@ -88,7 +88,7 @@ class Field:
         if kafka == "key" and column.type is bytes:
             return ColumnType("bytes", bytes)
         if kafka in KAFKA_TYPES and column.type not in KAFKA_TYPES[kafka]:
-            raise TypeError(f"{column.attribute}: FromKafka({kafka!r}) can't be {column.type!r}")
+            raise TypeError(f"{column.attribute}: FromKafka({kafka!r}) can't be {shown(column.type)}")
         try:
             return column_type(column.type, lenient=column.lenient, epoch=column.epoch)
         except TypeError as error:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Union, cast, get_args, get_origin, get_type_h
 
 import msgspec
 
+from lovelace_streams.errors import shown
 from lovelace_streams.rows.declaration import Before, Column, Epoch, From, FromKafka, Lenient, Name, Pii, Scale, Table
 
 
@@ -49,6 +50,25 @@ class RowMeta(msgspec.StructMeta):
         return cls._table
 
 
+def pii_of(cls: type[msgspec.Struct]) -> dict[str, str]:
+    """Give the fields of a class that hold personal data, with its kind; also of a class that names no table.
+
+    All fields count as personal where the annotations can't be read: what is shown by mistake can't be taken back.
+    """
+    kinds: dict[str, str] | None = cls.__dict__.get("_pii")
+    if kinds is None:
+        try:
+            hints = get_type_hints(cls, include_extras=True)
+        except (NameError, TypeError):
+            return dict.fromkeys(cls.__struct_fields__, "hidden")
+        marks = {name: _parts_of(hints[name])[2] for name in cls.__struct_fields__}
+        found = (
+            (name, next((mark.kind for mark in each if isinstance(mark, Pii)), None)) for name, each in marks.items()
+        )
+        kinds = cls._pii = {name: kind for name, kind in found if kind is not None}  # type: ignore[attr-defined]
+    return kinds
+
+
 def _table_of(cls: type[msgspec.Struct], name: str, key: tuple[str, ...], version: str | None) -> Table:
     hints = get_type_hints(cls, include_extras=True)
     columns = {field.name: _column_of(cls, field, hints[field.name]) for field in msgspec.structs.fields(cls)}
@@ -56,7 +76,7 @@ def _table_of(cls: type[msgspec.Struct], name: str, key: tuple[str, ...], versio
         raise TypeError(f"{cls.__name__}: a table needs a primary_key, so that a replay writes the same row")
     for required in (*key, *((version,) if version else ())):
         if required not in columns:
-            raise TypeError(f"{cls.__name__}: {required!r} is named as key or version but is not a field")
+            raise TypeError(f"{cls.__name__}: {shown(required)} is named as key or version but is not a field")
         if columns[required].nullable:
             raise TypeError(f"{cls.__name__}.{required}: a key or version can't be None")
     fields_by_name: dict[str, str] = {}

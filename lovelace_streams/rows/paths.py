@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from lovelace_streams.errors import RecordFault
+from lovelace_streams.errors import RecordFault, shown
 from lovelace_streams.records import Reason
 from lovelace_streams.rows.values import json_type_name
 
@@ -41,7 +41,7 @@ class JsonPath(msgspec.Struct, frozen=True):
                 raise ValueError("() is no path: a tuple holds the names from the outside in")
             return cls(root=path[0] == "$", parts=path[1:] if path[0] == "$" else path)
         if not isinstance(path, str):
-            raise TypeError(f"{path!r} is no path: a path is a text, or a tuple of texts")
+            raise TypeError(f"{shown(path)} is no path: a path is a text, or a tuple of texts")
         if path in ("$", "."):
             return cls(root=path == "$", parts=())
         root = path.startswith("$.")

@@ -1,5 +1,6 @@
 """`Row`, the base of all row classes."""
 
+from collections.abc import Iterator
 from typing import Any, Self, cast, dataclass_transform
 
 import msgspec
@@ -8,7 +9,26 @@ from lovelace_streams.records import Record
 from lovelace_streams.rows.context import NoContextError, RecordContext, record_of
 from lovelace_streams.rows.fields import check_partial, fields_of
 from lovelace_streams.rows.interpreter import interpret
-from lovelace_streams.rows.metaclass import RowMeta
+from lovelace_streams.rows.metaclass import RowMeta, pii_of
+
+
+class _Mask:
+    """Shows in a row's text that a value is there, and what kind of personal data it is."""
+
+    __slots__ = ("kind",)
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def __repr__(self) -> str:
+        return f"<{self.kind}>"
+
+
+def _masked(row: "Row") -> Iterator[tuple[str, Any]]:
+    kinds = pii_of(type(row))
+    for name in row.__struct_fields__:
+        value = getattr(row, name)
+        yield name, value if name not in kinds or value is None or value is msgspec.UNSET else _Mask(kinds[name])
 
 
 @dataclass_transform(kw_only_default=True, field_specifiers=(msgspec.field,))
@@ -30,6 +50,18 @@ class Row(msgspec.Struct, metaclass=RowMeta):
     >>> Order.__table__.key
     ('id',)
     """
+
+    def __repr__(self) -> str:
+        """Show the row without personal data: the values of fields marked `Pii` are masked, None and `UNSET` are not.
+
+        A failing test, a log line or a traceback prints rows. A test compares values: `row.name == "Ada"`.
+        """
+        shown = (f"{name}={value!r}" for name, value in _masked(self))
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Show the same to rich, which prints Structs by their fields."""
+        return list(_masked(self))
 
     @classmethod
     def from_raw(

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from lovelace_streams.errors import shown
 from lovelace_streams.rows.codegen import Generated, generate
 from lovelace_streams.rows.declaration import Skip
 from lovelace_streams.rows.decode_types import DecodeNode, NoStructFits, attribute
@@ -57,7 +58,7 @@ class Target:
             if partial:
                 check_partial(self.row)
         elif not callable(what):
-            raise TypeError(f"items become a Row class or what a function makes of them, not {what!r}")
+            raise TypeError(f"items become a Row class or what a function makes of them, not {shown(what)}")
         else:
             if partial:
                 raise TypeError(f"{name_of(what)} is a function, which says itself what a row keeps: leave partial out")

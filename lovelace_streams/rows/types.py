@@ -15,6 +15,7 @@ from uuid import UUID
 
 import msgspec
 
+from lovelace_streams.errors import shown
 from lovelace_streams.records import Reason
 from lovelace_streams.rows.coercion import (
     choice_of,
@@ -138,7 +139,7 @@ def column_type(declared: Any, *, lenient: bool = False, epoch: str | None = Non
         return SIMPLE[dict] if is_any_object else ColumnType("object", json_of("object", (Mapping,), declared))
     if isinstance(declared, type) and issubclass(declared, msgspec.Struct):
         return ColumnType("object", json_of("object", (Mapping,), declared))
-    raise TypeError(f"a column can't be {declared!r}")
+    raise TypeError(f"a column can't be {shown(declared)}")
 
 
 def lenient_type(declared: Any, plain: ColumnType) -> tuple[ColumnType, bool]:

@@ -6,13 +6,14 @@ All of it is one object, so that `lovelace_streams.testing` can replace it by on
 import gc
 import logging
 import os
+import re
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 
-from lovelace_streams.errors import EXIT_DEPLOYMENT, DeploymentFault
+from lovelace_streams.errors import EXIT_DEPLOYMENT, DeploymentFault, with_flow
 from lovelace_streams.observability.logs import observe
 from lovelace_streams.runtime.start import is_worker
 
@@ -45,9 +46,24 @@ class WorkerProcess:
         """Print one line and exit with code 78. An exception would print ninety lines and exit with code 1."""
         logging.shutdown()
         sys.stdout.flush()
-        sys.stderr.write(f"{line}\n")
+        sys.stderr.write(f"{with_flow(line, flow_of_command(sys.argv))}\n")
         sys.stderr.flush()
         os._exit(EXIT_DEPLOYMENT)
+
+
+def flow_of_command(argv: Sequence[str]) -> str | None:
+    """Give the flow that `python -m bytewax.run` runs, as our commands name it; None for another program.
+
+    >>> flow_of_command(["/…/bytewax/run.py", "dataflows.orders"])
+    'orders'
+    >>> flow_of_command(["/…/bytewax/run.py", "shop.flows:flow"])
+    'shop.flows'
+    >>> flow_of_command(["/usr/bin/pytest", "dataflows.orders"])
+    """
+    if len(argv) < 2 or not argv[0].replace("\\", "/").endswith("bytewax/run.py"):  # noqa: PLR2004 - program, flow
+        return None
+    module = argv[1].partition(":")[0].removesuffix(".py").replace("/", ".")
+    return module.removeprefix("dataflows.") if re.fullmatch(r"\w+(\.\w+)*", module) else None
 
 
 def show_faults_in_one_line() -> None:

@@ -6,9 +6,10 @@ Only the engine's side lies here; the consumer is `kafka.consumer`, the worker's
 import bytewax.operators as op
 from bytewax.dataflow import Dataflow, Stream, operator
 
+from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.kafka.consumer import GroupConsumer
 from lovelace_streams.records import Envelope
-from lovelace_streams.sources.worker_source import WorkerSource
+from lovelace_streams.sources.worker_source import TOPIC, WorkerSource
 
 
 class KafkaSource(WorkerSource):
@@ -28,6 +29,14 @@ class KafkaSource(WorkerSource):
     >>> source.topics, source.pipeline  # the flow names the pipeline, unless the settings name a group
     (('orders.raw',), None)
     """
+
+    def begins(self, flow: Dataflow) -> None:
+        """Note the flow as `WorkerSource` does. Raises `DeploymentFault` for what can't be the name of a topic, too."""
+        if bad := [topic for topic in self.topics if not TOPIC.fullmatch(topic)]:
+            raise DeploymentFault(
+                f"topics: Kafka has no topic {bad[0]!r}: use letters, digits, '.', '_' and '-', at most 249 of them"
+            )
+        super().begins(flow)
 
     def make_reader(self) -> GroupConsumer:
         """Make the group's consumer; it joins the group when it is opened."""

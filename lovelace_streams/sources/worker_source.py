@@ -4,7 +4,9 @@ A source of one's own subclasses `WorkerSource` and makes in `make_reader` the r
 `runtime.reader`). No step knows which source it runs behind.
 """
 
+import re
 from collections.abc import Iterable
+from typing import Any
 
 import bytewax.operators as op
 from bytewax.dataflow import Dataflow, Stream, operator
@@ -17,6 +19,41 @@ from lovelace_streams.runtime.reader import Clients
 from lovelace_streams.runtime.worker import WorkerContext
 from lovelace_streams.settings import KafkaSettings
 from lovelace_streams.sources.ports import loose_ports, refusal_of
+
+TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
+"""Kafka's own rule for the name of a topic."""
+PIPELINE_MAX = 249 - len(".progress")
+"""The longest name of a pipeline, after which its own topics are named."""
+
+
+def checked_topics(topics: Any) -> tuple[str, ...]:
+    """Give the topics of a source. Raises `DeploymentFault` for none, a bare text, and what is no text."""
+    if isinstance(topics, str | bytes):
+        shown = topics if isinstance(topics, str) else topics.decode("utf-8", "replace")
+        raise DeploymentFault(f"topics={shown!r} is one text, which would be read as letters: write topics=[{shown!r}]")
+    found = tuple(topics)
+    if not found:
+        raise DeploymentFault("the source has no topic: name those that the flow reads, topics=['orders.raw']")
+    if bad := [topic for topic in found if not isinstance(topic, str) or not topic.strip()]:
+        raise DeploymentFault(f"topics: expected names of topics, got {kind_of(bad[0])}: write topics=['orders.raw']")
+    return found
+
+
+def kind_of(thing: object) -> str:
+    """Name what was given instead of a name, without an address."""
+    return f"the empty text {thing!r}" if isinstance(thing, str) else type(thing).__name__
+
+
+def check_pipeline(flow_id: str, settings: KafkaSettings) -> None:
+    """Refuse a name that `<name>.dlq` and `<name>.replay` can't have. A group of the settings may have any name."""
+    name, where = settings.group or flow_id, "CONSUMER_GROUP_ID" if settings.group else f"Dataflow({flow_id!r})"
+    if settings.group and settings.dead_letter_topic:
+        return
+    if not TOPIC.fullmatch(name) or len(name) > PIPELINE_MAX:
+        raise DeploymentFault(
+            f"{where} names the flow's own topics, {name + '.dlq'!r} and others, and Kafka does not take that: use "
+            f"letters, digits, '.', '_' and '-', at most {PIPELINE_MAX} of them"
+        )
 
 
 class WorkerSource(WorkerContext, DynamicSource[Envelope[bytes]]):
@@ -35,12 +72,16 @@ class WorkerSource(WorkerContext, DynamicSource[Envelope[bytes]]):
     """
 
     def __init__(self, settings: KafkaSettings, topics: Iterable[str], clients: Clients | None = None) -> None:
-        super().__init__(settings, topics, clients or KafkaClients())
+        super().__init__(settings, checked_topics(topics), clients or KafkaClients())
         self.flow: Dataflow | None = None
 
     def begins(self, flow: Dataflow) -> None:
-        """Note the flow that reads this source: it names the pipeline, and its ports are checked before it runs."""
+        """Note the flow that reads this source: it names the pipeline, and its ports are checked before it runs.
+
+        Raises `DeploymentFault` for a name that no topic can have.
+        """
         self.flow = flow
+        check_pipeline(flow.flow_id, self.settings)
         self.pipeline = self.pipeline or flow.flow_id
 
     def build(self, step_id: str, worker_index: int, worker_count: int) -> "_Worker":  # noqa: ARG002

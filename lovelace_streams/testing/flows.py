@@ -20,6 +20,7 @@ from bytewax.testing import run_main
 
 from lovelace_streams.dead_letters.reader import StoredDeadLetter, letter_of
 from lovelace_streams.delivery.block_writer import BlockWriter
+from lovelace_streams.errors import shown
 from lovelace_streams.flows.topology import topology_of
 from lovelace_streams.reporting.client import ProgressClient
 from lovelace_streams.reporting.reporter import Reporter
@@ -263,6 +264,8 @@ def source_of(flow: Dataflow) -> KafkaSource:
 def _build(flow: Callable[..., Dataflow] | Dataflow, values: Mapping[str, Any]) -> Dataflow:
     if isinstance(flow, Dataflow):
         return flow
+    if not callable(flow):
+        raise TypeError(f"run takes the function that builds a flow, or the Dataflow itself, not {shown(flow)}")
     return flow(OwnSettings(**{**MEMORY_SETTINGS, **values})) if inspect.signature(flow).parameters else flow()
 
 

@@ -45,6 +45,10 @@ def test_rows_again_counts_not_again(job: Job) -> None:
     looked = rewind(job, "--to", "-1h", "--dry-run")
     assert json.loads(looked.stdout.splitlines()[-1])["rewound"] is False
     assert group.committed(job.topic) == end
+    assert "topic\tpartition\tfrom\tto\trecords\tnote\n" in looked.stderr
+    told = json.loads(rewind(job, "--to", "-1h", "--dry-run", "--json").stdout)
+    assert [move["partition"] for move in told["moves"]] == [0, 1, 2]
+    assert [(move["from"], move["to"], move["records"]) for move in told["moves"]] == [(n, 0, n) for n in end]
 
     done = rewind(job, "--to", "-1h", "--yes")
     assert done.returncode == 0, done.stderr

@@ -23,7 +23,7 @@ from lovelace_streams.settings import PostgresSettings, Settings
 from lovelace_streams.writers.postgres import PostgresWriter
 from lovelace_streams.writers.postgres.ddl import create_table
 from tests.faults.conftest import Service
-from tests.faults.harness import Group, query, send
+from tests.faults.harness import Group, Worker, query, send
 from tests.servers import flows
 from tests.servers.command import lovelace
 from tests.unit.sources.leaving import flow_without
@@ -282,6 +282,21 @@ def test_the_command_prints_a_table_or_json(
     assert "tried 2 messages, 2 items: 1 written; 1 would fail" in shown.stdout
     answer = json.loads(lovelace(tmp_path, environment, "check", "tests.servers.flows", "--json").stdout)
     assert (answer["exit"], answer["flow"], answer["sample"]["ends"]) == (1, "orders", {"written": 1})
+
+
+def test_the_flow_is_named_in_what_is_recommended(look: Look, database: str, brokers: str, tmp_path: Path) -> None:
+    """By the command, by a worker, and by another command: as the person wrote it."""
+    environment = {
+        "KAFKA_BROKERS": brokers, "POSTGRES_DSN": database, "PROGRESS_API_URL": "", "CONSUMER_GROUP_ID": "",
+        "TOPIC": look.topic, "METRICS_PORT": "0",
+    }  # fmt: skip
+    flow, advice = "tests.servers.flows", "`lovelace ddl tests.servers.flows`"
+
+    assert advice in lovelace(tmp_path, environment, "check", flow).stderr
+    assert advice in json.dumps(json.loads(lovelace(tmp_path, environment, "check", flow, "--json").stdout))
+    assert advice in Worker(flow, environment, tmp_path / "worker.log").stopped()
+    query(database, create_table(flows.Order).replace('"parent" bigint,', ""))
+    assert f"`lovelace ddl {flow} --apply` adds it" in lovelace(tmp_path, environment, "check", flow).stderr
 
 
 def test_a_registry_is_asked_where_the_flow_decodes_with_one(brokers: str, table: str, make_topic) -> None:

@@ -274,9 +274,12 @@ def test_jobs_and_letters_of_a_job(job: Job, run: Run) -> None:
     place = with_jobs(job.service, TOPIC=job.topic, CONSUMER_GROUP_ID=job.topic)
 
     listed = run("jobs", **place)
+    assert listed.returncode == 0, listed.stderr
     succeeded = str(total - FAILED - SKIPPED)
     row = [job.job_id, "1", "discord", "completed", succeeded, str(FAILED), str(SKIPPED), str(total)]
     assert listed.stdout.strip().split("\t") == row
+    head = ["job_id", "attempt", "source", "status", "succeeded", "failed", "skipped", "total_items"]
+    assert listed.stderr.strip().split("\t") == head
     assert json.loads(run("jobs", "--json", **place).stdout)["job_id"] == job.job_id
     assert run("jobs", "--status", "open", **place).stdout == ""
     assert run("jobs", "--status", "nonsense", **place).returncode == 2
@@ -288,6 +291,11 @@ def test_jobs_and_letters_of_a_job(job: Job, run: Run) -> None:
     assert {job_id for _, _, job_id, *_ in rows} == {job.job_id}
     only = run("dlq", "list", "discord", "--reason", "check", **place).stdout.split()
     assert only == ["check", "upsert", job.job_id, "1", "1"]
+    counted = run("dlq", "list", "discord", "--reason", "check", "--json", **place)
+    assert json.loads(counted.stdout) == {
+        "reason": "check", "step": "upsert", "job": job.job_id, "letters": 1, "items": 1,
+    }  # fmt: skip
+    assert counted.stderr == ""
     assert run("dlq", "list", "discord", "--job", "another", **place).stdout == ""
 
     [shown] = run("dlq", "show", "discord", "--reason", "check", **place).stdout.splitlines()
