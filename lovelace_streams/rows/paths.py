@@ -53,8 +53,8 @@ class JsonPath(msgspec.Struct, frozen=True):
     @classmethod
     def in_message(cls, path: AnyPath) -> "JsonPath":
         """Read a path that begins at the message, with `$` or without; raises as `of`."""
-        if isinstance(path, tuple):
-            return cls.of(path if path[:1] == ("$",) else ("$", *path))
+        if isinstance(path, tuple) and path:
+            return cls.of(path if path[0] == "$" else ("$", *path))
         place = cls.of(path)
         return cls(root=True, parts=place.parts)
 
