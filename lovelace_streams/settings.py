@@ -49,6 +49,8 @@ class KafkaSettings(msgspec.Struct, frozen=True):
     dead_letter_topic: str | None = None
     """Default: `<pipeline>.dlq`."""
     accept_refusals: frozenset[str] = frozenset()
+    unknown_schema_grace: float = 3600.0
+    """How long a schema is waited for that the registry does not give, while it gives others."""
     extra: dict[str, str] = {}
 
     def __post_init__(self) -> None:
@@ -163,6 +165,7 @@ class Settings(BaseSettings):
     consumer_group_id: str | None = None
     dead_letter_topic: str | None = None
     schema_registry_url: SecretStr | None = None
+    unknown_schema_grace: float = Field(default=3600.0, ge=0)
     postgres_dsn: SecretStr = SecretStr("postgresql://postgres@127.0.0.1:5432/postgres")
     postgres_pool: int = Field(default=1, ge=1, le=64)
     postgres_write_seconds: float = 30.0
@@ -218,6 +221,7 @@ class Settings(BaseSettings):
             max_unreported=self.max_unreported,
             drain_seconds=self.drain_seconds,
             dead_letter_topic=self.dead_letter_topic,
+            unknown_schema_grace=self.unknown_schema_grace,
             accept_refusals=frozenset(filter(None, self.accept_refusals.replace(" ", "").split(","))),
             extra=librdkafka_settings(_environment()),
         )

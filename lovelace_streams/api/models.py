@@ -248,7 +248,8 @@ def _ascend(name: str, pieces: Sequence[Range | Span]) -> None:
 class PartitionStatus(Body):
     """How far a worker is in a partition: position, the partition's end, items in flight, the age of the oldest record.
 
-    It is shown to people; the service counts and decides nothing by it.
+    `waiting_for` is what it waits for, if it does: a schema that the registry does not give, say. The status is shown
+    to people; the service counts and decides nothing by it.
     """
 
     topic: Text
@@ -258,6 +259,7 @@ class PartitionStatus(Body):
     end: Offset | None = None
     pending: Offset = 0
     oldest_unsettled_ms: Offset = 0
+    waiting_for: Text | None = None
 
 
 class ProgressRequest(Body):
@@ -463,6 +465,7 @@ class PartitionState(BaseModel):
     lag: int | None
     pending: int
     oldest_unsettled_ms: int
+    waiting_for: str | None
     heard_at: datetime
     stale: bool
 

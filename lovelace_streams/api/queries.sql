@@ -322,19 +322,21 @@ select pipeline, reason, sum(last_item + 1 - first_item)::int8 as failed,
 
 -- save_partition_status --
 insert into {standings} as s
-       (pipeline, topic_id, partition, topic, position, "end", pending, oldest_unsettled_ms, heard_at)
-select %(pipeline)s, topic_id, partition, topic, position, "end", pending, oldest_unsettled_ms, now()
+       (pipeline, topic_id, partition, topic, position, "end", pending, oldest_unsettled_ms, waiting_for,
+        heard_at)
+select %(pipeline)s, topic_id, partition, topic, position, "end", pending, oldest_unsettled_ms, waiting_for, now()
   from unnest(%(topic_id)s::text[], %(partition)s::int[], %(topic)s::text[], %(position)s::int8[], %(end)s::int8[],
-              %(pending)s::int8[], %(oldest_unsettled_ms)s::int8[])
-       as t (topic_id, partition, topic, position, "end", pending, oldest_unsettled_ms)
+              %(pending)s::int8[], %(oldest_unsettled_ms)s::int8[], %(waiting_for)s::text[])
+       as t (topic_id, partition, topic, position, "end", pending, oldest_unsettled_ms, waiting_for)
  order by topic_id, partition
     on conflict (pipeline, topic_id, partition) do update
    set topic = excluded.topic, position = excluded.position, "end" = excluded."end", pending = excluded.pending,
-       oldest_unsettled_ms = excluded.oldest_unsettled_ms, heard_at = excluded.heard_at
+       oldest_unsettled_ms = excluded.oldest_unsettled_ms, waiting_for = excluded.waiting_for,
+       heard_at = excluded.heard_at
 
 -- partitions --
 select pipeline, topic, topic_id, partition, position, "end", greatest("end" - position, 0) as lag, pending,
-       oldest_unsettled_ms, heard_at, heard_at < now() - make_interval(secs => %(stale)s) as stale
+       oldest_unsettled_ms, waiting_for, heard_at, heard_at < now() - make_interval(secs => %(stale)s) as stale
   from {standings}
  where %(pipeline)s::text is null or pipeline = %(pipeline)s
  order by pipeline, topic, partition, heard_at desc

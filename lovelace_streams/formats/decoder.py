@@ -38,6 +38,14 @@ class Decoder(Protocol):
 
 
 @runtime_checkable
+class SupportsGrace(Protocol):
+    """A decoder that gives up what the server it asks does not answer, while it answers for others."""
+
+    grace: float
+    """After so many seconds `decode` makes a dead letter instead of raising a `DestinationFault`."""
+
+
+@runtime_checkable
 class SupportsDecodeAll(Protocol):
     """A decoder with a quicker way for many messages."""
 

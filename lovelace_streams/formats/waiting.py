@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from lovelace_streams.errors import DeploymentFault, DestinationFault
-from lovelace_streams.formats.decoder import Decoder, Ports, looked_ahead
+from lovelace_streams.formats.decoder import Decoder, Ports, SupportsGrace, looked_ahead
 from lovelace_streams.records import Envelope, Record
 from lovelace_streams.runtime.backoff import Backoff
 
@@ -32,20 +32,27 @@ class Waiter(Protocol):
 
 
 class WaitingDecoder:
-    """Decodes windows with a decoder that asks; `on_fault` hears of each fault and how many there were in a row."""
+    """Decodes windows with a decoder that asks.
+
+    `on_wait(record, fault, failures)` hears of each fault and how many there were in a row; once more, without a fault,
+    when the record is not waited for any longer. `grace`: the decoder's, if it has one.
+    """
 
     def __init__(
         self,
         decoder: Decoder,
         waiter: Waiter,
-        on_fault: Callable[[DestinationFault, int], Any],
+        on_wait: Callable[[Record, DestinationFault | None, int], Any],
         clock: Callable[[], float] = time.monotonic,
+        grace: float | None = None,
     ) -> None:
         self._decoder = decoder
         self._waiter = waiter
-        self._on_fault = on_fault
+        self._on_wait = on_wait
         self._clock = clock
         self._backoff = Backoff()
+        if grace is not None and isinstance(decoder, SupportsGrace):
+            decoder.grace = grace
 
     def sort(self, window: Iterable[Envelope[bytes]]) -> Ports:
         """Sort messages into items, letters and skips, without the rest of the window if the worker ends."""
@@ -63,16 +70,20 @@ class WaitingDecoder:
     def _decode(self, record: Record, ports: Ports) -> bool:
         """Decode a record for as long as it takes, or until its assignment ends; False if the worker ends."""
         failures = 0
-        while True:
-            try:
-                self._decoder.decode(record, ports.oks, ports.errs, ports.skipped)
-            except DestinationFault as fault:
-                failures += 1
-                self._on_fault(fault, failures)
-                if not self._waiter.keep_alive(self._backoff.seconds(failures), [record]):
-                    return not self._waiter.ending
-            except DeploymentFault as fault:
-                self._waiter.note(fault)
-                return False
-            else:
-                return True
+        try:
+            while True:
+                try:
+                    self._decoder.decode(record, ports.oks, ports.errs, ports.skipped)
+                except DestinationFault as fault:
+                    failures += 1
+                    self._on_wait(record, fault, failures)
+                    if not self._waiter.keep_alive(self._backoff.seconds(failures), [record]):
+                        return not self._waiter.ending
+                except DeploymentFault as fault:
+                    self._waiter.note(fault)
+                    return False
+                else:
+                    return True
+        finally:
+            if failures:
+                self._on_wait(record, None, failures)

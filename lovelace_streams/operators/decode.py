@@ -14,10 +14,13 @@ from lovelace_streams.formats.decoder import Decoder, sort
 from lovelace_streams.formats.waiting import WaitingDecoder
 from lovelace_streams.observability import metrics
 from lovelace_streams.operators.ports import Sorted, by_list, split
-from lovelace_streams.records import Envelope
+from lovelace_streams.records import Envelope, Record
 from lovelace_streams.runtime.worker import WorkerContext
 
 log = structlog.get_logger(__name__)
+
+WAITING_FOR_MAX = 255
+"""How many characters of what a partition waits for its status shows; the progress service takes no more."""
 
 
 @operator
@@ -29,8 +32,10 @@ def decode(step_id: str, up: Stream[Envelope[bytes]], decoder: Decoder, source: 
     messages leave by `skipped`. A restart decodes again what is read again, with the same result.
 
     While a schema registry that the decoder asks is away, the step waits in `source.keep_alive` and dead-letters
-    nothing; a registry that rejects the login stops the worker with exit code 78. Raises `DeploymentFault` at build if
-    such a decoder is given without a `source`, or if the rows read a path that the flow's own schema does not have.
+    nothing; a registry that rejects the login stops the worker with exit code 78. A schema that it does not give, while
+    it gives others, is waited for during `UNKNOWN_SCHEMA_GRACE`; then its messages are `unknown_schema`. Raises
+    `DeploymentFault` at build if such a decoder is given without a `source`, or if the rows read a path that the flow's
+    own schema does not have.
 
     >>> import bytewax.operators as op
     >>> from bytewax.dataflow import Dataflow
@@ -58,10 +63,18 @@ def decode(step_id: str, up: Stream[Envelope[bytes]], decoder: Decoder, source: 
             f"{step_id}: this decoder asks a schema registry and has to wait while that is away: "
             "hand it the source, decode(step, stream, decoder, source)"
         )
-    waiting = WaitingDecoder(decoder, source, partial(_on_fault, source))
+    grace = source.settings.unknown_schema_grace
+    waiting = WaitingDecoder(decoder, source, partial(_on_wait, source), grace=grace)
     return split(op.flat_map_batch("sort", up, by_list("decode", waiting.sort, skips)))
 
 
-def _on_fault(source: WorkerContext, fault: DestinationFault, failures: int) -> None:
+def _on_wait(source: WorkerContext, record: Record, fault: DestinationFault | None, failures: int) -> None:
+    """Show what a partition waits for: in the log, in its status, in a counter."""
+    partition = (record.topic, record.partition)
+    if fault is None:
+        source.waiting_for.pop(partition, None)
+        return
+    source.waiting_for[partition] = str(fault)[:WAITING_FOR_MAX]
     metrics.RETRIES.labels(source.pipeline, "decode", fault.code).inc()
-    log.warning("waiting for the schema registry", fault=str(fault), failures=failures)
+    place = f"{record.topic}-{record.partition}:{record.offset}"
+    log.warning("waiting for the schema registry", fault=str(fault), failures=failures, record=place)

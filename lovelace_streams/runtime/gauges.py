@@ -6,7 +6,8 @@ their cost does not grow with throughput. `WorkerGauges` is a service of the wor
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -20,8 +21,11 @@ from lovelace_streams.runtime.service import Service
 LOOK_SECONDS = 1.0
 
 
-class PartitionStatus(msgspec.Struct, frozen=True):
-    """How far a partition is read: up to `position`, of `end`; `pending` items are in flight."""
+class PartitionStatus(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How far a partition is read: up to `position`, of `end`; `pending` items are in flight.
+
+    `waiting_for` is what a step waits for, if it does; left out otherwise, which older services know nothing of.
+    """
 
     topic: str
     topic_id: str
@@ -30,6 +34,7 @@ class PartitionStatus(msgspec.Struct, frozen=True):
     end: int | None
     pending: int
     oldest_unsettled_ms: int
+    waiting_for: str = ""
 
 
 class WorkerGauges(Service):
@@ -46,12 +51,14 @@ class WorkerGauges(Service):
         end_of: Callable[[Assignment], int | None],
         clock: Callable[[], float] = time.monotonic,
         can_read: Callable[[], bool] = lambda: True,
+        waiting_for: Mapping[tuple[str, int], str] = MappingProxyType({}),
     ) -> None:
         self._pipeline = pipeline
         self._in_flight = in_flight
         self._end_of = end_of
         self._clock = clock
         self._can_read = can_read
+        self._waiting_for = waiting_for
         self._next = clock()
         self._window: Sequence[Envelope[Any]] = ()
         self._given_up = 0
@@ -102,7 +109,10 @@ class WorkerGauges(Service):
             if end is not None:
                 shown[metrics.END, a.topic, a.partition] = end
                 shown[metrics.LAG, a.topic, a.partition] = max(0, end - a.next)
-            statuses.append(PartitionStatus(a.topic, a.topic_id, a.partition, a.next, end, items, int(1000 * age)))
+            waiting = self._waiting_for.get((a.topic, a.partition), "")
+            statuses.append(
+                PartitionStatus(a.topic, a.topic_id, a.partition, a.next, end, items, int(1000 * age), waiting)
+            )
         self.partition_statuses = statuses
         self._show(shown)
         metrics.PENDING.labels(self._pipeline).set(pending)

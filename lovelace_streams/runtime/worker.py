@@ -58,6 +58,8 @@ class WorkerContext:
         self.draining_since: float | None = None
         self.items_at_writer = 0
         """How many items came to a writer: they passed all steps before it, also where the writer refuses them."""
+        self.waiting_for: dict[tuple[str, int], str] = {}
+        """Topic and partition → what a step waits for, for people to read."""
         self.ledger_cover: Callable[[str], dict[int, Offsets]] | None = None
         """Topic id → partition → the ledger's covered offsets: where to start if nothing was committed."""
         self.services: list[Service] = []
@@ -194,7 +196,9 @@ class WorkerContext:
         except DeploymentFault as fault:
             self.note(fault)
             return  # where metrics can't be kept, a gauge would raise through the engine
-        self._gauges = WorkerGauges(self.pipeline, self.in_flight, self._known_end, can_read=self._can_read)
+        self._gauges = WorkerGauges(
+            self.pipeline, self.in_flight, self._known_end, can_read=self._can_read, waiting_for=self.waiting_for
+        )
         self.register(self._gauges)
 
     def next_window(self) -> list[Envelope[bytes]]:

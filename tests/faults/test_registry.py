@@ -160,3 +160,39 @@ def test_a_registry_that_refuses_us_stops_the_worker(fleet: Fleet) -> None:
     log = worker.log.read_text()
     assert "refuses the credentials of SCHEMA_REGISTRY_URL" in log.splitlines()[-1]
     assert "hunter2" not in log
+
+
+class _GivesTheFirst(BaseHTTPRequestHandler):
+    """A registry that has the first schema as id 1, and fails for every other id."""
+
+    def do_GET(self) -> None:
+        number = int(self.path.rpartition("/")[2])
+        status, body = (200, {"schema": json.dumps(FIRST)}) if number == 1 else (500, {"error_code": 50001})
+        text = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def test_a_schema_that_the_registry_never_gives_stops_its_partition_for_the_grace_alone(fleet: Fleet) -> None:
+    brokers, topic, database = (fleet.environment[name] for name in ("KAFKA_BROKERS", "TOPIC", "POSTGRES_DSN"))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _GivesTheFirst)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    try:
+        send(brokers, topic, [(b"", framed(number, first(number))) for number in (1, 9, 1)])
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        worker = fleet.start(SCHEMA_REGISTRY_URL=url, UNKNOWN_SCHEMA_GRACE="3")
+        eventually(lambda: Group(brokers, topic).committed(topic, 1) == ends(brokers, topic, 1))
+    finally:
+        server.shutdown()
+        server.server_close()
+    letters = read_all(brokers, f"{topic}.dlq")
+    assert [dict(letter.headers())["lovelace-reason"] for letter in letters] == [b"unknown_schema"]
+    assert query(database, "select id from orders") == [(1,)]
+    waits = worker.events("waiting for the schema registry")
+    assert len(waits) >= 2
+    assert all("schema 9: " in wait["fault"] and wait["record"] == f"{topic}-0:1" for wait in waits)

@@ -185,10 +185,14 @@ def test_partitions_show_where_workers_stand(page, service, job):
     page.goto(f"/ui/partitions?pipeline={job}")
     expect(page.get_by_text("No worker has reported yet")).to_be_visible()
 
-    told = [standing(0, end=1590, pending=12, oldest_unsettled_ms=61_000), standing(1)]
+    waits = {"waiting_for": "schema 9: schema registry <b> (500)"}
+    told = [standing(0, end=1590, pending=12, oldest_unsettled_ms=61_000, **waits), standing(1)]
     service.post("/progress", json={**where, "partitions": told}).raise_for_status()
     row = page.get_by_role("row").filter(has_text="1,590")  # the page asks again by itself
     expect(row.get_by_role("cell")).to_contain_text(["raw", "0", "90", "1,590", "1,500", "12", "1 min 1 s", "ago"])
+    expect(row).to_contain_text("waits: schema 9: schema registry <b> (500)")
+    service.post("/progress", json={**where, "partitions": [{**told[0], "waiting_for": None}]}).raise_for_status()
+    expect(row).not_to_contain_text("waits")
     expect(page.get_by_role("region", name=f"Pipeline {job}")).to_contain_text("1,500 behind")
 
     with psycopg.connect(service.dsn, autocommit=True) as database:

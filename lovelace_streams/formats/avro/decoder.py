@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from lovelace_streams.errors import DeploymentFault, RecordFault
+from lovelace_streams.errors import DeploymentFault, DestinationFault, RecordFault
 from lovelace_streams.formats.avro.columns import Columns, UnsupportedSchema, columns_are_known
 from lovelace_streams.formats.avro.framing import Framing, SchemaSource, framing_of
 from lovelace_streams.formats.avro.paths import impossible_paths
@@ -31,6 +31,8 @@ from lovelace_streams.rows.targets import MapFunction, Target
 
 UNKNOWN_SECONDS = 60.0
 """An id that the registry does not know is not asked for again for this time."""
+GRACE_SECONDS = 3600.0
+"""How long a schema is waited for that the registry does not give, while it gives others."""
 TOGETHER_MIN = 16
 """Fewer messages of one schema in a window are read one by one."""
 READERS_MAX = 1000
@@ -76,6 +78,9 @@ class AvroDecoder:
         """The same key → what reads many; None if they have to be read one by one."""
         self._unknown: dict[Any, tuple[float, str]] = {}
         """Key without a usable schema → when it is asked for again, and why there is none."""
+        self.grace = GRACE_SECONDS
+        self._failing: dict[Any, float] = {}
+        """Key that the registry does not answer for → since when, as long as it answers for others."""
         self._ahead: dict[int, ColumnItem] = {}
         """Id of a record of this window → its item, read together with others."""
         self._waiting: dict[Any, tuple[int, list[Record]]] = {}
@@ -233,10 +238,13 @@ class AvroDecoder:
             schema = self.framing.schema(key)
             read = self._reading(schema, key)
         except NoSchema as error:
-            if len(self._unknown) >= READERS_MAX:
-                self._unknown.pop(next(iter(self._unknown)))
-            self._unknown[key] = (time.monotonic() + UNKNOWN_SECONDS, str(error))
-            raise RecordFault(Reason.UNKNOWN_SCHEMA, str(error)) from None
+            raise self._no_schema(key, str(error)) from None
+        except DestinationFault as fault:
+            if self._has_waited_for(key):
+                why = f"the registry does not give schema {key} ({fault.code}), and gives others, for {self.grace:g} s"
+                raise self._no_schema(key, why) from None
+            raise
+        self._failing.pop(key, None)
         if len(self._reads) >= READERS_MAX:
             oldest = next(iter(self._reads))
             del self._reads[oldest], self._columns[oldest]
@@ -245,6 +253,26 @@ class AvroDecoder:
         if key in self._waiting:
             self._read_ahead(key, *self._waiting.pop(key))
         return read
+
+    def _no_schema(self, key: Any, why: str) -> RecordFault:
+        """Note that there is no usable schema, and return the fault of its messages."""
+        if len(self._unknown) >= READERS_MAX:
+            self._unknown.pop(next(iter(self._unknown)))
+        self._unknown[key] = (time.monotonic() + UNKNOWN_SECONDS, why)
+        return RecordFault(Reason.UNKNOWN_SCHEMA, why)
+
+    def _has_waited_for(self, key: Any) -> bool:
+        """Whether the registry has answered for others, and not for this key, for as long as it is waited for.
+
+        If it answers for none it is an outage, after which the time begins anew.
+        """
+        answers_another = getattr(self.framing, "answers_another", None)
+        if answers_another is None or not answers_another(key):
+            self._failing.pop(key, None)
+            return False
+        if key not in self._failing and len(self._failing) >= READERS_MAX:
+            self._failing.pop(next(iter(self._failing)))
+        return time.monotonic() - self._failing.setdefault(key, time.monotonic()) >= self.grace
 
     def _reading(self, writer: Schema, key: Any) -> Read:
         reader = self.reader or writer
@@ -344,6 +372,15 @@ class JsonOrAvro:
         self.avro = avro
         self.waits = avro.waits
         self.skips = (*json.skips, *avro.skips)
+
+    @property
+    def grace(self) -> float:
+        """How long the Avro decoder waits for a schema that the registry does not give, while it gives others."""
+        return self.avro.grace
+
+    @grace.setter
+    def grace(self, seconds: float) -> None:
+        self.avro.grace = seconds
 
     @property
     def targets(self) -> dict[EventName, Target]:

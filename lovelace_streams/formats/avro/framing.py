@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from lovelace_streams.errors import DeploymentFault, RecordFault
+from lovelace_streams.errors import DeploymentFault, DestinationFault, RecordFault
 from lovelace_streams.formats.avro.registry import NoSchema, Registry
 from lovelace_streams.formats.avro.schema import Schema, load, read_differently
 from lovelace_streams.records import Reason
@@ -114,6 +114,8 @@ class Confluent:
 
     def __init__(self, registry: Registry | str, timeout: float = 10.0) -> None:
         self.registry = registry if isinstance(registry, Registry) else Registry(registry, timeout)
+        self._answered: int | None = None
+        """The id that was answered last."""
 
     def named(self, message: bytes) -> tuple[Any, int]:
         """Return the id, and 5; raises `RecordFault` for another frame."""
@@ -127,7 +129,25 @@ class Confluent:
 
     def schema(self, key: Any) -> Schema:
         """Ask the registry for a schema; raises `NoSchema`, `DestinationFault` or `DeploymentFault`."""
-        return self.registry.schema(key)
+        schema = self.registry.schema(key)
+        self._answered = key
+        return schema
+
+    def answers_another(self, key: Any) -> bool:
+        """Whether the registry answers for another id now: the one that it answered last, or the ids beside this one.
+
+        To have no such schema is an answer, too.
+        """
+        others = [self._answered] if self._answered not in (None, key) else [key - 1, key + 1]
+        for other in others:
+            try:
+                self.registry.schema(int(other or 0))
+            except NoSchema:
+                return True
+            except (DestinationFault, DeploymentFault):
+                continue
+            return True
+        return False
 
 
 def framing_of(source: SchemaSource | Framing, timeout: float) -> Framing:

@@ -69,8 +69,15 @@ class Registry:
     def schema(self, schema_id: int) -> Schema:
         """Ask for the schema of an id, and for those that it refers to.
 
-        Raises `NoSchema`, `DestinationFault` (no answer), `DeploymentFault` (the credentials or address are refused).
+        Raises `NoSchema`, `DestinationFault` (no answer; it names the id), `DeploymentFault` (the credentials or the
+        address are refused).
         """
+        try:
+            return self._schema(schema_id)
+        except DestinationFault as fault:
+            raise DestinationFault(fault.code, f"schema {schema_id}: {fault.detail}") from None
+
+    def _schema(self, schema_id: int) -> Schema:
         answer = self._answer(f"/schemas/ids/{schema_id}", f"no schema {schema_id}")
         if answer.schemaType not in (None, "AVRO"):
             raise NoSchema(f"schema {schema_id} is not Avro")

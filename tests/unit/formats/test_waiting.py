@@ -28,7 +28,7 @@ def test_however_many_slow_questions_a_window_has_the_membership_lives_on() -> N
     source = SimpleNamespace(pipeline="orders", ending=False, keep_alive=keep_alive)
     window = [Envelope(Record("t", 0, n, n, 0, None, b"", [], 0), 0, b"") for n in range(100)]
     decoder = SimpleNamespace(decode=decode, waits=True)
-    waiting = WaitingDecoder(decoder, source, on_fault=lambda *_: None, clock=lambda: now)  # type: ignore[arg-type]
+    waiting = WaitingDecoder(decoder, source, on_wait=lambda *_: None, clock=lambda: now)  # type: ignore[arg-type]
     waiting.sort(window)
 
     assert max(after - before for before, after in zip([0.0, *kept], kept, strict=False)) <= SECONDS + 1

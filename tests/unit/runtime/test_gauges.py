@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 from prometheus_client import REGISTRY
 
@@ -22,7 +23,14 @@ class Worker:
         self.now = 1000.0
         self.in_flight = InFlight()
         self.ends: dict[int, int] = {}
-        self.watch = WorkerGauges(pipeline, self.in_flight, lambda a: self.ends.get(a.partition), lambda: self.now)
+        self.waiting_for: dict[tuple[str, int], str] = {}
+        self.watch = WorkerGauges(
+            pipeline,
+            self.in_flight,
+            lambda a: self.ends.get(a.partition),
+            lambda: self.now,
+            waiting_for=self.waiting_for,
+        )
 
     def read(self, partition: int, *offsets: int, items: int = 1) -> list[Envelope[Any]]:
         assignment = self.in_flight.of(TOPIC, partition)
@@ -146,6 +154,14 @@ def test_where_each_partition_stands_is_said_whole(worker: Worker) -> None:
         PartitionStatus(TOPIC, "id", 0, position=2, end=100, pending=4, oldest_unsettled_ms=2000),
         PartitionStatus(TOPIC, "id", 1, position=0, end=None, pending=0, oldest_unsettled_ms=0),
     ]
+
+
+def test_what_a_partition_waits_for_is_said_and_left_out_where_it_does_not_wait(worker: Worker) -> None:
+    worker.waiting_for[TOPIC, 0] = "schema 9"
+    worker.after(1)
+
+    told = msgspec.to_builtins(worker.watch.partition_statuses)
+    assert [status.get("waiting_for") for status in told] == ["schema 9", None]
 
 
 def test_it_looks_once_a_second_and_not_more_often(worker: Worker) -> None:

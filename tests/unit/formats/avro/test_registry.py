@@ -3,7 +3,7 @@
 import json
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -13,6 +13,8 @@ from lovelace_streams import Settings
 from lovelace_streams.avro import AvroDecoder, Confluent
 from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.formats.events import Items
+from lovelace_streams.formats.waiting import WaitingDecoder
+from lovelace_streams.records import Envelope, Record
 from tests.unit.formats.avro.messages import (
     ANN,
     SCHEMA,
@@ -29,7 +31,7 @@ class Registry:
         self.asked: list[str] = []
         self.status = 200
         self.more: dict[str, Any] = {}
-        """Path → what else it answers: JSON, or bytes as they are."""
+        """Path → what else it answers: JSON, or bytes as they are; with its status, or without."""
         registry = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -44,6 +46,8 @@ class Registry:
                 status = registry.status if self.path in answers or registry.status != 200 else 404
                 unknown = {"error_code": 40403} if self.path.startswith("/schemas/") else {}
                 answer = answers.get(self.path, unknown)
+                if isinstance(answer, tuple):
+                    status, answer = max(status, answer[0]), answer[1]
                 body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(body)))
@@ -135,6 +139,97 @@ def test_an_answer_of_another_shape_is_waited_for(registry: Registry, answer: An
 
     registry.more["/schemas/ids/9"] = {"schema": json.dumps(SCHEMA), "references": None}
     assert ends(decoder, framed(9, encoded())) == [ANN]
+
+
+class Waiting:
+    """A worker that decodes one message for as long as it takes, on a clock of the test's own."""
+
+    def __init__(self, registry: Registry, monkeypatch: pytest.MonkeyPatch, grace: float = 3600.0) -> None:
+        self.now = 1000.0
+        self.ending = False
+        self.told: list[str] = []
+        self.each_wait: Callable[[float], None] = lambda _waited: None
+        self.waited = 0.0
+        self.decoder = AvroDecoder(registry.url, Items("member", Member), timeout=60)
+        monkeypatch.setattr("lovelace_streams.formats.avro.decoder.time.monotonic", lambda: self.now)
+        self.waiting = WaitingDecoder(self.decoder, self, self.tell, lambda: self.now, grace)  # type: ignore[arg-type]
+
+    def tell(self, _record: Record, fault: DestinationFault | None, _failures: int) -> None:
+        self.told.append(str(fault or "goes on"))
+
+    def keep_alive(self, seconds: float, _records: Any = ()) -> bool:
+        self.now += max(seconds, 1.0)
+        self.waited += max(seconds, 1.0)
+        self.each_wait(self.waited)
+        self.ending = self.waited > 9_000
+        return not self.ending
+
+    def note(self, fault: DeploymentFault) -> None:
+        raise fault
+
+    def ends(self, schema_id: int) -> list[str]:
+        """How a message ends: as items, or by the reasons of its letter; nothing if the worker ends before."""
+        self.waited, self.told = 0.0, []
+        record = Record("topic", 0, 0, 0, 0, None, framed(schema_id, encoded()), [], 0)
+        ports = self.waiting.sort([Envelope(record, 0, record.value or b"")])
+        return ["ok" for _ in ports.oks] + [str(letter.reason) for letter in ports.errs]
+
+
+@pytest.mark.parametrize(
+    "answer", [(500, {}), (503, {"error_code": 50001}), (200, b"<html>"), (200, {"schema": 1}), (302, {})]
+)
+@pytest.mark.parametrize("known", [True, False], ids=["others_known", "none_known"])
+def test_an_id_that_is_never_answered_is_unknown_after_the_grace(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, answer: Any, known: bool
+) -> None:
+    worker = Waiting(registry, monkeypatch)
+    registry.more["/schemas/ids/9"] = answer
+    if known:
+        assert worker.ends(1) == ["ok"]
+
+    assert worker.ends(9) == ["unknown_schema"]
+    assert 3600 <= worker.waited < 3700
+    assert all("schema 9: " in line for line in worker.told[:-1])
+    assert worker.told[-1] == "goes on"
+    assert worker.ends(1) == ["ok"]
+
+    assert (worker.ends(9), worker.waited) == (["unknown_schema"], 0)  # not asked for again for a minute
+    worker.now += 61
+    assert (worker.ends(9), worker.waited) == (["unknown_schema"], 0)  # asked once: an hour is enough
+    worker.now += 61
+    registry.more["/schemas/ids/9"] = {"schema": json.dumps(SCHEMA)}
+    assert worker.ends(9) == ["ok"]
+
+
+def test_an_outage_makes_no_schema_unknown(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = Waiting(registry, monkeypatch)
+    assert worker.ends(1) == ["ok"]
+    registry.status = 500  # for every id
+
+    assert worker.ends(2) == []
+    assert worker.waited > 9_000
+
+
+def test_the_grace_begins_anew_after_an_outage(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = Waiting(registry, monkeypatch)
+    registry.more["/schemas/ids/9"] = (500, {})
+
+    def outage(waited: float) -> None:
+        registry.status = 500 if 3000 < waited < 3100 else 200
+
+    worker.each_wait = outage
+    assert worker.ends(9) == ["unknown_schema"]
+    assert worker.waited > 3100 + 3600
+
+
+def test_an_id_that_is_answered_within_the_grace_is_read(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = Waiting(registry, monkeypatch)
+    registry.more["/schemas/ids/9"] = (500, {})
+    worker.each_wait = lambda waited: registry.more.update(
+        {"/schemas/ids/9": {"schema": json.dumps(SCHEMA)}} if waited > 3000 else {}
+    )
+
+    assert worker.ends(9) == ["ok"]
 
 
 def test_a_registry_that_is_down_is_the_destinations_fault() -> None:
