@@ -17,6 +17,7 @@ import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -100,7 +101,7 @@ def read_payloads(file: IO[bytes]) -> Iterator[Payload]:
     read = _Lines(text)
     head = read.head()
     _refuse_foreign(head, within=" inside gzip" if zipped else "")
-    if head.removeprefix(BOM).lstrip(BLANK).startswith(b"["):
+    if head.removeprefix(BOM).lstrip(BLANK).startswith(b"[") and not read.has_lists():
         yield from _array(b"".join(line for _, line in read))
         return
     if read.is_spread():
@@ -133,6 +134,13 @@ class _Lines:
             return _head(self._text)
         except _DAMAGES as damage:
             raise _damaged(damage, 0) from None
+
+    def has_lists(self) -> bool:
+        """Whether the payloads are arrays themselves, one a line; the file is left at its beginning."""
+        lines = (line.removeprefix(BOM).strip(BLANK) for _, line in self)
+        first, second, *_ = [*islice(filter(None, lines), 2), b"", b""]
+        self._text.seek(0)
+        return second.startswith(b"[") and not _payload("line 1", first).fault
 
     def is_spread(self) -> bool:
         """Whether the first payload is JSON over several lines (pretty-printed); the file is left at its beginning."""

@@ -179,7 +179,8 @@ def test_a_payload_over_several_lines_is_not_sent_in_pieces(content: bytes) -> N
     [
         (b'[{"secret": 1},\n {"secret": \n', "no JSON array from line 3, column 1 on"),
         (b'[{"id": 1},\n \xe9]', "no JSON array, line 2 is not UTF-8"),
-        (b'[{"secret": 1}]\n[{"secret": 2}]', "no JSON array from line 2, column 1 on"),
+        (b'[{"secret": 1}]\n{"secret": 2}', "no JSON array from line 2, column 1 on"),
+        (b'[\n[{"secret": 2}]', "no JSON array from line 2, column 16 on"),
         (b'[{"n": "\\ud800"},]', "no JSON array from line 1, column 18 on"),
         (b'[{"n": "\\ud800"} {}]', "no JSON array from line 1, column 18 on"),
         (b'[{"n": "\\ud800"}\n,{}]\n]', "no JSON array from line 3, column 1 on"),
@@ -204,6 +205,12 @@ def test_one_broken_item_of_an_array_belongs_to_its_job_as_it_is(broken: bytes) 
 
     assert [message.value for message in messages] == [b'{"id":1}', broken, b'{"id":3}']
     assert str(told).startswith("1 of 3 payloads are not JSON, the first: item 2 is not ")
+
+
+@pytest.mark.parametrize("write", [bytes, BOM.__add__, gzip.compress])
+def test_lines_may_be_arrays(write) -> None:
+    assert sent(write(b'[{"id": 1}, 2]\n\n[]\r\n[3]\n')) == [b'[{"id": 1}, 2]', b"[]", b"[3]"]
+    assert sent(write(b'[[{"id": 1}],\n[3]]\n')) == [b'[{"id":1}]', b"[3]"]
 
 
 def test_digits_are_kept() -> None:
