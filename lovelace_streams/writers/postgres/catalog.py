@@ -91,6 +91,9 @@ class TableSchema(msgspec.Struct, frozen=True):
     relations: tuple[int, ...] = ()
     """The table and its partitions."""
     foreign_keys: tuple[ForeignKey, ...] = ()
+    has_unchecked_references: bool = False
+    """Whether stored rows may break a foreign key (NOT VALID): Postgres tests it of a row that the own transaction made
+    even if an update leaves the key alone."""
 
     def may_omit(self, absent: frozenset[str]) -> bool:
         """Whether one INSERT … ON CONFLICT may leave these columns out.
@@ -201,6 +204,7 @@ class _Inspection:
             relations=tuple(self.relations),
             foreign_keys=self.foreign_keys,
             rules_see_row_only=self.rules_see_row_only,
+            has_unchecked_references=any(rule.unchecked for rule in self.constraints),
         )
 
     def problems(self) -> Iterator[Problem]:
@@ -517,6 +521,7 @@ select r.conname as name,
              join pg_attribute a on a.attrelid = r.conrelid and a.attnum = k.n order by k.o) as columns,
        array(select a.attname::text from unnest(r.confkey) with ordinality k(n, o)
              join pg_attribute a on a.attrelid = r.confrelid and a.attnum = k.n order by k.o) as others,
+       r.contype = 'f' and not r.convalidated and r.conrelid = any(oids) as unchecked,
        r.confrelid::regclass::text as other, r.confrelid::int8 as target,
        r.confmatchtype = 's' and r.convalidated and not coalesce((to_jsonb(r) ->> 'conperiod')::bool, false)
          and not (select o.relrowsecurity from pg_class o where o.oid = r.confrelid) as checkable

@@ -21,7 +21,7 @@ from psycopg import sql
 from lovelace_streams.rows.declaration import Column, Table
 from lovelace_streams.rows.row import Row
 from lovelace_streams.writers.postgres.catalog import RowOrder, TableSchema, identifier, name_parts
-from lovelace_streams.writers.postgres.faults import ENCODE_ERROR, NUMBER_OUT_OF_RANGE
+from lovelace_streams.writers.postgres.faults import ENCODE_ERROR, FOREIGN_KEY_VIOLATION, NUMBER_OUT_OF_RANGE
 from lovelace_streams.writers.postgres.stored import as_stored, named, trusted
 from lovelace_streams.writers.postgres.subtransactions import script
 from lovelace_streams.writers.postgres.types import (
@@ -109,6 +109,7 @@ class Plan:
                 types=self._array_types,
                 tolerated=tolerated,
                 retried=retried,
+                judged_first=[FOREIGN_KEY_VIOLATION] if self._builder.schema.has_unchecked_references else [],
             )
         return self._subtransaction_script
 

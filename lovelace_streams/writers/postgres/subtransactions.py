@@ -85,13 +85,15 @@ def script(
     types: Sequence[str],
     tolerated: Sequence[str],
     retried: Sequence[str],
+    judged_first: Sequence[str],
 ) -> bytes:
     """Return the loop over rows with columns of these types.
 
     `statements` write several rows, `one_row_statements` one; `held_off` is the query that tells how many rows stored
-    ones held off since `reset_held_off`. An error whose code or class is in
-    `tolerated` is the row's outcome; any other one ends the whole. A code in `retried` is believed after one more try,
-    with all earlier rows written.
+    ones held off since `reset_held_off`. An error whose code or class is in `tolerated` is the row's outcome; any other
+    one ends the whole. A code in `retried` is believed after one more try, with all earlier rows written. One in
+    `judged_first` is believed only while the transaction has written nothing: else the loop ends before the row, and
+    the next call begins with it.
     """
     columns = range(len(types))
     one_row = [f"lovelace_{n}[lovelace_from]" for n in columns]
@@ -110,6 +112,7 @@ def script(
         held_off=sql.SQL(f"({held_off.decode()})"),
         tolerated=sql.Literal(list(tolerated)),
         retried=sql.Literal(list(retried)),
+        judged_first=sql.Literal(list(judged_first)),
         run_ends=sql.Literal(RUN_ENDS),
         outcomes=sql.Literal(OUTCOMES),
         seconds_max=sql.Literal(SECONDS_MAX),

@@ -59,6 +59,7 @@ begin
       else run_size := (lovelace_last - lovelace_first + 4) / 4; end if;
       continue;
     end if;
+    exit when code = any ({judged_first}::text[]) and written_runs > 0;
     tries := tries + 1;
     continue when tries = 1 and code = any ({retried}::text[]);
     tries := 0;
