@@ -13,6 +13,7 @@ from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.formats.decoder import Decoder, sort
 from lovelace_streams.formats.waiting import WaitingDecoder
 from lovelace_streams.observability import metrics
+from lovelace_streams.observability.outages import OutageLog
 from lovelace_streams.operators.ports import Sorted, by_list, split
 from lovelace_streams.records import Envelope, Record
 from lovelace_streams.runtime.worker import WorkerContext
@@ -64,17 +65,22 @@ def decode(step_id: str, up: Stream[Envelope[bytes]], decoder: Decoder, source: 
             "hand it the source, decode(step, stream, decoder, source)"
         )
     grace = source.settings.unknown_schema_grace
-    waiting = WaitingDecoder(decoder, source, partial(_on_wait, source), grace=grace)
+    waiting = WaitingDecoder(
+        decoder, source, partial(_on_wait, source, OutageLog(log, "waiting for the schema registry")), grace=grace
+    )
     return split(op.flat_map_batch("sort", up, by_list("decode", waiting.sort, skips)))
 
 
-def _on_wait(source: WorkerContext, record: Record, fault: DestinationFault | None, failures: int) -> None:
+def _on_wait(
+    source: WorkerContext, outage: OutageLog, record: Record, fault: DestinationFault | None, _failures: int
+) -> None:
     """Show what a partition waits for: in the log, in its status, in a counter."""
     partition = (record.topic, record.partition)
     if fault is None:
         source.waiting_for.pop(partition, None)
+        outage.back()
         return
     source.waiting_for[partition] = str(fault)[:WAITING_FOR_MAX]
     metrics.RETRIES.labels(source.pipeline, "decode", fault.code).inc()
     place = f"{record.topic}-{record.partition}:{record.offset}"
-    log.warning("waiting for the schema registry", fault=str(fault), failures=failures, record=place)
+    outage.away(fault, record=place)

@@ -83,14 +83,14 @@ def test_a_registry_that_is_away_is_waited_for(
         return query(database, "select count(*) from orders")[0][0]
 
     send(brokers, topic, [(b"", framed(old, first(n))) for n in range(50)])
-    worker = fleet.start()
+    worker = fleet.start(LOG_LEVEL="DEBUG")  # which shows every try
     eventually(lambda: written() == 50)
 
     registry_server.stop()
     send(brokers, topic, [(b"", framed(old, first(n)) if n % 2 else framed(new, second(n))) for n in range(50, 100)])
     eventually(lambda: len(worker.events("waiting for the schema registry")) >= 3)
     assert worker.terminate(60)[0] == 0
-    successor = fleet.start()
+    successor = fleet.start(LOG_LEVEL="DEBUG")
     eventually(lambda: len(successor.events("waiting for the schema registry")) >= 3)
     assert read_all(brokers, dead) == []
 
