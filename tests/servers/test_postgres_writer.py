@@ -72,27 +72,6 @@ def everything(**changes):
 
 
 @pytest.fixture
-def run(database):
-    with psycopg.connect(database, autocommit=True) as connection:
-        yield connection.execute
-
-
-@pytest.fixture
-def writer_of(database):
-    made = []
-
-    def make(*rows, dsn=database, **options):
-        settings = PostgresSettings(dsn, **{k: options.pop(k) for k in ("write_seconds", "prepare") if k in options})
-        writer = PostgresWriter(settings, *rows, **options)
-        made.append(writer)
-        return writer
-
-    yield make
-    for writer in made:
-        writer.close()
-
-
-@pytest.fixture
 def things(run, writer_of):
     """A writer of `things`, open, after the given DDL."""
 

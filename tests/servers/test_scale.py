@@ -1,18 +1,15 @@
 """Decimals in columns with a scale: more digits than the column keeps are refused, unless the row says how to round."""
 
 from decimal import ROUND_HALF_EVEN, Decimal
-from typing import Annotated, Any
+from typing import Annotated
 
-import psycopg
 import pytest
 
 from lovelace_streams import Row, Scale
 from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.records import Reason
 from lovelace_streams.rows.interpreter import interpret
-from lovelace_streams.settings import PostgresSettings
 from lovelace_streams.writers import Entry, Refusal, RowOutcome
-from lovelace_streams.writers.postgres import PostgresWriter
 
 WRITTEN = RowOutcome.WRITTEN
 
@@ -47,27 +44,6 @@ class Ratio(Row, table="prices", primary_key="id"):
     total: float
 
 
-@pytest.fixture
-def run(database):
-    with psycopg.connect(database, autocommit=True) as connection:
-        yield connection.execute
-
-
-@pytest.fixture
-def writer_of(database):
-    made = []
-
-    def make(*rows: type[Row], **options: Any) -> PostgresWriter:
-        writer = PostgresWriter(PostgresSettings(database), *rows, **options)
-        made.append(writer)
-        writer.open()
-        return writer
-
-    yield make
-    for writer in made:
-        writer.close()
-
-
 MANY = {
     "numeric(10,2)": (Price, [Decimal("12.34"), Decimal("12.340"), Decimal("1E+2"), Decimal(7)], Decimal("12.345")),
     "money_amount": (Price, [Decimal("12.34"), Decimal("0.00")], Decimal("0.005")),
@@ -78,10 +54,10 @@ MANY = {
 
 @pytest.mark.parametrize("one_by_one", [True, False])
 @pytest.mark.parametrize("column", MANY)
-def test_more_digits_than_the_column_keeps_are_refused_and_not_rounded(run, writer_of, column, one_by_one):
+def test_more_digits_than_the_column_keeps_are_refused_and_not_rounded(run, open_writer, column, one_by_one):
     row, kept, refused = MANY[column]
     run(f"create domain money_amount as numeric(10,2); create table prices (id bigint primary key, total {column})")
-    writer = writer_of(row, one_by_one=one_by_one)
+    writer = open_writer(row, one_by_one=one_by_one)
 
     values = [*kept, refused, *kept] * 3
     results = writer.write([Entry(row(id=n, total=value)) for n, value in enumerate(values)])
@@ -92,9 +68,9 @@ def test_more_digits_than_the_column_keeps_are_refused_and_not_rounded(run, writ
     assert stored == [value for value in values if value is not refused]
 
 
-def test_rows_of_too_many_digits_cost_a_write_and_not_one_each(run, writer_of, monkeypatch):
+def test_rows_of_too_many_digits_cost_a_write_and_not_one_each(run, open_writer, monkeypatch):
     run("create table prices (id bigint primary key, total numeric(10,2))")
-    writer = writer_of(Price)
+    writer = open_writer(Price)
     writes = []
     write = writer._transactions.write
     monkeypatch.setattr(writer._transactions, "write", lambda *given, **more: writes.append(1) or write(*given, **more))
@@ -105,9 +81,9 @@ def test_rows_of_too_many_digits_cost_a_write_and_not_one_each(run, writer_of, m
     assert len(writes) == 1
 
 
-def test_a_row_that_declares_its_rounding_is_rounded_by_it(run, writer_of):
+def test_a_row_that_declares_its_rounding_is_rounded_by_it(run, open_writer):
     run("create table prices (id bigint primary key, total numeric(10,2))")
-    writer = writer_of(Rounded)
+    writer = open_writer(Rounded)
 
     rows = [interpret(Rounded, {"id": n, "total": total}) for n, total in enumerate(["12.345", "12.355", "12.3"])]
     assert writer.write([Entry(row) for row in rows]) == [WRITTEN] * 3
@@ -118,29 +94,29 @@ def test_a_row_that_declares_its_rounding_is_rounded_by_it(run, writer_of):
     ]
 
 
-def test_a_float_is_rounded_as_the_column_says(run, writer_of):
+def test_a_float_is_rounded_as_the_column_says(run, open_writer):
     """It has no digits of its own to lose: 0.1 + 0.2 is 0.30000000000000004."""
     run("create table prices (id bigint primary key, total numeric(10,2))")
-    assert writer_of(Ratio).write([Entry(Ratio(id=1, total=0.1 + 0.2))]) == [WRITTEN]
+    assert open_writer(Ratio).write([Entry(Ratio(id=1, total=0.1 + 0.2))]) == [WRITTEN]
     assert run("select total from prices").fetchall() == [(Decimal("0.30"),)]
 
 
-def test_a_scale_that_the_column_does_not_keep_stops_at_the_start(run, writer_of):
+def test_a_scale_that_the_column_does_not_keep_stops_at_the_start(run, open_writer):
     run("create table prices (id bigint primary key, total numeric(10,2))")
     with pytest.raises(
         DeploymentFault, match=r"total may have 4 digits after the point \(Scale\), but the column is numeric\(10,2\)"
     ):
-        writer_of(Finer)
+        open_writer(Finer)
     run("alter table prices alter total type numeric(10,4)")
-    assert writer_of(Finer).notes() == []
+    assert open_writer(Finer).notes() == []
 
 
-def test_what_no_field_declares_is_noted(run, writer_of):
+def test_what_no_field_declares_is_noted(run, open_writer):
     run("create table prices (id bigint primary key, total numeric(10,2))")
-    [note] = writer_of(Price).notes()
+    [note] = open_writer(Price).notes()
     assert "Price.total" in note
     assert "numeric(10,2)" in note
     assert "Scale(2, ROUND_HALF_EVEN)" in note
-    assert writer_of(Rounded).notes() == writer_of(Ratio).notes() == []
+    assert open_writer(Rounded).notes() == open_writer(Ratio).notes() == []
     run("alter table prices alter total type numeric")
-    assert writer_of(Price).notes() == []
+    assert open_writer(Price).notes() == []

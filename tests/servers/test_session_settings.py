@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -11,7 +12,6 @@ from psycopg import sql
 from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.records import Reason
 from lovelace_streams.rows import Row
-from lovelace_streams.settings import PostgresSettings
 from lovelace_streams.writers import Entry, Refusal, RowOutcome
 from lovelace_streams.writers.postgres import PostgresWriter
 
@@ -69,18 +69,8 @@ def role(database: str) -> Iterator[tuple[str, Callable[..., Any]]]:
 
 
 @pytest.fixture
-def opened() -> Iterator[Callable[..., PostgresWriter]]:
-    made = []
-
-    def make(dsn: str, **settings: Any) -> PostgresWriter:
-        writer = PostgresWriter(PostgresSettings(dsn, **settings), Thing)
-        made.append(writer)
-        writer.open()
-        return writer
-
-    yield make
-    for writer in made:
-        writer.close()
+def opened(open_writer: Callable[..., PostgresWriter]) -> Callable[..., PostgresWriter]:
+    return partial(open_writer, Thing)
 
 
 def stored(dsn: str) -> list[Any]:
@@ -96,7 +86,7 @@ def test_the_environment_does_not_choose_the_encoding(
     dsn = encoded("UTF8")
     monkeypatch.setenv("PGCLIENTENCODING", encoding)
 
-    assert opened(dsn).write(things(*[JAPAN] * count)) == [WRITTEN] * count
+    assert opened(dsn=dsn).write(things(*[JAPAN] * count)) == [WRITTEN] * count
     assert stored(dsn) == [JAPAN] * count
 
 
@@ -106,7 +96,7 @@ def test_what_a_database_can_not_hold_is_the_records(
     encoded: Make, opened: Callable[..., PostgresWriter], encoding: str, count: int
 ) -> None:
     dsn = encoded(encoding)
-    writer = opened(dsn)
+    writer = opened(dsn=dsn)
 
     results = writer.write(things(*["é"] * count, JAPAN, None))
 
@@ -118,7 +108,7 @@ def test_what_a_database_can_not_hold_is_the_records(
 def test_a_database_without_an_encoding_holds_everything(encoded: Make, opened: Callable[..., PostgresWriter]) -> None:
     dsn = encoded("SQL_ASCII")
 
-    assert opened(dsn).write(things(JAPAN, "é")) == [WRITTEN, WRITTEN]
+    assert opened(dsn=dsn).write(things(JAPAN, "é")) == [WRITTEN, WRITTEN]
     assert stored(dsn) == [JAPAN, "é"]
 
 
@@ -126,7 +116,7 @@ def test_a_value_that_the_driver_can_not_encode_is_the_records(
     encoded: Make, opened: Callable[..., PostgresWriter], caplog: pytest.LogCaptureFixture
 ) -> None:
     dsn = encoded("UTF8")
-    writer = opened(dsn)
+    writer = opened(dsn=dsn)
     writer._connection.driver.execute("set client_encoding to latin1")  # as a function of the database may do
 
     assert writer.write(things("é", JAPAN, "é")) == [WRITTEN, Refusal(Reason.BAD_VALUE, "22000"), WRITTEN]
@@ -148,7 +138,7 @@ def test_limits_of_the_role_do_not_end_what_the_writer_allows(
     for name in ("statement_timeout", "transaction_timeout", "idle_in_transaction_session_timeout"):
         admin(f"alter role ROLE set {name} = '400ms'")
 
-    assert opened(dsn).write(things("a", "b")) == [WRITTEN, WRITTEN]
+    assert opened(dsn=dsn).write(things("a", "b")) == [WRITTEN, WRITTEN]
 
 
 def test_triggers_and_foreign_keys_hold_although_the_role_is_a_replica(
@@ -162,7 +152,7 @@ def test_triggers_and_foreign_keys_hold_although_the_role_is_a_replica(
         " grant set on parameter session_replication_role to ROLE"
     )
 
-    assert opened(dsn).write(things("there", "not there")) == [
+    assert opened(dsn=dsn).write(things("there", "not there")) == [
         WRITTEN,
         Refusal(Reason.FOREIGN_KEY, "23503", "parent"),
     ]
@@ -175,7 +165,7 @@ def test_a_role_that_must_be_a_replica_stops_the_worker(
     admin("alter role ROLE set session_replication_role = replica")
 
     with pytest.raises(DeploymentFault, match="session_replication_role is replica"):
-        opened(dsn)
+        opened(dsn=dsn)
 
 
 def test_a_read_only_role_is_waited_for_as_a_full_disk_is(
@@ -183,7 +173,7 @@ def test_a_read_only_role_is_waited_for_as_a_full_disk_is(
 ) -> None:
     dsn, admin = role
     admin("alter role ROLE set default_transaction_read_only = on")
-    writer = opened(dsn)
+    writer = opened(dsn=dsn)
 
     with pytest.raises(DestinationFault) as caught:
         writer.write(things("a"))
@@ -193,7 +183,7 @@ def test_a_read_only_role_is_waited_for_as_a_full_disk_is(
 def test_nothing_is_left_in_the_session(database: str, opened: Callable[..., PostgresWriter]) -> None:
     with psycopg.connect(database, autocommit=True) as admin:
         admin.execute("create table things (id bigint primary key, text text)")
-    writer = opened(f"{database}?options=-c%20timezone%3DAsia/Kolkata")
+    writer = opened(dsn=f"{database}?options=-c%20timezone%3DAsia/Kolkata")
 
     writer.write(things("a"))
     writer.dry_run(things("b"))

@@ -8,39 +8,15 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Any
 
-import psycopg
 import pytest
 
 from lovelace_streams.records import Reason
 from lovelace_streams.rows import UNSET, Row
-from lovelace_streams.settings import PostgresSettings
 from lovelace_streams.writers import Entry, Refusal, RowOutcome
-from lovelace_streams.writers.postgres import PostgresWriter
 from lovelace_streams.writers.postgres import writer as postgres
 
 WRITTEN, SUPERSEDED, SUPPRESSED = RowOutcome.WRITTEN, RowOutcome.SUPERSEDED, RowOutcome.SUPPRESSED
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
-
-
-@pytest.fixture
-def run(database):
-    with psycopg.connect(database, autocommit=True) as connection:
-        yield connection.execute
-
-
-@pytest.fixture
-def writer_of(database):
-    made = []
-
-    def make(*rows: type[Row], one_by_one: bool = False, **options: Any) -> PostgresWriter:
-        writer = PostgresWriter(PostgresSettings(database, **options), *rows, one_by_one=one_by_one)
-        made.append(writer)
-        writer.open()
-        return writer
-
-    yield make
-    for writer in made:
-        writer.close()
 
 
 def at(microseconds: int) -> datetime:
@@ -82,11 +58,11 @@ VERSIONS = {
 @pytest.mark.parametrize("one_by_one", [True, False])
 @pytest.mark.parametrize("rows", [1, 20])
 @pytest.mark.parametrize("kind", VERSIONS)
-def test_equal_as_the_column_rounds_it_overwrites_however_the_row_is_written(run, writer_of, kind, rows, one_by_one):
+def test_equal_as_the_column_rounds_it_overwrites_however_the_row_is_written(run, open_writer, kind, rows, one_by_one):
     row, stored, overwriting, older = VERSIONS[kind]
     run("drop domain if exists instant; create domain instant as timestamptz(3)")
     run(f"create table seen (id bigint primary key, a int default 7 check (a > 0), b int, at {kind})")
-    writer = writer_of(row, one_by_one=one_by_one)
+    writer = open_writer(row, one_by_one=one_by_one)
     if kind == "varchar(3)":
         overwriting = ["b     ", "b  "]
 
@@ -103,9 +79,9 @@ def test_equal_as_the_column_rounds_it_overwrites_however_the_row_is_written(run
 
 
 @pytest.mark.parametrize("one_by_one", [True, False])
-def test_a_replay_does_not_overwrite_what_is_equal_as_stored(run, writer_of, one_by_one):
+def test_a_replay_does_not_overwrite_what_is_equal_as_stored(run, open_writer, one_by_one):
     run("create table seen (id bigint primary key, a int default 7 check (a > 0), at timestamptz(3))")
-    writer = writer_of(Seen, one_by_one=one_by_one)
+    writer = open_writer(Seen, one_by_one=one_by_one)
     writer.write([Entry(Seen(id=n, a=1, at=at(123_600))) for n in range(9)])
 
     for a in (UNSET, 2):
@@ -164,24 +140,24 @@ KEYS = {
 
 @pytest.mark.parametrize("one_by_one", [True, False])
 @pytest.mark.parametrize("kind", KEYS)
-def test_a_key_is_found_as_the_column_rounds_it(run, writer_of, kind, one_by_one):
+def test_a_key_is_found_as_the_column_rounds_it(run, open_writer, kind, one_by_one):
     """A row without a column that has no default updates the stored one; a new row of it would be refused."""
     row, touched, stored, sent = KEYS[kind]
     run(f"create table codes (code {kind} primary key, name text not null, n int default 1, parent text)")
-    writer = writer_of(row, one_by_one=one_by_one)
+    writer = open_writer(row, one_by_one=one_by_one)
     writer.write([Entry(row(code=stored, name="x"))])
 
-    touching = writer_of(row, touched, one_by_one=one_by_one)
+    touching = open_writer(row, touched, one_by_one=one_by_one)
     assert touching.write([Entry(touched(code=sent, n=2))]) == [WRITTEN]
     assert run("select name, n from codes").fetchall() == [("x", 2)]
 
 
 @pytest.mark.parametrize("one_by_one", [True, False])
 @pytest.mark.parametrize("kind", ["varchar(3)", "char(3)", "short"])
-def test_a_value_too_long_is_refused_and_never_compared_as_cut(run, writer_of, kind, one_by_one):
+def test_a_value_too_long_is_refused_and_never_compared_as_cut(run, open_writer, kind, one_by_one):
     run("drop domain if exists short; create domain short as varchar(3)")
     run(f"create table codes (code {kind} primary key, name text default '' check (name <> 'n'))")
-    writer = writer_of(Short, one_by_one=one_by_one)
+    writer = open_writer(Short, one_by_one=one_by_one)
     writer.write([Entry(Short(code="abc", name="x"))])
 
     for name in (UNSET, "y"):
@@ -206,11 +182,11 @@ class Node(Row, table="nodes", primary_key="id"):
 
 
 @pytest.mark.parametrize("one_by_one", [True, False])
-def test_a_reference_to_a_later_row_of_the_block_is_refused_whatever_its_type(run, writer_of, one_by_one):
+def test_a_reference_to_a_later_row_of_the_block_is_refused_whatever_its_type(run, open_writer, one_by_one):
     """The later row is found by what is stored: an Enum's value, a text without the blanks that the column drops."""
     run("create table nodes (id text primary key, parent text references nodes)")
     run("create table codes (code varchar(3) primary key, name text, parent varchar(3) references codes)")
-    nodes, codes = writer_of(Node, one_by_one=one_by_one), writer_of(Code, one_by_one=one_by_one)
+    nodes, codes = open_writer(Node, one_by_one=one_by_one), open_writer(Code, one_by_one=one_by_one)
 
     results = nodes.write([Entry(Node(id=Level.LOW, parent=Level.TOP)), Entry(Node(id=Level.TOP, parent=None))])
     assert [isinstance(result, Refusal) for result in results] == [True, False]
@@ -251,14 +227,14 @@ CHANGED_KEYS = {
 @pytest.mark.parametrize("absent", [True, False])
 @pytest.mark.parametrize("one_by_one", [True, False])
 @pytest.mark.parametrize("kind", CHANGED_KEYS)
-def test_rows_whose_key_the_table_changes_end_as_the_server_says(run, writer_of, capfd, kind, one_by_one, absent):
+def test_rows_whose_key_the_table_changes_end_as_the_server_says(run, open_writer, capfd, kind, one_by_one, absent):
     column, more, (stored, *keys) = CHANGED_KEYS[kind]
     run("drop domain if exists tag; create domain tag as varchar(4)")
     run(f"create table mails (mail {column} primary key, name text default 'd' check (name <> ''), v int)")
     run(more)
     number = column == "numeric"
     row = Numbered if number else Mail
-    writer = writer_of(row, one_by_one=one_by_one)
+    writer = open_writer(row, one_by_one=one_by_one)
     assert writer.write([Entry(row(mail=float(stored) if number else stored, name="first", v=5))]) == [WRITTEN]
 
     names = [UNSET] * 4 if absent else ["ann", "bob", "cy", "dan"]
@@ -274,10 +250,10 @@ def test_rows_whose_key_the_table_changes_end_as_the_server_says(run, writer_of,
 
 
 @pytest.mark.parametrize("one_by_one", [True, False])
-def test_a_newer_row_under_the_changed_key_supersedes_and_what_returns_null_is_suppressed(run, writer_of, one_by_one):
+def test_a_newer_row_under_the_changed_key_supersedes_and_what_returns_null_is_suppressed(run, open_writer, one_by_one):
     run("create table mails (mail text primary key, name text, v int)")
     run(LOWER)
-    writer = writer_of(Mail, one_by_one=one_by_one)
+    writer = open_writer(Mail, one_by_one=one_by_one)
     writer.write([Entry(Mail(mail=f"{n}@X", name="x", v=5)) for n in range(20)])
 
     kinds = [(3, "x", SUPERSEDED), (7, "none", SUPPRESSED), (7, "y", WRITTEN), (5, "z", WRITTEN)]
@@ -292,10 +268,10 @@ class Plain(Row, table="mails", primary_key="mail"):
     name: str | None
 
 
-def test_a_replay_without_a_version_finds_the_row_under_the_changed_key(run, writer_of):
+def test_a_replay_without_a_version_finds_the_row_under_the_changed_key(run, open_writer):
     run("create table mails (mail text primary key, name text)")
     run(LOWER)
-    writer = writer_of(Plain)
+    writer = open_writer(Plain)
     writer.write([Entry(Plain(mail="A@X", name="x"))])
 
     block = [Entry(Plain(mail=mail, name="y"), only_new=True) for mail in ("A@X", "B@X")]
@@ -339,13 +315,13 @@ WAYS = ["copy", "merge", "pairs", "subtransactions", "halves", "one by one", "pa
 
 @pytest.mark.parametrize("row", [Thing, Version])
 @pytest.mark.parametrize("way", WAYS)
-def test_a_trigger_added_while_the_worker_runs_is_counted_as_it_answers(run, writer_of, monkeypatch, way, row):
+def test_a_trigger_added_while_the_worker_runs_is_counted_as_it_answers(run, open_writer, monkeypatch, way, row):
     run("create table things (id bigint primary key, text text default 'd' check (text <> 'bad'), v int)")
     run("insert into things select n, 'old', 0 from generate_series(100, 300) n")
     if way not in ("copy", "parallel"):
         monkeypatch.setattr(postgres, "COPY_ROWS_MIN", 1_000)
     options = {"pool": 3} if way == "parallel" else {}
-    writer = writer_of(row, one_by_one=way == "one by one", **options)
+    writer = open_writer(row, one_by_one=way == "one by one", **options)
     writer._isolation.subtransactions.are_available = way != "halves"
     run(QUIET)
 

@@ -1,16 +1,15 @@
 """Whose fault a refusal is, on a real Postgres: a value's, a statement's, a session's, or nobody's yet."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
-import psycopg
 import pytest
 
 from lovelace_streams.delivery.retry import BlockRetry
 from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.records import Reason
 from lovelace_streams.rows import Row
-from lovelace_streams.settings import PostgresSettings
 from lovelace_streams.writers import Entry, Refusal, RowOutcome
 from lovelace_streams.writers.postgres import PostgresWriter
 from tests.servers.pgbouncer import PgBouncer
@@ -31,24 +30,8 @@ Open = Callable[..., PostgresWriter]
 
 
 @pytest.fixture
-def run(database: str) -> Iterator[Callable[..., psycopg.Cursor]]:
-    with psycopg.connect(database, autocommit=True) as connection:
-        yield connection.execute
-
-
-@pytest.fixture
-def opened(database: str) -> Iterator[Open]:
-    made = []
-
-    def make(dsn: str = database, *, one_by_one: bool = False, **settings: Any) -> PostgresWriter:
-        writer = PostgresWriter(PostgresSettings(dsn, **settings), Thing, one_by_one=one_by_one)
-        made.append(writer)
-        writer.open()
-        return writer
-
-    yield make
-    for writer in made:
-        writer.close()
+def opened(open_writer: Open) -> Open:
+    return partial(open_writer, Thing)
 
 
 # -- a value's ---------------------------------------------------------------------------------------------------------
@@ -220,7 +203,7 @@ def test_statements_that_a_pooler_loses_are_prepared_no_more(
     run: Callable[..., Any], opened: Open, pooled: str
 ) -> None:
     run("create table things (id bigint primary key, text text)")
-    first, second = opened(pooled, prepare=True), opened(pooled, prepare=True)
+    first, second = opened(dsn=pooled, prepare=True), opened(dsn=pooled, prepare=True)
     waits: list[float] = []
 
     for round_ in range(4):
