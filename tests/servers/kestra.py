@@ -53,6 +53,7 @@ class KestraServer:
         """Set: a request to start an execution gets no answer until it is cleared, but has its effect."""
         self.on_start: Callable[[dict[str, Any], bytes], str] | None = None
         """Runs an execution, in a thread of its own, and gives its last state."""
+        self._turning = threading.Lock()
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
 
@@ -74,15 +75,17 @@ class KestraServer:
     def end(self, state: str = "SUCCESS") -> None:
         """End all executions that are under way."""
         for execution in self.executions.values():
-            if execution["state"]["current"] not in ENDS:
-                self._turn(execution, state)
+            self._turn(execution, state)
 
     def asked_for(self, execution: str) -> int:
         return sum(path.endswith(f"/{execution}") for _, path in self.requests)
 
     def _turn(self, execution: dict[str, Any], state: str) -> None:
-        execution["state"]["current"] = state
-        execution["state"]["histories"].append({"state": state, "date": "2026-01-01T00:00:00Z"})
+        """Change the state, unless the execution has ended: a test, a request and the execution itself do it."""
+        with self._turning:
+            if execution["state"]["current"] not in ENDS:
+                execution["state"]["current"] = state
+                execution["state"]["histories"].append({"state": state, "date": "2026-01-01T00:00:00Z"})
 
     def _app(self) -> FastAPI:
         app = FastAPI()
