@@ -185,7 +185,7 @@ def test_a_schema_that_the_registry_never_gives_stops_its_partition_for_the_grac
     try:
         send(brokers, topic, [(b"", framed(number, first(number))) for number in (1, 9, 1)])
         url = f"http://127.0.0.1:{server.server_address[1]}"
-        worker = fleet.start(SCHEMA_REGISTRY_URL=url, UNKNOWN_SCHEMA_GRACE="3")
+        worker = fleet.start(SCHEMA_REGISTRY_URL=url, UNKNOWN_SCHEMA_GRACE="3", LOG_LEVEL="DEBUG")
         eventually(lambda: Group(brokers, topic).committed(topic, 1) == ends(brokers, topic, 1))
     finally:
         server.shutdown()
