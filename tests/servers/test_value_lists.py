@@ -105,6 +105,21 @@ def test_new_values_are_told_and_added(
     assert writer.write(entry) == [WRITTEN]
 
 
+def test_a_worker_and_a_check_say_which_values_the_table_refuses(
+    run: Callable[..., psycopg.Cursor], writer_of: Callable[..., PostgresWriter], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(create_table(row_class(Literal["a"])))
+    writer = writer_of(row_class(Literal["a", "b"]))
+    writer.open()
+
+    assert "values_missing" in "".join(capsys.readouterr())
+    assert ["lovelace ddl FLOW --apply" in note for note in writer.notes()] == [True]
+    writer.evolution(apply=True)
+    assert writer.notes() == []
+    writer.open()
+    assert "values_missing" not in "".join(capsys.readouterr())
+
+
 def test_a_list_is_never_narrowed(run: Callable[..., psycopg.Cursor], writer_of: Callable[..., PostgresWriter]) -> None:
     run(create_table(row_class(Literal["a", "b"])))
     before = rules(run)

@@ -76,6 +76,14 @@ class PostgresConnection:
                 self._explain(each)
             self._warn_if_not_durable()
 
+    def missing_values(self) -> list[str]:
+        """Return the statements that add the rows' values to the tables' lists and enums: rows with them are refused.
+
+        Raises `DestinationFault` or `DeploymentFault`.
+        """
+        with self.faults(), self.pinned():
+            return evolution_of(self.driver, [each.rows for each in self.tables.declared]).statements
+
     @property
     def pins(self) -> bytes:
         """The query that every transaction begins with, so that no setting of the role changes what it does."""

@@ -107,6 +107,9 @@ class PostgresWriter:
     def _open(self) -> None:
         self._set_schemas(self._connection.open(evolves=self.evolves))
         self._connection.check()
+        if missing := self._connection.missing_values():
+            hint = "rows with these values are refused: lovelace ddl FLOW --apply"
+            log.warning("values_missing", writer=self.name, statements=missing, hint=hint)
         self.capabilities = Capabilities(block_rows=self.settings.block_rows)
         if self._pool_writers and self.tables.key_independent:
             self._open_others()
@@ -141,7 +144,10 @@ class PostgresWriter:
 
     def notes(self) -> list[str]:
         """Return what `lovelace check` says of the open tables; see `SupportsNotes`."""
-        return [note for each in self.tables.declared for note in each.notes()]
+        notes = [note for each in self.tables.declared for note in each.notes()]
+        told = f"{self.name}: rows with new values of an Enum or Literal are refused until `lovelace ddl FLOW --apply`"
+        missing = self._connection.missing_values()
+        return [*notes, f"{told}: {' '.join(missing)}"] if missing else notes
 
     def evolution(self, *, apply: bool = False) -> Evolution:
         """Return what the real tables lack; with `apply` add it, if all can be added.
