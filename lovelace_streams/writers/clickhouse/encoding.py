@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
-from operator import attrgetter
 from typing import Any, NamedTuple
 
 import msgspec
@@ -98,9 +97,10 @@ def columns_of(rows: Sequence[Row], names: Sequence[str]) -> list[list[Any]]:
 
     Rows of one class are read once each, as a tuple: half the cost of reading attribute by attribute.
     """
-    attributes = type(rows[0]).__table__.attributes
-    if len(set(map(type, rows))) != 1:
-        return [list(map(attrgetter(attributes[name]), rows)) for name in names]
+    fields_of = {kind: kind.__table__.attributes for kind in set(map(type, rows))}
+    if len(fields_of) != 1:
+        return [[getattr(row, fields_of[type(row)][name]) for row in rows] for name in names]
+    [attributes] = fields_of.values()
     fields = rows[0].__struct_fields__
     values = list(chain.from_iterable(map(msgspec.structs.astuple, rows)))
     return [values[fields.index(attributes[name]) :: len(fields)] for name in names]
