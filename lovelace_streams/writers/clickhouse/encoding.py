@@ -97,7 +97,8 @@ def columns_of(rows: Sequence[Row], names: Sequence[str]) -> list[list[Any]]:
 
     Rows of one class are read once each, as a tuple: half the cost of reading attribute by attribute.
     """
-    fields_of = {kind: kind.__table__.attributes for kind in set(map(type, rows))}
+    kinds: set[type[Row]] = set(map(type, rows))
+    fields_of = {kind: kind.__table__.attributes for kind in kinds}
     if len(fields_of) != 1:
         return [[getattr(row, fields_of[type(row)][name]) for row in rows] for name in names]
     [attributes] = fields_of.values()
