@@ -67,6 +67,8 @@ class Result(msgspec.Struct, frozen=True):
     """Topic → the values that the flow sent to it."""
     repeated: Counter[PartitionKey] = msgspec.field(default_factory=Counter)
     """(topic, partition) → messages that a worker read again, because the one before it had not committed them."""
+    personal: dict[str, str] = msgspec.field(default_factory=dict)
+    """Column → the kind of personal data that it holds, for columns marked `Pii`: errors do not show their values."""
 
     def rows(self, table: str | None = None) -> list[dict[str, Any]]:
         """Give the rows of a table, or of the only one. Raises `AssertionError` if the flow does not write it."""
@@ -83,8 +85,11 @@ class Result(msgspec.Struct, frozen=True):
         if len(found) == 1:
             return found[0]
         wanted = ", ".join(f"{name}={value!r}" for name, value in columns.items()) or "anything"
-        values = [{name: row.get(name) for name in columns} for row in rows[:5]]
+        values = [{name: self._shown(name, row.get(name)) for name in columns} for row in rows[:5]]
         raise AssertionError(f"expected one row with {wanted}, got {len(found)} of {len(rows)}: {values}; {self}")
+
+    def _shown(self, column: str, value: Any) -> Any:
+        return value if value is None or column not in self.personal else f"<{self.personal[column]}>"
 
     def letter(self, reason: str | None = None) -> StoredDeadLetter:
         """Give the only dead letter (with this reason). Raises `AssertionError`, with the result, if it is not one."""
@@ -250,6 +255,13 @@ class _World:
             signals=self.service.signals,
             sent=sent,
             repeated=repeated,
+            personal={
+                column.name: column.pii
+                for writer in self.into
+                for row in writer.rows
+                for column in row.__table__.columns
+                if column.pii is not None
+            },
         )
 
 

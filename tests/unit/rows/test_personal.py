@@ -4,9 +4,11 @@ from typing import Annotated
 
 import msgspec
 import pytest
+from bytewax.dataflow import Dataflow
 
+import lovelace_streams as ls
 from lovelace_streams import UNSET, From, Pii, Row
-from lovelace_streams.testing import mapped
+from lovelace_streams.testing import MemoryWriter, mapped, run
 
 
 class Member(Row, table="members", primary_key="id"):
@@ -64,3 +66,22 @@ def test_a_class_whose_annotations_cannot_be_read_shows_nothing() -> None:
     broken = type("Broken", (Row,), {"__annotations__": {"id": "NotDefinedAnywhere"}}, table="b", primary_key="id")
 
     assert repr(broken(id="ada")) == "Broken(id=<hidden>)"
+
+
+def test_a_row_that_a_test_does_not_find_is_not_shown_with_them() -> None:
+    def flow(settings: ls.Settings) -> Dataflow:
+        source = ls.KafkaSource(settings.kafka, topics=["members"])
+        flow = Dataflow("members")
+        decoded = ls.decode("decode", ls.kafka_source("kafka", flow, source), ls.JsonDecoder(Member))
+        members = ls.normalize("normalize", decoded.oks, Member)
+        batches = ls.batch("batch", members.oks, settings.batch)
+        written = ls.upsert("upsert", batches, MemoryWriter(Member), source)
+        dead = ls.dead_letter("dead_letter", source, decoded.errs, members.errs, written.errs)
+        ls.commit("commit", source, written.settled, dead.settled, decoded.skipped, members.skipped)
+        return flow
+
+    result = run(flow, [{"id": 7, "user": {"name": "Ada"}, "mail": "ada@example.org"}])
+
+    with pytest.raises(AssertionError, match=r"\{'id': 7, 'name': '<username>'\}") as failed:
+        result.row(id=8, name="bob")
+    assert "ada" not in str(failed.value)
