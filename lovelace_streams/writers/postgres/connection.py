@@ -20,13 +20,16 @@ from lovelace_streams.writers.postgres.catalog import TableSchema, inspect
 from lovelace_streams.writers.postgres.connect_faults import connect_fault
 from lovelace_streams.writers.postgres.evolution import evolution_of, evolve
 from lovelace_streams.writers.postgres.faults import ADVICE as BY_CODE
-from lovelace_streams.writers.postgres.faults import fault_of
+from lovelace_streams.writers.postgres.faults import PREPARED_ELSEWHERE, fault_of
 from lovelace_streams.writers.postgres.grouping import Tables, TargetTable
 from lovelace_streams.writers.postgres.session import connect_parameters, pins
 
 log = structlog.get_logger(__name__)
 
 ADVICE = "compare with `lovelace ddl FLOW`"
+
+ONLY_WHERE_ASKED = 1_000_000_000
+"""psycopg prepares a statement that was executed so often; sooner where the call asks for it, which is what we want."""
 
 
 class PostgresConnection:
@@ -143,7 +146,7 @@ class PostgresConnection:
             yield
         except psycopg.Error as error:
             code = error.sqlstate or "08006"
-            if fault_of(code) == "destination":
+            if fault_of(code) == "destination" or (code in PREPARED_ELSEWHERE and self.stop_preparing(code)):
                 raise DestinationFault(code, f"from {self.settings.name}") from None
             raise self.deployment_fault(code) from None
 
@@ -158,7 +161,7 @@ class PostgresConnection:
             return psycopg.connect(
                 self.settings.dsn,
                 autocommit=True,
-                prepare_threshold=0 if self.prepares else None,
+                prepare_threshold=ONLY_WHERE_ASKED if self.prepares else None,
                 **connect_parameters(self.settings.dsn),
             )
         except (psycopg.Error, ValueError) as error:
