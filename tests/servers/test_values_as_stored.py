@@ -347,7 +347,7 @@ def test_a_trigger_added_while_the_worker_runs_is_counted_as_it_answers(run, ope
 
 
 @pytest.mark.parametrize("one_by_one", [True, False])
-def test_a_stored_row_that_breaks_a_key_of_old_may_be_updated_twice_in_a_block(run, writer_of, one_by_one):
+def test_a_stored_row_that_breaks_a_key_of_old_may_be_updated_twice_in_a_block(run, open_writer, one_by_one):
     """Postgres tests a foreign key that an update leaves alone only of a row that its own transaction has made."""
     run(
         "create table others (id int primary key);"
@@ -356,7 +356,7 @@ def test_a_stored_row_that_breaks_a_key_of_old_may_be_updated_twice_in_a_block(r
         "alter table things add foreign key (ref) references others (id) not valid;"
     )
     run(QUIET)
-    writer = writer_of(Thing, one_by_one=one_by_one)
+    writer = open_writer(Thing, one_by_one=one_by_one)
 
     results = writer.write([Entry(Thing(id=n % 2 + 1, text=str(n))) for n in range(20)])
     assert results == [SUPERSEDED] * 18 + [WRITTEN] * 2
