@@ -16,8 +16,10 @@ from urllib.parse import quote
 import msgspec
 
 from lovelace_streams.errors import DeploymentFault, DestinationFault
+from lovelace_streams.flows.discovery import find_flow, flow_names, topology
 from lovelace_streams.flows.topology import Topology
 from lovelace_streams.formats.avro import AvroDecoder, JsonOrAvro, Registry, Schema, load
+from lovelace_streams.formats.avro.paths import ImpossiblePath
 from lovelace_streams.formats.avro.reading import reading
 from lovelace_streams.formats.avro.schema import Field, Node
 from lovelace_streams.rows.targets import Target
@@ -145,6 +147,31 @@ def _leaves(node: Node) -> Any:
     """Give what tells a type from another one, without the fields of its records."""
     named = (node.name, node.symbols, node.size, node.default) if node.name else ()
     return (node.kind, *named, node.logical, *map(_leaves, node.inner))
+
+
+class Flows(msgspec.Struct, frozen=True):
+    """The flows of `dataflows`, by name, as they could be built."""
+
+    built: dict[str, Topology]
+    misfits: dict[str, ImpossiblePath]
+    """Flows that read a path which their own schemas do not have."""
+    left_out: dict[str, DeploymentFault]
+    """Flows that can't be built for another reason: a setting is missing, say."""
+
+
+def built_flows() -> Flows:
+    """Build the flows, which connects to no server."""
+    flows = Flows({}, {}, {})
+    for name in flow_names():
+        if not hasattr(find_flow(name), "flow"):
+            continue
+        try:
+            flows.built[name] = topology(name)
+        except ImpossiblePath as misfit:
+            flows.misfits[name] = misfit
+        except DeploymentFault as fault:
+            flows.left_out[name] = fault
+    return flows
 
 
 def touched(history: History, changed: Iterable[tuple[str, ...]], topology: Topology) -> Iterator[str]:

@@ -1,16 +1,24 @@
 """Check the versions of Avro schemas, and register them."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lovelace_streams.admin.schemas import FOLDER, History, changes, histories, problems, register, topics, touched
+from lovelace_streams.admin.schemas import (
+    FOLDER,
+    History,
+    built_flows,
+    changes,
+    histories,
+    problems,
+    register,
+    topics,
+    touched,
+)
 from lovelace_streams.cli.shared import err, print_table, report_faults
 from lovelace_streams.errors import DeploymentFault
-from lovelace_streams.flows.discovery import find_flow, flow_names, topology
 from lovelace_streams.flows.topology import Topology
 from lovelace_streams.settings import Settings
 
@@ -25,10 +33,12 @@ Folder = Annotated[Path, typer.Option(help="The folder with the schemas, as SOUR
 def check(names: Names = None, folder: Folder = FOLDER) -> None:
     """Check that each version reads the data of all older ones; print which columns the last change touches.
 
-    It connects to no server. Exit code 1: a version is wrong.
+    It connects to no server. Exit code 1: a version is wrong, or a flow reads what its own schema no longer has.
     """
-    flows = dict(_flows())
-    wrong = 0
+    flows, misfits = _flows()
+    wrong = len(misfits)
+    for misfit in misfits:
+        err.print(misfit, style="red", markup=False, soft_wrap=True)
     for history in _named(names, folder):
         for problem in problems(history):
             wrong += 1
@@ -58,7 +68,9 @@ def register_(
     """Register every version in the registry of SCHEMA_REGISTRY_URL, as TOPIC-value. A repetition changes nothing."""
     settings = Settings()
     rows = []
-    flows = dict(_flows())
+    flows, misfits = _flows()
+    if misfits and not topic:
+        raise DeploymentFault("; ".join(misfits))
     for history in _named(names, folder):
         if wrong := next(problems(history), None):
             raise DeploymentFault(wrong)
@@ -76,13 +88,11 @@ def _named(names: list[str] | None, folder: Path) -> list[History]:
     return [history for name, history in found.items() if not names or name in names]
 
 
-def _flows() -> Iterator[tuple[str, Topology]]:
-    """Build the flows that can be built. Building connects to no server, so any registry's address will do."""
+def _flows() -> tuple[dict[str, Topology], list[str]]:
+    """Return the flows that can be built, and what is wrong with those that their own schemas do not fit."""
+    # building connects to no server, so any registry's address will do
     os.environ.setdefault("SCHEMA_REGISTRY_URL", "http://127.0.0.1:8081")
-    for name in flow_names():
-        if not hasattr(find_flow(name), "flow"):
-            continue
-        try:
-            yield name, topology(name)
-        except DeploymentFault as fault:
-            err.print(f"{name} is left out: {fault}", markup=False, soft_wrap=True)
+    flows = built_flows()
+    for name, fault in flows.left_out.items():
+        err.print(f"{name} is left out: {fault}", markup=False, soft_wrap=True)
+    return flows.built, [f"{name} does not fit its schema: {misfit}" for name, misfit in flows.misfits.items()]

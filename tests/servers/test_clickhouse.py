@@ -363,7 +363,7 @@ def test_no_server_and_a_wrong_password_and_no_database_are_told_apart(server: S
     assert isinstance(faulty(server.dsn(password="secret")), DeploymentFault)
     assert "81" in str(faulty(server.dsn(database="nowhere")))
     assert "set CLICKHOUSE_DSN" in str(faulty(""))
-    assert "neither http" in str(faulty("clickhouse://h/d"))
+    assert "begins with clickhouse://, which is another kind" in str(faulty("clickhouse://h/d"))
     assert "may not set insert_deduplication_token" in str(faulty("http://h/d?insert_deduplication_token=x"))
 
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import msgspec
 
-from lovelace_streams.errors import DeploymentFault, DestinationFault, RecordFault
+from lovelace_streams.errors import DestinationFault, RecordFault
 from lovelace_streams.formats.avro.columns import Columns, UnsupportedSchema, columns_are_known
 from lovelace_streams.formats.avro.framing import Framing, SchemaSource, framing_of
-from lovelace_streams.formats.avro.paths import impossible_paths
+from lovelace_streams.formats.avro.paths import ImpossiblePath, impossible_paths
 from lovelace_streams.formats.avro.reading import Read, Wanted, reading
 from lovelace_streams.formats.avro.registry import NoSchema
 from lovelace_streams.formats.avro.schema import Node, Schema, load
@@ -97,7 +97,7 @@ class AvroDecoder:
         return (*((self.reader,) if self.reader is not None else ()), *self.framing.schemas)
 
     def check_paths(self) -> None:
-        """Raise `DeploymentFault` if the rows read a path that the flow's own schemas, where it has some, do not."""
+        """Raise `ImpossiblePath` if the rows read a path that the flow's own schemas, where it has some, do not."""
         schemas = [self.reader] if self.reader is not None else self.framing.schemas
         if not schemas:
             return
@@ -105,7 +105,7 @@ class AvroDecoder:
         found = list(impossible_paths(self._events.field, self._events.targets, roots))
         if found:
             names = " or ".join(root.shown for root in roots)
-            raise DeploymentFault(f"no message of {names} has {'; '.join(found)}: correct the path, or the schema")
+            raise ImpossiblePath(f"no message of {names} has {'; '.join(found)}: correct the path, or the schema")
 
     def check(self) -> str:
         """Check that the registry answers, if there is one; raises `DestinationFault` or `DeploymentFault`."""

@@ -2,9 +2,14 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.formats.avro.schema import Node
 from lovelace_streams.rows.paths import JsonPath, spelled
 from lovelace_streams.rows.targets import Target
+
+
+class ImpossiblePath(DeploymentFault):
+    """Rows read a path that no message of the flow's own schema can have."""
 
 
 def impossible_paths(field: str | None, targets: Iterable[Target], schemas: Iterable[Node]) -> Iterator[str]:
