@@ -154,6 +154,7 @@ def world(database: str):
         yield connection, PostgresSettings(database)
 
 
+@pytest.mark.slow
 @settings(
     max_examples=examples(60),
     deadline=None,

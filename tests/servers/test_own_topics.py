@@ -86,5 +86,6 @@ def test_a_broker_that_lets_us_choose_less_gets_what_is_essential(admin: AdminCl
 
     assert topic.make(admin) is False, "the broker chose some settings, so they are compared"
 
-    eventually(lambda: topic_config(admin, topic.name).get("cleanup.policy") == "compact")
+    eventually(lambda: topic.name in admin.list_topics(timeout=10).topics)
+    assert topic_config(admin, topic.name)["cleanup.policy"] == "compact"
     assert topic.judge(admin) is None

@@ -1,9 +1,8 @@
 """Connecting to a destination that is away or refuses: seldom, with few lines; a refusal counts when it lasts."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
-import structlog
 from structlog.testing import capture_logs
 
 from lovelace_streams.delivery.block_writer import BlockWriter
@@ -38,12 +37,6 @@ class Opening(MemoryWriter):
         if self.fault is not None:
             raise self.fault
         super().open()
-
-
-@pytest.fixture(autouse=True)
-def _log_as_it_was() -> Iterator[None]:
-    yield
-    structlog.reset_defaults()  # `capture_logs` configures structlog
 
 
 @pytest.fixture
