@@ -4,9 +4,10 @@ A column may round a value, a domain or a trigger may change it, and a trigger m
 write has to end as the table says.
 """
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from enum import Enum
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -150,6 +151,44 @@ def test_a_key_is_found_as_the_column_rounds_it(run, open_writer, kind, one_by_o
     touching = open_writer(row, touched, one_by_one=one_by_one)
     assert touching.write([Entry(touched(code=sent, n=2))]) == [WRITTEN]
     assert run("select name, n from codes").fetchall() == [("x", 2)]
+
+
+class Tier(Enum):
+    """A key that is sent by its value."""
+
+    A, B, C, D = "a", "b", "c'", 'd\\"{,}'
+
+
+MIXED: dict[str, tuple[Any, list[Any]]] = {
+    "bigint": (int, [1, -(2**63), 3, 2**63 - 1]),
+    "text": (str, ["a", 'b"\\,{}', "NULL", ""]),
+    "varchar(3)": (str, ["a", "ab       ", "abc  ", "b"]),
+    "uuid": (UUID, [UUID(int=n) for n in range(4)]),
+    "date": (date, [date(1, 1, 1), date(2024, 2, 29), date(2024, 3, 1), date(9999, 12, 31)]),
+    "timestamptz": (datetime, [at(0), at(1), at(-1), at(10**9)]),
+    "double precision": (float, [0.1, 1e300, -2.5, 5e-324]),
+    'text collate "C"': (Tier, list(Tier)),
+}
+
+
+@pytest.mark.parametrize("kind", MIXED)
+def test_which_rows_of_a_statement_were_written_is_told_for_keys_of_any_type(run, open_writer, kind):
+    hint, keys = MIXED[kind]
+    body = {"__annotations__": {"a": int, "key": hint, "v": int}, "__module__": __name__}
+    row = type(Row)("Mixed", (Row,), body, table="mixed", primary_key=("a", "key"), version="v")
+    run(f"create table mixed (a bigint, key {kind}, v bigint, primary key (a, key))")
+    writer = open_writer(row)
+    writer.write([Entry(row(a=1, key=key, v=5)) for key in keys])
+
+    block = [Entry(row(a=1, key=key, v=v)) for key, v in zip(keys, [6, 4, 5, 3], strict=True)]
+    assert writer.write([*block, Entry(row(a=2, key=keys[0], v=1))]) == [
+        WRITTEN,
+        SUPERSEDED,
+        WRITTEN,
+        SUPERSEDED,
+        WRITTEN,
+    ]
+    assert sorted(v for (v,) in run("select v from mixed").fetchall()) == [1, 5, 5, 5, 6]
 
 
 @pytest.mark.parametrize("one_by_one", [True, False])

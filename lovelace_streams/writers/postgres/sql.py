@@ -81,8 +81,9 @@ class Plan:
         self.tells_ordinals = (
             self.may_hold_off and not schema.may_suppress and schema.row_order is not RowOrder.ONE_BY_ONE
         )
-        """Whether the statements return the numbers of the rows that they wrote, from 1. Where a trigger may change a
-        key they can't: their counts tell of a single row, and of several if all were written."""
+        """Whether the statements tell which rows they wrote: an UPDATE returns their numbers, from 1, an INSERT their
+        keys as stored (`ordinals_of_keys`). Where a trigger may change a key they can't: their counts tell of a single
+        row, and of several if all were written."""
         self.statements = builder.writes(one_statement=self.is_one_statement, returning=self.tells_ordinals)
         self.copy = builder.copy().as_bytes()
         self.checked_columns = builder.checked_columns
@@ -92,6 +93,7 @@ class Plan:
         self.names = builder.columns
         self.key_columns = tuple(table.key)
         self.new_keys = builder.new_keys().as_bytes()
+        self.ordinals_of_keys = builder.ordinals_of_keys().as_bytes()
         self._array_types = ["text" if schema.types[n].array else schema.types[n].cast_name for n in self.names]
         self.is_checkable = self.is_one_statement and not absent & set(schema.not_null)
         """Whether the catalogue's rules for a row depend on nothing but what the row says."""
@@ -215,11 +217,8 @@ class _StatementBuilder:
         return as_stored(self.staged(column), self.schema.types[column])
 
     def same_key(self) -> sql.Composed:
-        return self._staged_key_is(self.t)
-
-    def _staged_key_is(self, other: sql.Identifier) -> sql.Composed:
         return sql.SQL(" and ").join(
-            sql.SQL("{}.{} = {}").format(other, named(column), self.as_stored(column)) for column in self.table.key
+            sql.SQL("{} = {}").format(self.stored(column), self.as_stored(column)) for column in self.table.key
         )
 
     def not_older(self, incoming: sql.Composable) -> sql.Composed:
@@ -253,13 +252,16 @@ class _StatementBuilder:
         return [statement.as_bytes() for statement in statements]
 
     def insert(self, *, returning: bool, missing: bool = False) -> sql.Composed:
-        """Compose the INSERT; `missing`: of the rows alone whose keys the table does not have."""
+        """Compose the INSERT; `missing`: of the rows alone whose keys the table does not have.
+
+        `returning` gives the keys as the table has them, as text: RETURNING has the table's columns and no others.
+        """
         insert: sql.Composable = sql.SQL("insert into {} as {} ({}) select {} from {}").format(
             self.target,
             self.t,
             self.names(self.columns),
             sql.SQL(", ").join(map(self.staged, self.columns)),
-            self.s if returning else self.source(),
+            self.source(),
         )
         if missing:
             insert = sql.SQL("{} where not exists (select 1 from {} as {} where {})").format(
@@ -268,24 +270,26 @@ class _StatementBuilder:
         insert = sql.SQL("{} order by {}.{} on conflict ({}){}").format(
             insert, self.s, self.n, self.names(self.table.key), self._overwrite()
         )
-        return self._returning_ordinals(insert) if returning else sql.Composed([insert])
+        if not returning:
+            return sql.Composed([insert])
+        keys = sql.SQL(", ").join(sql.SQL("{}::text").format(self.stored(column)) for column in self.table.key)
+        return sql.SQL("{} returning {}").format(insert, keys)
 
-    def _returning_ordinals(self, insert: sql.Composable) -> sql.Composed:
-        """Compose an INSERT of the rows of `s` that returns their numbers: RETURNING has the table's columns."""
-        keys = [sql.SQL("{} as {}").format(self.stored(column), named(column)) for column in self.table.key]
-        return sql.SQL(
-            "with {} as materialized (select * from {}), {} as ({} returning {}) select {}.{} from {}, {} where {}"
-        ).format(
-            self.s,
-            self.source(),
-            self.w,
-            insert,
-            sql.SQL(", ").join(keys),
-            self.s,
-            self.n,
-            self.w,
-            self.s,
-            self._staged_key_is(self.w),
+    def ordinals_of_keys(self) -> sql.Composed:
+        """Compose the query for the numbers of the staged rows that have these keys, which the INSERT returned.
+
+        It is asked only where some of several rows were written: a join in each statement costs a fifth of it.
+        """
+        keys = self.table.key
+        arrays = sql.SQL(", ").join(sql.SQL("%s::text[]") for _ in keys)
+        test = sql.SQL(" and ").join(
+            sql.SQL("{}.{}::{} = {}").format(
+                self.w, named(column), trusted(self.schema.types[column].cast_name), self.as_stored(column)
+            )
+            for column in keys
+        )
+        return sql.SQL("select {}.{} from {}, unnest({}) as {} ({}) where {}").format(
+            self.s, self.n, self.source(keys), arrays, self.w, self.names(keys), test
         )
 
     def _overwrite(self) -> sql.Composed:

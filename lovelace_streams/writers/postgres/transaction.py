@@ -4,7 +4,7 @@ A transaction leaves nothing behind in its session, since a pooler may hand the 
 """
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import Any
@@ -23,7 +23,7 @@ from lovelace_streams.writers.postgres.faults import ENCODE_ERROR, PREPARED_ELSE
 from lovelace_streams.writers.postgres.grouping import StatementRows, UniformRows
 from lovelace_streams.writers.postgres.sql import HELD_OFF, RESET_HELD_OFF, Plan
 
-Query = tuple[bytes, Sequence[str] | None]
+Query = tuple[bytes, Sequence[Any] | None]
 """A query and its parameters. None: it has none, and a `%` in it is a `%`."""
 
 
@@ -62,11 +62,13 @@ class Answer:
     def __init__(
         self,
         rows: StatementRows,
+        literals: Sequence[str],
         cursors: Sequence[psycopg.Cursor[Any]],
         before: psycopg.Cursor[Any] | None,
         after: psycopg.Cursor[Any] | None,
     ) -> None:
         self.rows = rows
+        self._literals = literals
         self._cursors = cursors
         self._before = before
         """How many rows of the transaction stored ones held off before this statement; None: not asked."""
@@ -87,18 +89,27 @@ class Answer:
         """How many rows stored ones held off, if that was asked."""
         return _count(self._after) - _count(self._before)
 
-    def outcomes(self) -> list[RowOutcome]:
-        """Return the outcome of each row."""
+    def outcomes(self, fetch: Callable[[Query], list[Any]]) -> list[RowOutcome]:
+        """Return the outcome of each row; `fetch` asks for the numbers of rows that were inserted, if that matters."""
         count = len(self.rows.indexes)
         if self.is_complete:
             return [RowOutcome.WRITTEN] * count
         suppressed = self.rows.table.schema.may_suppress and not self.held_off
         outcomes = [RowOutcome.SUPPRESSED if suppressed else RowOutcome.SUPERSEDED] * count
         if self.missed < count:
-            for cursor in self._cursors:
-                for (ordinal,) in cursor.fetchall():
-                    outcomes[ordinal - 1] = RowOutcome.WRITTEN
+            *updates, insert = self._cursors
+            written = [row for update in updates for row in update.fetchall()]
+            if keys := insert.fetchall():
+                written += fetch((self.rows.plan.ordinals_of_keys, self._with_keys(keys)))
+            for (ordinal,) in written:
+                outcomes[ordinal - 1] = RowOutcome.WRITTEN
         return outcomes
+
+    def _with_keys(self, keys: Sequence[tuple[str, ...]]) -> list[Any]:
+        """Return the parameters of `ordinals_of_keys`: the keys that were sent, and those that are stored."""
+        plan = self.rows.plan
+        sent = [self._literals[plan.names.index(column)] for column in plan.key_columns]
+        return [*sent, *(list(column) for column in zip(*keys, strict=True))]
 
 
 class Transactions:
@@ -184,7 +195,7 @@ class Transactions:
         before = connection.execute(HELD_OFF, prepare=False) if plan.asks_what_is_held_off else None
         cursors = [connection.execute(each, literals, prepare=self._connection.prepares) for each in plan.statements]
         after = connection.execute(HELD_OFF, prepare=False) if plan.asks_what_is_held_off else None
-        return Answer(rows, cursors, before, after)
+        return Answer(rows, literals, cursors, before, after)
 
     def _outcomes(self, answers: Sequence["Answer"], held_off: int) -> list[list[RowOutcome]]:
         """Tell which rows were written, and what kept the others from it: a stored row, else a trigger."""
@@ -193,7 +204,7 @@ class Transactions:
             unexplained += answer.held_off if answer.rows.table.schema.may_suppress else answer.missed
         if unexplained:
             raise UnexplainedCount(self._settings.name)
-        return [answer.outcomes() for answer in answers]
+        return [answer.outcomes(self.fetch) for answer in answers]
 
     def fetch(self, *queries: Query, prepare: bool = False) -> list[Any]:
         """Run queries in one round trip, under the same timeout as a block; return the rows of the last one.
