@@ -198,6 +198,7 @@ def test_nothing_outlives_its_owner(tmp_path: Path, number: signal.Signals) -> N
         assert until(lambda: not running_in(tmp_path)), running_in(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_run_after_a_killed_one_finds_its_data_and_nothing_outlives_either(tmp_path: Path) -> None:
     with owner(tmp_path, "kafka,postgres,temporal") as process:
         process.kill()
