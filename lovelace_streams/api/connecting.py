@@ -81,14 +81,9 @@ class Database:
     def failed(self, error: Exception) -> Exception:
         """Note a connection that could not be opened; give its fault."""
         fault = connect_fault(error, self.name)
-        now = time.monotonic()
         self.cause = str(fault)
-        if isinstance(fault, DeploymentFault):
-            self._login.rejected(now)
-            if not fault.may_pass or self._login.has_expired(now):
-                self.fault = self.fault or fault
-        else:
-            self._login.accepted()
+        if self._login.believes(fault, time.monotonic()) and isinstance(fault, DeploymentFault):
+            self.fault = self.fault or fault
         self.outage.away(fault)
         return fault
 

@@ -310,12 +310,8 @@ class BlockWriter(Service):
         """Open the writer. A refusal that may pass is the destination's fault until it has lasted."""
         try:
             self._thread.run(self.writer.open)
-        except DestinationFault:
-            self._login.accepted()  # it is away, which says nothing of the login
-            raise
-        except DeploymentFault as fault:
-            self._login.rejected(time.monotonic())
-            if not fault.may_pass or self._login.has_expired(time.monotonic()):
+        except (DestinationFault, DeploymentFault) as fault:
+            if self._login.believes(fault, time.monotonic()) or isinstance(fault, DestinationFault):
                 raise
             raise DestinationFault(fault.code, str(fault)) from None
         self._login.accepted()

@@ -1,5 +1,7 @@
 """How long a rejection is not believed: one mechanism for brokers and databases."""
 
+from lovelace_streams.errors import DeploymentFault
+
 LOGIN_SECONDS = 10.0
 """How long a rejected login is not believed, unless a request succeeds in between."""
 
@@ -28,6 +30,17 @@ class Grace:
         if not self.is_suspected(now):
             self._first = now
         self._last = now
+
+    def believes(self, fault: Exception, now: float) -> bool:
+        """Note why nothing could be opened; whether it is a refusal that waiting does not change.
+
+        A destination that is away says nothing of the login.
+        """
+        if not isinstance(fault, DeploymentFault):
+            self.accepted()
+            return False
+        self.rejected(now)
+        return not fault.may_pass or self.has_expired(now)
 
     def accepted(self) -> None:
         """Note that what was rejected has succeeded."""
