@@ -17,14 +17,13 @@ from functools import cache
 from confluent_kafka import KafkaError, KafkaException
 
 from lovelace_streams.errors import DeploymentFault
+from lovelace_streams.observability.outages import OncePerMinute
 from lovelace_streams.runtime.grace import LOGIN_SECONDS, Grace
 
 GROUP_SECONDS = 90.0
 """How long a refusal of the group is not believed: twice the session of a worker that was killed (45 s by default)."""
 REPEAT_SECONDS = 30.0
 """A refusal of the group that does not come again within this time is over: librdkafka asks every second or two."""
-LOG_SECONDS = 60.0
-"""How often the same wait is logged."""
 
 
 class ErrorKind(Enum):
@@ -206,7 +205,7 @@ class Refusals:
             ErrorKind.GROUP: Grace(GROUP_SECONDS, REPEAT_SECONDS),
         }
         self._errors: dict[ErrorKind, KafkaError] = {}
-        self._logged: dict[str, float] = {}
+        self._repeats = OncePerMinute(clock)
 
     def hear(self, error: KafkaError) -> DeploymentFault | None:
         """Note an error; returns the fault of one that waiting does not change, or that has lasted too long."""
@@ -236,8 +235,4 @@ class Refusals:
 
     def is_news(self, error: KafkaError) -> bool:
         """Whether to log it: it was not logged within the last minute."""
-        now, name = self._clock(), name_of(error)
-        if now < self._logged.get(name, float("-inf")) + LOG_SECONDS:
-            return False
-        self._logged[name] = now
-        return True
+        return self._repeats.is_news(name_of(error))

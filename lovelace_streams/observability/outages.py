@@ -16,6 +16,26 @@ class _Log(Protocol):
     def debug(self, event: str, **fields: Any) -> Any: ...
 
 
+class OncePerMinute:
+    """Which of several reasons is worth a line: two that take turns are not news each time."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._said: dict[str, float] = {}
+
+    def is_news(self, reason: str) -> bool:
+        """Whether a reason was not said within the last minute; it counts as said then."""
+        now = self._clock()
+        if now < self._said.get(reason, float("-inf")) + REPEAT_SECONDS:
+            return False
+        self._said[reason] = now
+        return True
+
+    def forget(self) -> None:
+        """Take every reason for news again."""
+        self._said.clear()
+
+
 class OutageLog:
     """The lines about one thing that may be away: a worker tries it again many times a second, or a minute.
 
@@ -40,8 +60,7 @@ class OutageLog:
         self._fields = fields
         self._since: float | None = None
         self._failures = 0
-        self._said: dict[str, float] = {}
-        """Reason → when it was said last: two reasons that take turns are not a change each time."""
+        self._repeats = OncePerMinute(clock)
 
     def away(self, fault: object, **more: Any) -> None:
         """Note that it is away for this reason; says so if that is new, or a minute old. LOG_LEVEL=DEBUG shows all."""
@@ -49,10 +68,7 @@ class OutageLog:
         self._failures += 1
         if self._since is None:
             self._since = now
-        is_new = now >= self._said.get(reason, float("-inf")) + REPEAT_SECONDS
-        if is_new:
-            self._said[reason] = now
-        say = self._log.warning if is_new else self._log.debug
+        say = self._log.warning if self._repeats.is_news(reason) else self._log.debug
         seconds = round(now - self._since, 1)
         say(self._event, fault=reason, failures=self._failures, seconds=seconds, **self._fields, **more)
 
@@ -64,4 +80,4 @@ class OutageLog:
         self._log.info("back", after=self._event, failures=self._failures, seconds=seconds, **self._fields)
         self._since = None
         self._failures = 0
-        self._said = {}
+        self._repeats.forget()
