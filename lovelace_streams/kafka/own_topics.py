@@ -118,13 +118,15 @@ class OwnTopic(msgspec.Struct, frozen=True):
             found = {setting: value for setting, value in found.items() if ".timestamp." not in setting}
         return self.wrong(found)
 
-    def make(self, admin: AdminClient) -> bool:
+    def make(self, admin: AdminClient, *, only_ask: bool = False) -> bool:
         """Make it, with one partition; False where the broker chose some settings: judge it, as one that exists.
+
+        `only_ask`: whether the broker would, and make nothing.
 
         Raises `KafkaException` if the broker refuses or is away.
         """
         try:
-            self._create(admin, self.config)
+            self._create(admin, self.config, only_ask=only_ask)
         except KafkaException as error:
             code = error.args[0].code()
             if code == KafkaError.TOPIC_ALREADY_EXISTS:
@@ -133,7 +135,7 @@ class OwnTopic(msgspec.Struct, frozen=True):
                 raise
         else:
             return True
-        self._create(admin, self.essential)
+        self._create(admin, self.essential, only_ask=only_ask)
         return False
 
     def not_made(self, brokers: str, error: KafkaException) -> DeploymentFault:
@@ -151,9 +153,10 @@ class OwnTopic(msgspec.Struct, frozen=True):
         """What it is made with where the broker does not let us choose more."""
         return {name: value for name, value in self.config.items() if name in ESSENTIAL}
 
-    def _create(self, admin: AdminClient, config: dict[str, str]) -> None:
+    def _create(self, admin: AdminClient, config: dict[str, str], *, only_ask: bool) -> None:
         new = NewTopic(self.name, num_partitions=1, config=config)
-        admin.create_topics([new], request_timeout=REQUEST_SECONDS)[self.name].result(REQUEST_SECONDS)
+        asked = admin.create_topics([new], request_timeout=REQUEST_SECONDS, validate_only=only_ask)
+        asked[self.name].result(REQUEST_SECONDS)
 
 
 def dead_letter_topic(name: str, bytes_max: int, bytes_min: int, erasable: timedelta | None = None) -> OwnTopic:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from confluent_kafka import Consumer, KafkaException, TopicCollection, TopicPartition
-from confluent_kafka.admin import AclOperation, AdminClient, NewTopic
+from confluent_kafka.admin import AclOperation, AdminClient
 
 from lovelace_streams.admin.check.report import Finding
 from lovelace_streams.admin.coordinator import retry_while_coordinator_moves
@@ -12,7 +12,7 @@ from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.kafka.admin import topic_config
 from lovelace_streams.kafka.client import common_config
 from lovelace_streams.kafka.faults import ErrorKind, kind_of, name_of, refusal
-from lovelace_streams.kafka.own_topics import CHOOSES_LESS, OwnTopic, dead_letter_topic, progress_topic, replay_topic
+from lovelace_streams.kafka.own_topics import OwnTopic, dead_letter_topic, progress_topic, replay_topic
 from lovelace_streams.kafka.topic_ids import REQUEST_SECONDS, TopicIds
 from lovelace_streams.reporting.publisher import Publisher
 from lovelace_streams.sources.kafka import KafkaSource
@@ -168,17 +168,11 @@ class BrokerCheck:
 
     def _can_make(self, topic: OwnTopic, state: str, otherwise: str) -> Finding:
         """Ask the broker whether a worker could make a topic, without making it."""
-        for config in (topic.config, topic.essential):
-            new = NewTopic(topic.name, num_partitions=1, config=config)
-            asked = self.admin.create_topics([new], validate_only=True)
-            try:
-                asked[topic.name].result(REQUEST_SECONDS)
-            except KafkaException as error:
-                refused = error
-                if error.args[0].code() not in CHOOSES_LESS:
-                    break
-            else:
-                return Finding("ok", f"a worker makes topic {topic.name} at its start")
-        if kind_of(refused) is not ErrorKind.DEPLOYMENT:
-            raise refused
-        return Finding(state, f"a worker can't make topic {topic.name} ({name_of(refused)}): create it, or {otherwise}")
+        try:
+            topic.make(self.admin, only_ask=True)
+        except KafkaException as error:
+            if kind_of(error) is not ErrorKind.DEPLOYMENT:
+                raise
+            why = name_of(error)
+            return Finding(state, f"a worker can't make topic {topic.name} ({why}): create it, or {otherwise}")
+        return Finding("ok", f"a worker makes topic {topic.name} at its start")
