@@ -10,8 +10,7 @@ The environment's proxies are not used: the service is near. Its certificate may
 
 from collections.abc import Mapping
 from contextlib import suppress
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import httpx
 import msgspec
@@ -48,7 +47,7 @@ class OpenedJob(msgspec.Struct):
     attempt: int
 
 
-class ProgressClient:
+class ProgressClient(HttpClient):
     """A client of the progress service that keeps its connections open; threads may share it.
 
     Raises `DeploymentFault` for an address or a token that can't be sent.
@@ -61,7 +60,7 @@ class ProgressClient:
         if address.credentials is not None:
             raise DeploymentFault("PROGRESS_API_URL may not hold a user: the service takes PROGRESS_API_TOKEN alone")
         self.url = address.url
-        self._client = HttpClient(
+        super().__init__(
             address,
             service=f"progress service {self.url} (PROGRESS_API_URL)",
             setting="PROGRESS_API_URL",
@@ -69,18 +68,6 @@ class ProgressClient:
             headers={"authorization": f"Bearer {check_header(settings.token, 'PROGRESS_API_TOKEN')}"},
             transport=transport,
         )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connections. A request after that raises `DestinationFault`."""
-        self._client.close()
 
     def request(
         self,
@@ -106,7 +93,7 @@ class ProgressClient:
         """Send a request; `body` is JSON. Gives any answer; raises `DestinationFault` if there is none."""
         sent = {"content-type": "application/json"} if body is not None else {}
         try:
-            answer = self._client.request(method, path, body=body, query=query, headers={**sent, **(headers or {})})
+            answer = super().request(method, path, body=body, query=query, headers={**sent, **(headers or {})})
         except DestinationFault as fault:
             hint = "start it with `lovelace api`, or correct its address"
             raise DestinationFault("08006", f"{fault.detail}: {hint}") from None
