@@ -38,6 +38,14 @@ class Decoder(Protocol):
 
 
 @runtime_checkable
+class SupportsPathCheck(Protocol):
+    """A decoder that knows which paths its messages can have."""
+
+    def check_paths(self) -> None:
+        """Raise `DeploymentFault` if the rows read a path that no message can have."""
+
+
+@runtime_checkable
 class SupportsGrace(Protocol):
     """A decoder that gives up what the server it asks does not answer, while it answers for others."""
 

@@ -10,7 +10,7 @@ import structlog
 from bytewax.dataflow import Stream, operator
 
 from lovelace_streams.errors import DeploymentFault, DestinationFault
-from lovelace_streams.formats.decoder import Decoder, sort
+from lovelace_streams.formats.decoder import Decoder, SupportsPathCheck, sort
 from lovelace_streams.formats.waiting import WaitingDecoder
 from lovelace_streams.observability import metrics
 from lovelace_streams.observability.outages import OutageLog
@@ -54,8 +54,8 @@ def decode(step_id: str, up: Stream[Envelope[bytes]], decoder: Decoder, source: 
     >>> [(letter.step, str(letter.reason)) for letter in letters]
     [('decode', 'not_json')]
     """
-    if (check_paths := getattr(decoder, "check_paths", None)) is not None:
-        check_paths()
+    if isinstance(decoder, SupportsPathCheck):
+        decoder.check_paths()
     skips = getattr(decoder, "skips", ())
     if not decoder.waits:
         return split(op.flat_map_batch("sort", up, by_list("decode", partial(sort, decoder), skips)))

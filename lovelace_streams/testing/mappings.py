@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import msgspec
 
-from lovelace_streams.formats.decoder import Decoder, Skipped
+from lovelace_streams.formats.decoder import Decoder, Skipped, SupportsPathCheck
 from lovelace_streams.formats.events import Events, Items
 from lovelace_streams.formats.json import JsonDecoder
 from lovelace_streams.operators.normalize import sort
@@ -73,8 +73,8 @@ def mapped(
     0 rows; dead letter in normalize: missing: expected str, got nothing at $.shipping.country
     """
     decoder, targets = _decoder(what), _targets(what, to)
-    if (check_paths := getattr(decoder, "check_paths", None)) is not None:
-        check_paths()
+    if isinstance(decoder, SupportsPathCheck):
+        decoder.check_paths()
     items: list[Envelope[Any]] = []
     letters: list[DeadLetter] = []
     skipped: list[Skipped] = []
