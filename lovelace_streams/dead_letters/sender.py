@@ -195,8 +195,7 @@ class DeadLetterSender(Service):
     def _note(self, error: KafkaError, event: str) -> None:
         """Stop the worker for an error that waiting does not change; else wait longer than the last time."""
         if kind_of(error) in {ErrorKind.DEPLOYMENT, ErrorKind.SIZE}:
-            self._context.note(refused_write("dead-letter topic", self._topic, error))
-            self._try_at = float("inf")
+            self._stop(error)
             return
         if (fault := self._refusals.hear(error)) is not None:
             login = kind_of(error) is ErrorKind.LOGIN
@@ -207,10 +206,14 @@ class DeadLetterSender(Service):
             self._failures += 1
             self._try_at = self._clock() + self._backoff.seconds(self._failures)
 
+    def _stop(self, error: KafkaError) -> None:
+        self._context.note(refused_write("dead-letter topic", self._topic, error))
+        self._try_at = float("inf")
+
     def _on_error(self, error: KafkaError) -> None:
         """Note what kills the producer, or keeps it from sending anything at all; its letters tell the rest."""
         if kind_of(error) is ErrorKind.DEPLOYMENT:
-            self._note(error, "")
+            self._stop(error)
 
     def _settle(self, letter: PendingDeadLetter) -> None:
         """Settle a letter's items at once: no step may run again if the topic is silent."""
