@@ -1,7 +1,7 @@
 """Tables as they really are: several of them, odd names, partitions, enums, generated columns; and how they evolve."""
 
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from decimal import Decimal
@@ -16,7 +16,6 @@ from msgspec.structs import replace
 from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.records import Reason
 from lovelace_streams.rows import UNSET, Row
-from lovelace_streams.settings import PostgresSettings
 from lovelace_streams.writers import Entry, Evolution, Refusal, RowOutcome, RowResult
 from lovelace_streams.writers.postgres import PostgresWriter
 from lovelace_streams.writers.postgres.ddl import create_table
@@ -308,23 +307,9 @@ def columns(run: Run, table: str = "orders") -> list[tuple[str, str, str, str | 
     ).fetchall()
 
 
-@pytest.fixture
-def evolving(database: str) -> Iterator[WriterOf]:
-    """A writer of these row classes, not open yet."""
-    made = []
-
-    def make(*rows: type[Row], **settings: Any) -> PostgresWriter:
-        made.append(PostgresWriter(PostgresSettings(database, **settings), *rows))
-        return made[-1]
-
-    yield make
-    for writer in made:
-        writer.close()
-
-
-def test_a_difference_is_told_and_added_once(run: Run, evolving: WriterOf) -> None:
+def test_a_difference_is_told_and_added_once(run: Run, writer_of: WriterOf) -> None:
     run("create table orders (id bigint primary key, total bigint); insert into orders values (1, 1)")
-    writer = evolving(Wide)
+    writer = writer_of(Wide)
     said = writer.evolution()
 
     assert [statement.split(" IF NOT EXISTS ")[1] for statement in said.statements] == [
@@ -341,21 +326,21 @@ def test_a_difference_is_told_and_added_once(run: Run, evolving: WriterOf) -> No
     assert codes(writer.write([Entry(Wide(id=2, total=2, note=None, required="r"))])) == ["written"]
 
 
-def test_missing_tables_and_their_schema_are_made(run: Run, evolving: WriterOf) -> None:
+def test_missing_tables_and_their_schema_are_made(run: Run, writer_of: WriterOf) -> None:
     class Fresh(Row, table="Sales.fresh", primary_key="id"):
         id: int
 
-    writer = evolving(Order, Fresh)
+    writer = writer_of(Order, Fresh)
     assert len(writer.evolution(apply=True).statements) == 3
     writer.open()
     assert codes(writer.write(block([Order(id=1), Fresh(id=1)]))) == ["written"] * 2
     assert writer.ddl().count("CREATE TABLE") == 2
 
 
-def test_what_cannot_be_added_is_named_and_then_nothing_is(run: Run, evolving: WriterOf) -> None:
+def test_what_cannot_be_added_is_named_and_then_nothing_is(run: Run, writer_of: WriterOf) -> None:
     run("create table orders (id text, total bigint, more int not null, unique (total))")
 
-    found = evolving(Wide).evolution(apply=True)
+    found = writer_of(Wide).evolution(apply=True)
 
     assert len(found.statements) == 4
     assert found.obstacles == [
@@ -366,14 +351,14 @@ def test_what_cannot_be_added_is_named_and_then_nothing_is(run: Run, evolving: W
     assert len(columns(run)) == 3
 
 
-def test_labels_of_an_enum_are_added(run: Run, evolving: WriterOf) -> None:
+def test_labels_of_an_enum_are_added(run: Run, writer_of: WriterOf) -> None:
     class Person(Row, table="people", primary_key="id"):
         id: int
         mood: Mood
         all: list[Mood] | None
 
     run("create type mood as enum ('happy'); create table people (id bigint primary key, mood mood, \"all\" mood[])")
-    writer = evolving(Person)
+    writer = writer_of(Person)
 
     assert set(writer.evolution(apply=True).statements) == {"ALTER TYPE mood ADD VALUE IF NOT EXISTS 'sad';"}
     assert not writer.evolution().differs
@@ -381,11 +366,11 @@ def test_labels_of_an_enum_are_added(run: Run, evolving: WriterOf) -> None:
     assert codes(writer.write([Entry(Person(id=1, mood=Mood.SAD, all=[Mood.SAD]))])) == ["written"]
 
 
-def test_two_at_once_end_as_one(run: Run, evolving: WriterOf, database: str) -> None:
+def test_two_at_once_end_as_one(run: Run, writer_of: WriterOf, database: str) -> None:
     run("create table orders (id bigint primary key, total bigint)")
     with psycopg.connect(database) as other, ThreadPoolExecutor(4) as pool:
         other.execute("lock table orders in share mode")  # so that all of them are under way
-        under_way = [pool.submit(evolving(Wide).evolution, apply=True) for _ in range(4)]
+        under_way = [pool.submit(writer_of(Wide).evolution, apply=True) for _ in range(4)]
         waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'"
         eventually(lambda: run(waiting).fetchone() == (4,), pause=0.01)
         other.rollback()
@@ -395,26 +380,26 @@ def test_two_at_once_end_as_one(run: Run, evolving: WriterOf, database: str) -> 
     assert len(columns(run)) == 6
 
 
-def test_at_start_columns_are_added_only_where_that_was_chosen(run: Run, evolving: WriterOf) -> None:
+def test_at_start_columns_are_added_only_where_that_was_chosen(run: Run, writer_of: WriterOf) -> None:
     run("create table orders (id bigint primary key, total bigint)")
     with pytest.raises(DeploymentFault, match="no column note; `lovelace ddl FLOW --apply` adds it"):
-        evolving(Wide).open()
+        writer_of(Wide).open()
 
-    writer = evolving(Wide, evolution="add")
+    writer = writer_of(Wide, evolution="add")
     writer.open()
     assert len(columns(run)) == 6
     run("drop table orders")
     with pytest.raises(DeploymentFault, match="no such table"):
-        evolving(Wide, evolution="add").open()
+        writer_of(Wide, evolution="add").open()
 
 
-def test_a_table_is_never_made_at_start(run: Run, evolving: WriterOf) -> None:
+def test_a_table_is_never_made_at_start(run: Run, writer_of: WriterOf) -> None:
     class Extra(Row, table="extras", primary_key="id"):
         id: int
 
     run("create table orders (id bigint primary key, total bigint)")
     with pytest.raises(DeploymentFault):
-        evolving(Wide, Extra, evolution="add").open()
+        writer_of(Wide, Extra, evolution="add").open()
     assert run("select to_regclass('extras')").fetchone() == (None,)
 
 

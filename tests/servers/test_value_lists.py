@@ -1,6 +1,6 @@
 """The CHECKs that `lovelace ddl` makes of an Enum or Literal follow the row class, on a real Postgres."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from enum import Enum, IntEnum
 from typing import Annotated, Any, Literal
 
@@ -9,7 +9,6 @@ import pytest
 
 from lovelace_streams.records import Reason
 from lovelace_streams.rows import From, Row
-from lovelace_streams.settings import PostgresSettings
 from lovelace_streams.writers import Entry, Evolution, Refusal, RowOutcome
 from lovelace_streams.writers.postgres import PostgresWriter
 from lovelace_streams.writers.postgres.ddl import create_table
@@ -55,25 +54,6 @@ GROWN = {
     "nullable": (Literal["a"] | None, Literal["a", "b"] | None, "b"),
 }
 """Name → the values that the table was made for, those of today, and a new one."""
-
-
-@pytest.fixture
-def run(database: str) -> Iterator[Callable[..., psycopg.Cursor]]:
-    with psycopg.connect(database, autocommit=True) as connection:
-        yield connection.execute
-
-
-@pytest.fixture
-def writer_of(database: str) -> Iterator[Callable[..., PostgresWriter]]:
-    made = []
-
-    def make(*rows: type[Row], **settings: Any) -> PostgresWriter:
-        made.append(PostgresWriter(PostgresSettings(database, **settings), *rows))
-        return made[-1]
-
-    yield make
-    for writer in made:
-        writer.close()
 
 
 def rules(run: Callable[..., psycopg.Cursor]) -> list[tuple[str, bool]]:
