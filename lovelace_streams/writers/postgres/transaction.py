@@ -190,14 +190,14 @@ class Transactions:
             connection.execute(end, prepare=False)
         return self._outcomes(answers, _count(held_off))
 
-    def _answer(self, connection: psycopg.Connection[Any], rows: StatementRows, literals: list[str]) -> "Answer":
+    def _answer(self, connection: psycopg.Connection[Any], rows: StatementRows, literals: list[str]) -> Answer:
         plan = rows.plan
         before = connection.execute(HELD_OFF, prepare=False) if plan.asks_what_is_held_off else None
         cursors = [connection.execute(each, literals, prepare=self._connection.prepares) for each in plan.statements]
         after = connection.execute(HELD_OFF, prepare=False) if plan.asks_what_is_held_off else None
         return Answer(rows, literals, cursors, before, after)
 
-    def _outcomes(self, answers: Sequence["Answer"], held_off: int) -> list[list[RowOutcome]]:
+    def _outcomes(self, answers: Sequence[Answer], held_off: int) -> list[list[RowOutcome]]:
         """Tell which rows were written, and what kept the others from it: a stored row, else a trigger."""
         unexplained = -held_off
         for answer in answers:
