@@ -10,7 +10,7 @@ values that survive pickling; none knows Kafka's client, Bytewax or a database.
 import re
 from collections.abc import Iterable
 from enum import StrEnum
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -156,19 +156,40 @@ class Envelope(msgspec.Struct, Generic[P], gc=False):
 class Batch(msgspec.Struct, Generic[P], gc=False):
     """Rows to write together, in the order read; `reason` is why the batch was closed: `rows`, `bytes` or `window`."""
 
-    envelopes: list[Envelope[P]]
+    parts: list[Any]
+    """Items (`Envelope`), and slices of columns (`columns.Slice`), each of which is several items."""
     reason: str
     size: int
     """Bytes of the messages' values; each item of a message counts an equal share."""
+    count: int = 0
+    """How many items it has."""
+
+    def __post_init__(self) -> None:
+        self.count = self.count or sum([1 if part.__class__ is Envelope else len(part) for part in self.parts])
+
+    @property
+    def envelopes(self) -> list[Envelope[P]]:
+        """The rows, item by item."""
+        return _envelopes(self.parts)
 
 
 class Settled(msgspec.Struct, gc=False):
     """Items whose effect is durable (law 2), with the outcome that they share."""
 
     outcome: Outcome
-    envelopes: list[Envelope[object]]
+    parts: list[Any]
+    """Items (`Envelope`), and slices of columns (`columns.Slice`), each of which is several items."""
     reason: str | None = None
     """Why they are skipped: a `SkipReason`, or one that the flow declares. None for other outcomes."""
+
+    @property
+    def envelopes(self) -> list[Envelope[Any]]:
+        """All of it, item by item."""
+        return _envelopes(self.parts)
+
+
+def _envelopes(parts: list[Any]) -> list[Envelope[Any]]:
+    return [e for part in parts for e in ((part,) if part.__class__ is Envelope else part.envelopes())]
 
 
 class DeadLetter(msgspec.Struct, gc=False):

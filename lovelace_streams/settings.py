@@ -51,6 +51,8 @@ class KafkaSettings(msgspec.Struct, frozen=True):
     accept_refusals: frozenset[str] = frozenset()
     unknown_schema_grace: float = 3600.0
     """How long a schema is waited for that the registry does not give, while it gives others."""
+    columnar: bool = True
+    """Whether messages may pass the flow's own steps as columns; the result is the same."""
     extra: dict[str, str] = {}
 
     def __post_init__(self) -> None:
@@ -191,6 +193,7 @@ class Settings(BaseSettings):
     max_unreported: int = Field(default=1_000_000, ge=1)
     drain_seconds: float = Field(default=5.0, ge=0)
     accept_refusals: str = ""
+    columnar: bool = True
     job_stall_seconds: float = 900.0
     signal_grace: float = 3600.0
     otel_exporter_otlp_endpoint: str | None = None
@@ -223,6 +226,7 @@ class Settings(BaseSettings):
             dead_letter_topic=self.dead_letter_topic,
             unknown_schema_grace=self.unknown_schema_grace,
             accept_refusals=frozenset(filter(None, self.accept_refusals.replace(" ", "").split(","))),
+            columnar=self.columnar,
             extra=librdkafka_settings(_environment()),
         )
 

@@ -139,7 +139,7 @@ class DeadLetterSender(Service):
     def _send(self) -> None:
         queue, self._queue = self._queue, []
         if queue and not self._in_flight:  # the span ends when all of them are acknowledged
-            self._span = tracing.step("dead_letter", queue[0].record, letters=len(queue))
+            self._span = tracing.step("dead_letter", queue[0], letters=len(queue))
         for index, letter in enumerate(queue):
             if not self._context.is_current(letter.record):
                 self._unacknowledged_bytes -= letter.size

@@ -18,7 +18,7 @@ from typing import Any
 import structlog
 
 from lovelace_streams.delivery.background import BackgroundThread
-from lovelace_streams.delivery.blocks import Block, BlockBuffer, BlockState, TimedResults, entries_of, without_foreign
+from lovelace_streams.delivery.blocks import Block, BlockBuffer, BlockState, TimedResults, without_foreign
 from lovelace_streams.delivery.retry import BlockRetry, Breaker
 from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.observability import metrics, tracing
@@ -78,7 +78,7 @@ class BlockWriter(Service):
         """
         batches, foreign = self._without_foreign(batches)
         outcomes: list[Settled | DeadLetter] = [*foreign]
-        self._context.items_at_writer += sum(len(batch.envelopes) for batch in batches)
+        self._context.items_at_writer += sum(batch.count for batch in batches)
         for batch in batches:
             metrics.BATCHES.labels(self._context.pipeline, batch.reason).inc()
         due = self._due(batches)
@@ -103,10 +103,10 @@ class BlockWriter(Service):
         """Leave out the items that this writer has no table for, and batches that are empty then."""
         own, letters = [], []
         for batch in batches:
-            envelopes, foreign = without_foreign(self._step, batch.envelopes, self.writer)
+            parts, foreign = without_foreign(self._step, batch.parts, self.writer)
             letters += foreign
-            if envelopes:
-                own.append(batch if not foreign else Batch(list(envelopes), batch.reason, batch.size))
+            if parts:
+                own.append(batch if not foreign else Batch(list(parts), batch.reason, batch.size))
         return own, letters
 
     def _due(self, batches: Iterable[Batch[Any]]) -> list[Block]:
@@ -135,8 +135,8 @@ class BlockWriter(Service):
         """Write a block for as long as it takes; returns None if the worker ends before it is written."""
         self._block, self._next = block, following
         try:
-            with tracing.step("write", block.batch.envelopes[0].record, items=len(block)) as self._span:
-                return self._write_current(block, entries_of(following.envelopes[:PROBE_ROWS])[0] if following else ())
+            with tracing.step("write", block.batch.parts[0], items=len(block)) as self._span:
+                return self._write_current(block, following.first_entries(PROBE_ROWS) if following else ())
         except DeploymentFault as fault:
             self._context.note(fault)
             return None
@@ -335,8 +335,7 @@ class BlockWriter(Service):
     def _wait(self, seconds: float) -> bool:
         if self._retry.inconclusive:
             return False
-        envelopes = self._block.envelopes if self._block is not None else ()
-        return self._context.keep_alive(seconds, [e.record for e in envelopes])
+        return self._context.keep_alive(seconds, self._block.assignments if self._block is not None else ())
 
     def _on_fault(self, fault: DestinationFault, failures: int) -> None:  # noqa: ARG002 - the outage counts them
         self._span.event("fault", code=fault.code)

@@ -12,9 +12,19 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from enum import Enum
 from typing import Any
 
+from lovelace_streams.columns import Part, Slice, assignment_of, assignments_of, count_of, envelopes_of, extend
 from lovelace_streams.delivery.background import BackgroundCall
 from lovelace_streams.records import Batch, DeadLetter, Envelope, Outcome, Reason, Settled, SkipReason
-from lovelace_streams.writers import Entry, Refusal, RowOutcome, RowResult, SupportsEncode, Writer, sequence_of
+from lovelace_streams.writers import (
+    Entry,
+    Refusal,
+    RowOutcome,
+    RowResult,
+    SupportsEncode,
+    Writer,
+    sequence_of,
+)
+from lovelace_streams.writers.column_block import ColumnBlock, SupportsColumns
 
 BLOCK_BYTES_MAX = 64 * 1024 * 1024
 """Bytes of the messages' values in a block of several batches: a parameter of Postgres holds less than a GiB."""
@@ -39,38 +49,62 @@ class BlockState(Enum):
 class Block:
     """Items that are written in one transaction, with their entries once it is prepared."""
 
-    __slots__ = ("batch", "call", "entries", "envelopes", "rows_per_item", "state")
+    __slots__ = ("assignments", "batch", "call", "entries", "parts", "rows_per_item", "state")
 
     def __init__(self, batch: Batch[Any]) -> None:
         self.batch = batch
         self.state = BlockState.WAITING
-        self.envelopes = batch.envelopes
+        self.parts = batch.parts
+        self.assignments = assignments_of(batch.parts)
+        """The numbers of the assignments that its items were read in."""
         self.entries: Sequence[Entry] = ()
-        self.rows_per_item: list[int] = []
+        self.rows_per_item: list[int] | None = None
+        """None: each item has one row."""
         self.call: BackgroundCall[TimedResults] | None = None
         """The call that writes it, while it is `WRITING`."""
 
     def __len__(self) -> int:
-        return len(self.batch.envelopes)
+        return self.batch.count
 
     def prepare(self, current: Container[int], writer: Writer) -> None:
         """Make the entries of the items whose assignment has not ended; does nothing if they are made and current."""
         if self.entries and self.is_current(current):
             return
-        self.envelopes = self.batch.envelopes
+        self.parts = self.batch.parts
+        self.assignments = assignments_of(self.parts)
         if not self.is_current(current):
-            self.envelopes = [e for e in self.batch.envelopes if e.record.assignment in current]
-        entries, self.rows_per_item = entries_of(self.envelopes)
-        self.entries = writer.encode(entries) if isinstance(writer, SupportsEncode) else entries
+            self.parts = [part for part in self.batch.parts if assignment_of(part) in current]
+            self.assignments = assignments_of(self.parts)
+        block = block_of(self.parts)
+        if block is not None and isinstance(writer, SupportsColumns):
+            self.rows_per_item = None
+            self.entries = writer.encode_columns(block)
+        else:
+            self.parts = envelopes_of(self.parts)
+            entries, self.rows_per_item = entries_of(self.parts)
+            self.entries = writer.encode(entries) if isinstance(writer, SupportsEncode) else entries
         self.state = BlockState.PREPARED
 
     def is_current(self, current: Container[int]) -> bool:
         """Whether no assignment of its items has ended."""
-        return all(number in current for number in {e.record.assignment for e in self.envelopes})
+        return all(number in current for number in self.assignments)
 
     def outcomes(self, step: str, results: Sequence[RowResult]) -> list[Settled | DeadLetter]:
         """Turn a result for each of its entries into the outcomes of its items."""
-        return outcomes_of(step, self.envelopes, self.rows_per_item, results)
+        if self.rows_per_item is None:
+            return outcomes_of_parts(step, self.parts, results)
+        return outcomes_of(step, self.parts, self.rows_per_item, results)
+
+    def first_entries(self, count: int) -> Sequence[Entry]:
+        """Return the rows of its first items, at most `count`; they are made when somebody asks for one."""
+        first: list[Part] = []
+        for part in self.parts:
+            first.append(part.first(count) if isinstance(part, Slice) else part)
+            count -= len(part) if isinstance(part, Slice) else 1
+            if count <= 0:
+                break
+        block = block_of(first)
+        return entries_of(envelopes_of(first))[0] if block is None else block
 
 
 class BlockBuffer:
@@ -100,13 +134,14 @@ class BlockBuffer:
             if self._batch is not None and not self._has_room_for(self._batch, batch):
                 full += self.take()
             if self._batch is None:  # a new list, because it grows and the batch must not
-                self._batch = Batch(list(batch.envelopes), batch.reason, batch.size)
+                self._batch = Batch(list(batch.parts), batch.reason, batch.size, batch.count)
                 self.since = time.monotonic()
             else:
-                self._batch.envelopes.extend(batch.envelopes)
+                extend(self._batch.parts, batch.parts)
                 self._batch.reason = batch.reason
                 self._batch.size += batch.size
-            if len(self._batch.envelopes) >= self.rows_max:
+                self._batch.count += batch.count
+            if self._batch.count >= self.rows_max:
                 full += self.take()
         return full
 
@@ -116,24 +151,21 @@ class BlockBuffer:
         return [Block(batch)] if batch is not None else []
 
     def _has_room_for(self, block: Batch[Any], batch: Batch[Any]) -> bool:
-        rows = len(block.envelopes) + len(batch.envelopes)
-        return rows <= self.rows_max and block.size + batch.size <= BLOCK_BYTES_MAX
+        return block.count + batch.count <= self.rows_max and block.size + batch.size <= BLOCK_BYTES_MAX
 
 
-def without_foreign(
-    step: str, envelopes: Sequence[Envelope[Any]], writer: Writer
-) -> tuple[Sequence[Envelope[Any]], list[DeadLetter]]:
+def without_foreign(step: str, envelopes: Sequence[Part], writer: Writer) -> tuple[Sequence[Part], list[DeadLetter]]:
     """Leave out the items with a row of a class that the writer was not given: dead letters `rule`.
 
     A user's function or step may make any row. No writer can say where such a row belongs, and every restart would meet
     it again.
     """
     known = frozenset(writer.rows)
-    if known.issuperset([envelope.payload.__class__ for envelope in envelopes]):  # nearly always, at 40 ns an item
-        return envelopes, []
-    own: list[Envelope[Any]] = []
+    if known.issuperset([e.columns.row if isinstance(e, Slice) else e.payload.__class__ for e in envelopes]):
+        return envelopes, []  # nearly always, at 40 ns an item
+    own: list[Part] = []
     letters = []
-    for envelope in envelopes:
+    for envelope in envelopes_of(envelopes):
         rows = envelope.payload if envelope.payload.__class__ is tuple else (envelope.payload,)
         foreign = next((type(row).__name__ for row in rows if type(row) not in known), None)
         if foreign is None:
@@ -177,6 +209,34 @@ def outcomes_of(
     return [_settled(outcome, items) for outcome, items in settled.items()] + letters
 
 
+def outcomes_of_parts(step: str, parts: Sequence[Part], results: Sequence[RowResult]) -> list[Settled | DeadLetter]:
+    """Make the outcomes of parts whose items have one row each."""
+    if results.count(RowOutcome.WRITTEN) == len(results):
+        return [_settled(RowOutcome.WRITTEN, list(parts))]
+    settled: dict[RowOutcome, list[Part]] = {}
+    letters: list[Settled | DeadLetter] = []
+    start = 0
+    for part in parts:
+        own = results[start : start + count_of(part)]
+        start += len(own)
+        indexes: dict[RowOutcome, list[int]] = {}
+        for index, result in enumerate(own):
+            if isinstance(result, RowOutcome):
+                indexes.setdefault(result, []).append(index)
+                continue
+            record, item = part.item_at(index) if isinstance(part, Slice) else (part.record, part.item)
+            letters.append(DeadLetter(record, item, 1, step, result.reason, result.rule, result.code))
+        for outcome, chosen in indexes.items():
+            settled.setdefault(outcome, []).extend(part.chosen(chosen) if isinstance(part, Slice) else [part])
+    return [_settled(outcome, items) for outcome, items in settled.items()] + letters
+
+
+def block_of(parts: Sequence[Part]) -> ColumnBlock | None:
+    """Return parts as a block of columns; None if none are columns, or if an item has several rows."""
+    kinds = {Slice if isinstance(part, Slice) else part.payload.__class__ for part in parts}
+    return ColumnBlock(parts) if Slice in kinds and tuple not in kinds else None
+
+
 def _by_item(rows_per_item: Sequence[int], results: Sequence[RowResult]) -> Iterable[RowResult]:
     """Give one result for each item."""
     return results if len(rows_per_item) == len(results) else _of_several(rows_per_item, results)
@@ -191,7 +251,7 @@ def _of_several(rows_per_item: Sequence[int], results: Sequence[RowResult]) -> I
         yield refusal or (rows[0] if len(set(rows)) == 1 else RowOutcome.WRITTEN)
 
 
-def _settled(outcome: RowOutcome, envelopes: list[Envelope[Any]]) -> Settled | DeadLetter:
+def _settled(outcome: RowOutcome, parts: list[Any]) -> Settled | DeadLetter:
     if outcome is RowOutcome.SUPPRESSED:
-        return Settled(Outcome.SKIPPED, envelopes, SkipReason.SUPPRESSED)
-    return Settled(Outcome.WRITTEN if outcome is RowOutcome.WRITTEN else Outcome.SUPERSEDED, envelopes)
+        return Settled(Outcome.SKIPPED, parts, SkipReason.SUPPRESSED)
+    return Settled(Outcome.WRITTEN if outcome is RowOutcome.WRITTEN else Outcome.SUPERSEDED, parts)

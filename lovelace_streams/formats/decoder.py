@@ -4,10 +4,15 @@
 `SupportsDecodeAll` or `SupportsLookAhead`; `sort` takes it.
 """
 
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
 from typing import Any, Protocol, runtime_checkable
 
+from lovelace_streams.columns import Chunk, ColumnLoop, in_between
 from lovelace_streams.records import DeadLetter, Envelope, Record
+from lovelace_streams.rows.interpreter import latest
+from lovelace_streams.rows.normalizer import Normalizer
 
 Skipped = tuple[str, Envelope[Any]]
 """Why an item is skipped (`SkipReason`, or a reason of the flow's own), and the item."""
@@ -76,15 +81,33 @@ class SupportsLookAhead(Protocol):
         """Prepare for `decode`, which is called for each of these next; raises nothing, and asks no server."""
 
 
+@runtime_checkable
+class SupportsColumns(Protocol):
+    """A decoder that can make columns of a chunk's messages, decoded and mapped by one loop.
+
+    The loop leaves what it does not take by its place, and `decode` says what it is: so both ways end the same, which
+    the contract suite of formats holds (tests/contract/test_columns.py).
+    """
+
+    def column_loop(self, normalizer: Normalizer) -> ColumnLoop:
+        """Make the loop for rows as `normalizer` makes them. Raises `ItemsOnly` if it makes them one by one."""
+
+
 class Ports:
     """A window sorted into three lists. It flows as one item, so that to split it costs per window, not per record."""
 
     __slots__ = ("errs", "oks", "skipped")
 
     def __init__(self) -> None:
-        self.oks: list[Envelope[Any]] = []
+        self.oks: list[Any] = []
         self.errs: list[DeadLetter] = []
         self.skipped: list[Skipped] = []
+
+    def add(self, other: "Ports") -> None:
+        """Append what another window was sorted into."""
+        self.oks += other.oks
+        self.errs += other.errs
+        self.skipped += other.skipped
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -101,6 +124,29 @@ def sort(decoder: Decoder, window: Iterable[Envelope[bytes]]) -> Ports:
         for envelope in looked_ahead(decoder, window):
             decoder.decode(envelope.record, ports.oks, ports.errs, ports.skipped)
     return ports
+
+
+def sort_chunks(sort: Callable[[list[Envelope[bytes]]], Ports], window: Sequence[Envelope[bytes] | Chunk]) -> Ports:
+    """Sort a window: chunks by their loops, and by `sort` what these leave, and single messages, each in its place."""
+    ports = Ports()
+    newest_version = latest(int(time.time() * 1000))
+    for chunk, parts in groupby(window, key=_chunk_or_none):
+        if chunk is None:
+            ports.add(sort(list(parts)))  # type: ignore[arg-type]
+            continue
+        assert chunk.loop is not None
+        slices, left = chunk.loop(chunk, newest_version)
+        if not left:
+            ports.oks += slices
+            continue
+        alone = sort(chunk.envelopes_at(left))
+        alone.oks = in_between(slices, alone.oks)
+        ports.add(alone)
+    return ports
+
+
+def _chunk_or_none(part: Envelope[bytes] | Chunk) -> Chunk | None:
+    return part if isinstance(part, Chunk) else None
 
 
 def looked_ahead(decoder: Decoder, window: Iterable[Envelope[bytes]]) -> Iterable[Envelope[bytes]]:

@@ -16,21 +16,25 @@ from typing import Any, Union
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
+from lovelace_streams.columns import ColumnLoop
 from lovelace_streams.errors import RecordFault
+from lovelace_streams.formats.column_loops import loops_of
 from lovelace_streams.formats.decoder import Skipped
 from lovelace_streams.formats.events import EventName, Events, EventTargets, Items
 from lovelace_streams.formats.items import Found, emit_items, fail_message
-from lovelace_streams.formats.limits import DEEP_BYTES_MIN, SHALLOW_BYTES, check_depth, check_utf8
+from lovelace_streams.formats.json_columns import JsonLoop
+from lovelace_streams.formats.limits import BACKSLASH, DEEP_BYTES_MIN, NUL, SHALLOW_BYTES, check_depth, check_utf8
 from lovelace_streams.records import DeadLetter, Envelope, Record, SkipReason
 from lovelace_streams.rows.decode_types import can_be_decoded
-from lovelace_streams.rows.normalizer import Message, RawItem
+from lovelace_streams.rows.normalizer import Message, Normalizer, RawItem
 from lovelace_streams.rows.row import Row
 from lovelace_streams.rows.targets import MapFunction, Target
 from lovelace_streams.rows.values import INT_MAX, INT_MIN, parse
 
-_REFUSALS = (msgspec.DecodeError, UnicodeDecodeError, AttributeError, RecursionError, KeyError)
+REFUSALS = (msgspec.DecodeError, UnicodeDecodeError, AttributeError, RecursionError, KeyError)
 """Raised by decoding by type, or by locating the items in a Struct: the message is read plainly."""
-_BACKSLASH, _NUL = ord("\\"), b"\\u0000"
+Locations = dict[type, tuple[Target, Callable[[Any], Any] | None]]
+"""The Struct of a message → its target, and what takes the items out of it. `list`: a list of items."""
 
 
 class JsonDecoder:
@@ -59,16 +63,22 @@ class JsonDecoder:
             for target in self._events.targets
             if target.typed
         }
-        self._locations: dict[type, tuple[Target, Callable[[Any], Any] | None]] = {}
-        """The Struct of a message → its target, and what takes the items out of it. `list`: a list of items."""
+        self._locations: Locations = {}
         self._decode_name: Callable[[bytes], Any] | None = None
         """Decodes nothing but the name of the event, as `name`; None if the messages of all events are read plainly."""
-        self._decode_typed = self._typed_decode()
+        self._decode_typed = self._typed_decode(self._locations)
 
     @property
     def targets(self) -> dict[EventName, Target]:
         """Event → where its items are and what they become; "" if no event is named."""
         return self._events.by_event
+
+    def column_loop(self, normalizer: Normalizer) -> ColumnLoop:
+        """Make what decodes and maps a chunk's messages at once. Raises `ItemsOnly` as `rows_of` does."""
+        loops = loops_of(self._events, normalizer)
+        locations: Locations = {}
+        decode = self._typed_decode(locations, listed=True)
+        return JsonLoop(decode, {kind: loops[id(target)] for kind, (target, _) in locations.items()})
 
     def decode(
         self,
@@ -118,7 +128,7 @@ class JsonDecoder:
             except RecordFault as fault:
                 fail_message(record, errs, step, fault)
                 continue
-            except _REFUSALS:
+            except REFUSALS:
                 self._decode_plainly(record, value, oks, errs, skipped, step)
                 continue
             if (
@@ -127,7 +137,7 @@ class JsonDecoder:
                 and node.__class__ is not list
                 and (record.declared is None or record.declared == 1)
                 and record.origin is None
-                and (_BACKSLASH not in value or _NUL not in value)  # one byte is found quicker than six
+                and not (BACKSLASH in value and NUL in value)  # one byte is found quicker than six
             ):
                 record.items = 1
                 add(Envelope(record, 0, RawItem(target, node, root, value)))
@@ -140,7 +150,7 @@ class JsonDecoder:
 
     def _typed_items(self, target: Target, root: Any, node: Any, value: bytes) -> RawItem | list[RawItem] | None:
         """Make items of a message that was decoded by type; None if it has to be read plainly."""
-        has_nul = _BACKSLASH in value and _NUL in value
+        has_nul = BACKSLASH in value and NUL in value
         if node.__class__ is list:
             return self._list_items(target, root, node, Message(value), has_nul=has_nul)
         if has_nul or node is None or node is UNSET:
@@ -155,7 +165,7 @@ class JsonDecoder:
         items = []
         for raw in raws:
             item = None
-            if not (has_nul and _NUL in bytes(raw)):
+            if not (has_nul and NUL in bytes(raw)):
                 try:
                     item = decode(raw)
                 except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -163,25 +173,33 @@ class JsonDecoder:
             items.append(RawItem(target, item, root, raw, message))
         return items
 
-    def _typed_decode(self) -> Callable[[bytes], Any]:
-        """Make a function from a message to its Struct, which raises one of `_REFUSALS` for any other message."""
+    def _typed_decode(self, locations: Locations, *, listed: bool = False) -> Callable[[bytes], Any]:
+        """Make a function from a message to its Struct, which raises one of `REFUSALS` for any other message.
+
+        It notes the Structs in `locations`. `listed`: the items of a list are Structs, too.
+        """
         typed = {name: target for name, target in self._events.by_event.items() if target.typed}
         field = self._events.field
         if not typed or field == "" or not can_be_decoded(field or ""):
             return _refuse
         if field is None:
             (target,) = typed.values()
-            message: Any = self._message_type(target)
+            message: Any = _message_type(target, locations, listed=listed)
             if self._events.takes_list:
-                self._locations[list] = target, None
-                message = Union[message, list[Raw]]  # noqa: UP007
+                locations[list] = target, None
+                message = Union[message, list[target.element_type if listed else Raw]]  # type: ignore[misc]  # noqa: UP007
             return msgspec.json.Decoder(message).decode
         name = ("name", str | int | None | UnsetType, UNSET)
         event = msgspec.defstruct("Event", [name], rename={"name": field}, gc=False)
         self._decode_name = msgspec.json.Decoder(event).decode
         if self._can_be_tags(field, typed):
-            return self._decode_by_tag(field, typed)
-        return self._decode_by_name(self._decode_name, typed)
+            types = [
+                _message_type(target, locations, listed=listed, tag_field=field, tag=name)
+                for name, target in typed.items()
+            ]
+            return _decode_by_tag(types, field, next(iter(typed)))
+        by_name = {name: _message_type(target, locations, listed=listed) for name, target in typed.items()}
+        return _decode_by_name(self._decode_name, by_name)
 
     def _can_be_tags(self, field: str, typed: dict[EventName, Target]) -> bool:
         """Whether the names are tags as msgspec has them, and the rows read the field as it is."""
@@ -189,31 +207,6 @@ class JsonDecoder:
         if others or (kind is int and not all(INT_MIN <= int(name) <= INT_MAX for name in typed)):
             return False
         return all(target.takes_tag(field, kind) for target in typed.values())
-
-    def _decode_by_tag(self, field: str, typed: dict[EventName, Target]) -> Callable[[bytes], Any]:
-        """Decode in one pass: the name of the event is the tag of a union."""
-        types = [self._message_type(target, tag_field=field, tag=name) for name, target in typed.items()]
-        if len(types) == 1:  # msgspec takes a message without a tag for a Struct that is alone; in a union it does not
-            [name] = typed
-            another = f"not {name}" if isinstance(name, str) else int(not name)
-            types.append(msgspec.defstruct("Another", [], tag_field=field, tag=another))
-        return msgspec.json.Decoder(Union[tuple(types)]).decode  # noqa: UP007
-
-    def _decode_by_name(
-        self, decode_name: Callable[[bytes], Any], typed: dict[EventName, Target]
-    ) -> Callable[[bytes], Any]:
-        """Decode in two passes, the first for the name: some row reads that field as another type than the name's."""
-        decoders = {name: msgspec.json.Decoder(self._message_type(target)).decode for name, target in typed.items()}
-
-        def decode(value: bytes) -> Any:
-            return decoders[decode_name(value).name](value)
-
-        return decode
-
-    def _message_type(self, target: Target, **options: Any) -> type[msgspec.Struct]:
-        message_type = target.message_type(**options)
-        self._locations[message_type] = target, target.locate
-        return message_type
 
     # -- the plain way ------------------------------------------------------------------------------------------------
 
@@ -241,6 +234,32 @@ class JsonDecoder:
                 if name not in self._events.by_event:
                     return self._events.without_items(name)
         return self._events.items_of(parse(value), value)
+
+
+def _message_type(target: Target, locations: Locations, **options: Any) -> type[msgspec.Struct]:
+    message_type = target.message_type(**options)
+    locations[message_type] = target, target.locate
+    return message_type
+
+
+def _decode_by_tag(types: list[type[msgspec.Struct]], field: str, name: EventName) -> Callable[[bytes], Any]:
+    """Decode in one pass: the name of the event is the tag of a union."""
+    if len(types) == 1:  # msgspec takes a message without a tag for a Struct that is alone; in a union it does not
+        another = f"not {name}" if isinstance(name, str) else int(not name)
+        types.append(msgspec.defstruct("Another", [], tag_field=field, tag=another))
+    return msgspec.json.Decoder(Union[tuple(types)]).decode  # noqa: UP007
+
+
+def _decode_by_name(
+    decode_name: Callable[[bytes], Any], types: dict[EventName, type[msgspec.Struct]]
+) -> Callable[[bytes], Any]:
+    """Decode in two passes, the first for the name: some row reads that field as another type than the name's."""
+    decoders = {name: msgspec.json.Decoder(kind).decode for name, kind in types.items()}
+
+    def decode(value: bytes) -> Any:
+        return decoders[decode_name(value).name](value)
+
+    return decode
 
 
 def _refuse(value: bytes) -> Any:

@@ -13,6 +13,8 @@ SHALLOW_BYTES = 2 * DEPTH_MAX  # a shorter text that closes all its brackets can
 DEEP_BYTES_MIN = 4 * DEPTH_MAX - 4
 """An object within an object takes four bytes, {"":, and a list one, between the first and the last [. So two searches
 for a rare byte show of most texts that their levels need not be counted, for a tenth of what counting costs."""
+BACKSLASH, NUL = ord("\\"), b"\\u0000"
+"""What a text with an escaped NUL has. msgspec accepts one; one byte is found quicker than six."""
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)

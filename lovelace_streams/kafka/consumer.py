@@ -10,7 +10,7 @@ topic is still the one that the assignment began with (`topic_ids`).
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import cast
 
@@ -18,12 +18,13 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from lovelace_streams.columns import Chunk
 from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.kafka.admin import max_message_bytes
 from lovelace_streams.kafka.client import LIBRDKAFKA_LOG, REFUSED_IN_REBALANCE, common_config
 from lovelace_streams.kafka.end_offsets import EndOffsets
 from lovelace_streams.kafka.faults import ErrorKind, Refusals, name_of
-from lovelace_streams.kafka.headers import records_of
+from lovelace_streams.kafka.headers import chunk_of, records_of
 from lovelace_streams.kafka.own_topics import replay_topic
 from lovelace_streams.kafka.start_offsets import StartOffsets
 from lovelace_streams.kafka.topic_ids import REQUEST_SECONDS, TopicIds
@@ -103,8 +104,8 @@ class GroupConsumer:
 
     # -- reading -------------------------------------------------------------------------------------------------
 
-    def read(self, count: int, seconds: float) -> list[Envelope[bytes]]:
-        """Gather at most `count` messages, as records in flight, until `seconds` after the last window.
+    def read(self, count: int, seconds: float) -> list[Envelope[bytes] | Chunk]:
+        """Gather at most `count` messages, as records or chunks in flight, until `seconds` after the last window.
 
         The time counts from the last window, because messages that have arrived since have waited already.
         """
@@ -114,21 +115,24 @@ class GroupConsumer:
         held_messages, self._held_messages = self._held_messages, []
         began = time.monotonic()
         assignments = set(self._in_flight.current)
-        window = self._records(held_messages)
+        window = self._in_flight_of(held_messages)
         self._fill(window, count, began)
-        self.behind = len(window) >= count
+        self.behind = _messages_in(window) >= count
         self._fill(window, count, max(began, self._window_ended_at + seconds))
         self._window_ended_at = time.monotonic()
         if not assignments <= self._in_flight.current.keys():  # one was given up meanwhile: drop its messages
-            window = [envelope for envelope in window if envelope.record.assignment in self._in_flight.current]
+            window = [part for part in window if _assignment_of(part) in self._in_flight.current]
         self._empty_since = None if window else self._empty_since or began
         return window
 
-    def _fill(self, window: list[Envelope[bytes]], count: int, deadline: float) -> None:
+    def _fill(self, window: list[Envelope[bytes] | Chunk], count: int, deadline: float) -> None:
         """Read until the window is full or the deadline is over; messages that have arrived are taken in any case."""
-        while (wanted := min(CONSUME_MESSAGES_MAX, count - len(window))) > 0:
+        left = count - _messages_in(window)
+        while (wanted := min(CONSUME_MESSAGES_MAX, left)) > 0:
             messages = self._consume(wanted, max(0.0, deadline - time.monotonic()))
-            window += self._records(messages)
+            found = self._in_flight_of(messages)
+            window += found
+            left -= _messages_in(found)
             if len(messages) < wanted:
                 return
 
@@ -180,21 +184,33 @@ class GroupConsumer:
             return None
         return int(end) if end >= 0 else None
 
-    def _records(self, messages: Iterable[Message]) -> list[Envelope[bytes]]:
-        """Make records in flight of the messages of current assignments."""
+    def _in_flight_of(self, messages: Iterable[Message]) -> list[Envelope[bytes] | Chunk]:
+        """Make chunks, or records, in flight of the messages of current assignments."""
         held: dict[PartitionKey, Assignment] = {(a.topic, a.partition): a for a in self._in_flight.current.values()}
-        envelopes: list[Envelope[bytes]] = []
+        parts: list[Envelope[bytes] | Chunk] = []
         for run in _by_partition(messages):
             assignment = held.get(_key_of(run[0]))
             if assignment is None:
                 continue
             if run[0].error() is not None:
                 self._in_flight.pass_over(assignment.number, cast("int", run[0].offset()))
-            elif records := records_of(run, assignment):
-                self._in_flight.read(*records)
-                metrics.read(self._group, records)
-                envelopes += [Envelope(record, 0, cast("bytes", record.value)) for record in records]
-        return envelopes
+            else:
+                found = self._read_run(run, assignment)
+                metrics.read(self._group, assignment.topic, assignment.partition, _messages_in(found))
+                parts += found
+        return parts
+
+    def _read_run(self, run: list[Message], assignment: Assignment) -> Sequence[Envelope[bytes] | Chunk]:
+        """Note messages of one partition as in flight, as a chunk if the flow takes them. Replays are single items."""
+        if self._context.columnar is not None and assignment.topic in self._context.topics:
+            if (chunk := chunk_of(run, assignment)) is None:
+                return []
+            chunk.loop = self._context.columnar
+            self._in_flight.read_chunk(chunk)
+            return [chunk]
+        if records := records_of(run, assignment):
+            self._in_flight.read(*records)
+        return [Envelope(record, 0, cast("bytes", record.value)) for record in records]
 
     def _consume(self, count: int, seconds: float) -> list[Message]:
         assert self._consumer is not None
@@ -507,6 +523,14 @@ class GroupConsumer:
                     self._on_refused_commit(p.error)
         except KafkaException as error:
             self._on_refused_commit(error.args[0])
+
+
+def _messages_in(parts: Iterable[Envelope[bytes] | Chunk]) -> int:
+    return sum(len(part) if isinstance(part, Chunk) else 1 for part in parts)
+
+
+def _assignment_of(part: Envelope[bytes] | Chunk) -> int:
+    return part.assignment if isinstance(part, Chunk) else part.record.assignment
 
 
 def _key_of(message: Message) -> PartitionKey:

@@ -4,13 +4,16 @@ Any producer may write to a topic, so an invalid header is read as absent, and c
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import islice
+from operator import ge
 from typing import cast
 
 import msgspec
 from confluent_kafka import Message
 
+from lovelace_streams.columns import Chunk, Run
 from lovelace_streams.observability import metrics
 from lovelace_streams.records import ITEMS_MAX, Origin, Record
 from lovelace_streams.runtime.in_flight import Assignment
@@ -83,6 +86,68 @@ def records_of(messages: Iterable[Message], assignment: Assignment) -> list[Reco
         )
         after = offset + 1
     return records
+
+
+def chunk_of(messages: Sequence[Message], assignment: Assignment) -> Chunk | None:
+    """Make a chunk of one partition's messages, without those that its assignment has read; None if none is left."""
+    offsets = [cast("int", message.offset()) for message in messages]
+    if offsets[0] < assignment.next or any(map(ge, offsets, islice(offsets, 1, None))):
+        messages, offsets = _unread(messages, offsets, assignment.next)
+        if not messages:
+            return None
+    return Chunk(
+        assignment.topic,
+        assignment.partition,
+        assignment.number,
+        offsets,
+        [message.key() for message in messages],
+        [message.value() for message in messages],
+        [message.timestamp()[1] for message in messages],
+        _header_runs(_headers_of_all(messages), offsets, assignment),
+    )
+
+
+def _unread(messages: Sequence[Message], offsets: list[int], after: int) -> tuple[list[Message], list[int]]:
+    """Leave out messages that were read before."""
+    left: list[tuple[Message, int]] = []
+    for message, offset in zip(messages, offsets, strict=True):
+        if offset >= after:
+            left.append((message, offset))
+            after = offset + 1
+    return [message for message, _ in left], [offset for _, offset in left]
+
+
+def _headers_of_all(messages: Sequence[Message]) -> list[Headers | None]:
+    try:
+        return [cast("Headers | None", message.headers()) for message in messages]
+    except UnicodeDecodeError:
+        return [headers_of(message) for message in messages]
+
+
+def _header_runs(headers: list[Headers | None], offsets: Sequence[int], assignment: Assignment) -> list[Run]:
+    """Cut a chunk's messages into runs; the headers of each run are parsed once."""
+    count, after = len(offsets), assignment.next
+    is_whole = offsets[-1] - offsets[0] == count - 1
+    if is_whole and headers.count(headers[0]) == count:  # nearly always: one job, and nothing is compacted
+        parsed = parse_job_headers(headers[0] or [], assignment.topic)
+        if parsed.same is not None:
+            return [_run(0, count, offsets[0], after, parsed)]
+    runs: list[Run] = []
+    parsed = NO_HEADERS
+    for place, (found, offset) in enumerate(zip(headers, offsets, strict=True)):
+        is_same = (found or []) == parsed.same
+        if not is_same:
+            parsed = parse_job_headers(found or [], assignment.topic)
+        if is_same and runs and offset == after:
+            runs[-1].stop = place + 1
+        else:
+            runs.append(_run(place, place + 1, offset, after, parsed))
+        after = offset + 1
+    return runs
+
+
+def _run(start: int, stop: int, offset: int, after: int, parsed: JobHeaders) -> Run:
+    return Run(start, stop, offset, after, parsed.headers, parsed.job, parsed.attempt, parsed.declared)
 
 
 def record_of(message: Message, assignment: Assignment) -> Record:

@@ -12,8 +12,9 @@ from typing import Any
 import structlog
 from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
+from lovelace_streams.columns import Chunk, Slice
 from lovelace_streams.errors import DeploymentFault
-from lovelace_streams.records import Envelope, Record, Settled
+from lovelace_streams.records import Envelope, Settled
 
 log = structlog.get_logger(__name__)
 
@@ -105,14 +106,14 @@ PUBLISHED = Counter(
 )
 
 
-def read(pipeline: str | None, records: Sequence[Record]) -> None:
+def read(pipeline: str | None, topic: str, partition: int, count: int) -> None:
     """Count messages of one partition."""
-    RECORDS.labels(pipeline, records[0].topic, records[0].partition).inc(len(records))
+    RECORDS.labels(pipeline, topic, partition).inc(count)
 
 
-def decoded(pipeline: str | None, window: Sequence[Envelope[Any]]) -> None:
+def decoded(pipeline: str | None, window: Sequence[Envelope[Any] | Chunk]) -> None:
     """Count the items of a window's messages, once they are known."""
-    if count := sum(envelope.record.items for envelope in window):
+    if count := sum(part.decoded if isinstance(part, Chunk) else part.record.items for part in window):
         READ_ITEMS.labels(pipeline).inc(count)
 
 
@@ -121,7 +122,8 @@ def items(pipeline: str | None, settled: Settled, count: int) -> None:
     if not count:
         return
     ITEMS.labels(pipeline, settled.outcome, settled.reason or "").inc(count)
-    if (timestamp := settled.envelopes[0].record.timestamp) > 0:
+    first = settled.parts[0]
+    if (timestamp := first.timestamp if isinstance(first, Slice) else first.record.timestamp) > 0:
         END_TO_END.labels(pipeline).observe(max(0.0, time.time() - timestamp / 1000))
 
 

@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import structlog
 
@@ -108,9 +108,14 @@ def settled(holds: Callable[[Record], bool]) -> None:
         _on.settled(holds)
 
 
-def step(name: str, record: Record, **attributes: int | str) -> SpanHandle:
-    """Open a child of the span of the window that the record was read in."""
-    return _on.step(name, record, attributes) if _on is not None else OFF
+def is_on() -> bool:
+    """Whether spans are recorded."""
+    return _on is not None
+
+
+def step(name: str, of: "_OfRecord", **attributes: int | str) -> SpanHandle:
+    """Open a child of the span of the window that an item, or a slice, was read in."""
+    return _on.step(name, of.record, attributes) if _on is not None else OFF
 
 
 def context(assignment: int, offset: int) -> "SpanContext | None":
@@ -129,6 +134,14 @@ def close() -> None:
     ending, _on = _on, None
     if ending is not None:
         ending.close()
+
+
+class _OfRecord(Protocol):
+    """What was read as a record: an item, or several."""
+
+    @property
+    def record(self) -> Record:
+        """Its record; it may be made now."""
 
 
 class _RecordedSpan(SpanHandle):

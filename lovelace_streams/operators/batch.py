@@ -6,11 +6,12 @@ from typing import Any
 import bytewax.operators as op
 from bytewax.dataflow import Stream, operator
 
+from lovelace_streams.columns import Part, Slice, append
 from lovelace_streams.records import Batch, Envelope
 from lovelace_streams.settings import BatchPolicy
 
 
-def cut(envelopes: Sequence[Envelope[Any]], policy: BatchPolicy) -> Iterator[Batch[Any]]:
+def cut(envelopes: Sequence[Part], policy: BatchPolicy) -> Iterator[Batch[Any]]:
     """Cut items into batches, in the order given: at `policy.rows`, at `policy.bytes`, or at the window's end.
 
     The bytes are those of the messages' values, divided evenly among a message's items. An item is never cut.
@@ -21,9 +22,20 @@ def cut(envelopes: Sequence[Envelope[Any]], policy: BatchPolicy) -> Iterator[Bat
     [(2, 'rows'), (2, 'rows'), (1, 'window')]
     """
     most_rows, most_bytes = policy.rows, policy.bytes
-    batch: list[Envelope[Any]] = []
+    batch: list[Part] = []
     rows = size = 0
     for envelope in envelopes:
+        if isinstance(envelope, Slice):
+            begin = envelope.start
+            while begin < envelope.stop:
+                end = envelope.columns.cut(begin, min(begin + most_rows - rows, envelope.stop), most_bytes - size)
+                part = Slice(envelope.columns, begin, end)
+                append(batch, part)
+                rows, size, begin = rows + len(part), size + part.size, end
+                if rows >= most_rows or size >= most_bytes:
+                    yield Batch(batch, "rows" if rows >= most_rows else "bytes", size)
+                    batch, rows, size = [], 0, 0
+            continue
         batch.append(envelope)
         record, payload = envelope.record, envelope.payload
         rows += len(payload) if payload.__class__ is tuple else 1

@@ -10,6 +10,7 @@ from typing import Any
 import bytewax.operators as op
 from bytewax.dataflow import Stream, operator
 
+from lovelace_streams.columns import Part, Slice
 from lovelace_streams.errors import DeploymentFault, RecordFault
 from lovelace_streams.formats.decoder import Ports
 from lovelace_streams.operators.ports import Sorted, by_list, split
@@ -61,7 +62,7 @@ def normalize(
     return split(op.flat_map_batch("sort", up, by_list("normalize", sort_or_stop, skips)))
 
 
-def sort(mapper: Normalizer, envelopes: Iterable[Envelope[Any]]) -> Ports:
+def sort(mapper: Normalizer, envelopes: Iterable[Part]) -> Ports:
     """Sort items into rows, dead letters and skips."""
     ports = Ports()
     add = ports.oks.append
@@ -69,6 +70,9 @@ def sort(mapper: Normalizer, envelopes: Iterable[Envelope[Any]]) -> Ports:
     newest_version = latest(now)
     target = to_row = None
     for envelope in envelopes:
+        if isinstance(envelope, Slice):  # `decode` has mapped these, in one loop (`rows.loops`)
+            add(envelope)
+            continue
         raw = envelope.payload
         if raw.target is not target:
             target = raw.target

@@ -37,7 +37,7 @@ def by_list(
     known = skip_reasons(skips)
 
     def sort_list(envelopes: list[Envelope[Any]]) -> list[Ports]:
-        with tracing.step(step, envelopes[0].record, taken=len(envelopes)) as span:
+        with tracing.step(step, envelopes[0], taken=len(envelopes)) as span:
             ports = sort(envelopes)
             if ports.skipped or ports.errs:
                 _close_sets(step, ports, known)

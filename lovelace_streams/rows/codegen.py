@@ -17,7 +17,7 @@ it. For `score: int = 5` of an item that has it at `stats.score`:
 
 import copy
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
 from typing import Any
@@ -54,13 +54,13 @@ def generate(
     `partial` is that of the event.
     Raises `SyntaxError`, `RecursionError` or `MemoryError` if a field has more paths than Python can nest.
     """
-    writer = _Writer(row_class, path, message, item, partial=partial)
+    writer = FieldWriter(row_class, path, message, item, partial=partial)
     if any(field.kafka for field in fields):
         writer.lines.append("if record.origin is not None: raise SLOW")
     for field in fields:
         writer.add_field(field)
     writer.check_version(fields)
-    writer.make_row(fields)
+    writer.lines.append(f"return {writer.checked_row(fields)}")
     return writer.compiled()
 
 
@@ -100,16 +100,31 @@ _NAMES: dict[str, Any] = {
 # ---- the generator --------------------------------------------------------------------------------------------------
 
 
-class _Writer:
-    """The lines of one function, and the names that they use."""
+OF_RECORD = {name: f"record.{name}" for name in ("timestamp", "topic", "partition", "offset", "key")}
+"""Kafka's value → the expression that reads it from the message's record."""
+
+
+class FieldWriter:
+    """The lines of one function, and the names that they use.
+
+    `kafka` has an expression for each of Kafka's values.
+    """
 
     def __init__(
-        self, row_class: type[Row], path: tuple[str, ...], message: DecodeNode, item: DecodeNode, *, partial: bool
+        self,
+        row_class: type[Row],
+        path: tuple[str, ...],
+        message: DecodeNode,
+        item: DecodeNode,
+        *,
+        partial: bool,
+        kafka: Mapping[str, str] = OF_RECORD,
     ) -> None:
         self._partial = partial
+        self._kafka = kafka
         self.lines: list[str] = []
-        self._row_class = row_class
-        self._names: dict[str, Any] = {**_NAMES, "Row": row_class}
+        self.row_class = row_class
+        self.names: dict[str, Any] = {**_NAMES, "Row": row_class}
         self._path = path
         self._message = message
         self._item = item
@@ -127,13 +142,13 @@ class _Writer:
             reads.append((f"{parent}.{attribute(place.parts[-1])}", node.hint is None))
             blank = blank if node.blank is None else UNSET
         if field.kafka == "key":
-            self._names[f"key_{field.column.attribute}"] = field.key
+            self.names[f"key_{field.column.attribute}"] = field.key
         if field.from_json is not None:
-            self._names[f"json_{field.column.attribute}"] = field.from_json
-        self.lines += _read(field, v, reads, stop=self._partial and field.keeps)
+            self.names[f"json_{field.column.attribute}"] = field.from_json
+        self.lines += _read(field, v, reads, self._kafka, stop=self._partial and field.keeps)
         if field.kafka in (None, "key") or field.column.before or field.column.after or field.is_checked:
             raw = not reads or any(raw for _, raw in reads)
-            self.lines += _finish(field, v, self._names, raw=raw, blank=blank)
+            self.lines += _finish(field, v, self.names, raw=raw, blank=blank)
 
     def _parent(self, place: JsonPath, tree: DecodeNode, parts: tuple[str, ...]) -> str:
         """Return the variable of the object that holds a value; the lines that fill it are written once."""
@@ -144,46 +159,45 @@ class _Writer:
             self.lines.append(f"{known} = {above}.{attribute(parts[-1])}")
             if not (place.root and parts == self._path):  # where the items are, there is an object: it was decoded
                 self.lines.append(f"if {known} is None: {known} = no_{known}")
-                self._names[f"no_{known}"] = tree.at(parts).struct("Nothing", self._message.at(self._path))()
+                self.names[f"no_{known}"] = tree.at(parts).struct("Nothing", self._message.at(self._path))()
         return known
 
     def check_version(self, fields: tuple[Field, ...]) -> None:
         """Write the line that refuses a version in the future, for a version of which that can be told."""
-        version = self._row_class.__table__.version
+        version = self.row_class.__table__.version
         column = next((field.column for field in fields if field.column.name == version), None)
         if column is None or not has_bound(column):
             return
         limit = "latest"
         if column.type is not datetime:
-            self._names["limit"] = partial(limit_of, column.type, column.epoch)
+            self.names["limit"] = partial(limit_of, column.type, column.epoch)
             limit = "limit(latest)"
         self.lines.append(f"if v_{column.attribute} > {limit}: raise SLOW")
 
-    def make_row(self, fields: tuple[Field, ...]) -> None:
-        """Write the lines that make the row, ask its rules, and return it."""
+    def checked_row(self, fields: tuple[Field, ...]) -> str:
+        """Write the lines that ask the rules of the row; returns the expression for the row."""
         values = ", ".join(f"{field.column.attribute}=v_{field.column.attribute}" for field in fields)
         made = f"Row({values})"
-        if not hasattr(self._row_class, "__post_init__"):
+        if not hasattr(self.row_class, "__post_init__"):
             # Up to Python 3.11 a Struct with a metaclass written in Python is made three times quicker so (0.15 µs).
-            self._names["blank"] = self._row_class(**dict.fromkeys(self._row_class.__struct_fields__, UNSET))
+            self.names["blank"] = self.row_class(**dict.fromkeys(self.row_class.__struct_fields__, UNSET))
             made = f"replace(blank, {values})"
-        rules = rules_of(self._row_class)
+        rules = rules_of(self.row_class)
         if not rules:
-            self.lines.append(f"return {made}")
-            return
+            return made
         self.lines.append(f"row = {made}")
         for number, rule in enumerate(rules):
-            self._names[f"refuses_{number}"] = rule.refuses
+            self.names[f"refuses_{number}"] = rule.refuses
             absent = " or ".join(f"v_{name} is UNSET" for name in rule.fields)
             self.lines.append(f"if not ({absent}) and refuses_{number}(row): raise SLOW")
-        self.lines.append("return row")
+        return "row"
 
     def compiled(self) -> Generated:
         """Compile what was written."""
-        body = "\n".join(_indented(self.lines))
+        body = "\n".join(indented(self.lines))
         source = f"def map(item, message, record, latest):\n{body}\n"
-        exec(compile(source, f"<map of {self._row_class.__name__}>", "exec"), self._names)  # noqa: S102 - made of attribute names alone
-        function: Generated = self._names["map"]
+        exec(compile(source, f"<map of {self.row_class.__name__}>", "exec"), self.names)  # noqa: S102 - made of attribute names alone
+        function: Generated = self.names["map"]
         function.__doc__ = source
         return function
 
@@ -191,13 +205,13 @@ class _Writer:
 # ---- the lines of a field -------------------------------------------------------------------------------------------
 
 
-def _read(field: Field, v: str, reads: list[tuple[str, bool]], *, stop: bool) -> list[str]:
+def _read(field: Field, v: str, reads: list[tuple[str, bool]], kafka: Mapping[str, str], *, stop: bool) -> list[str]:
     """Write the lines that set `v` to the first value among the reads, else None if one is null, else UNSET.
 
     A read is an expression, and whether it gives raw JSON. With `stop` the first that is absent makes it UNSET.
     """
     if field.kafka is not None:
-        return _read_kafka(field, v)
+        return _read_kafka(field, v, kafka[field.kafka])
     lines: list[str] = []
     for depth, (expression, raw) in enumerate(reads):
         indent = "    " * depth
@@ -217,14 +231,14 @@ def _read(field: Field, v: str, reads: list[tuple[str, bool]], *, stop: bool) ->
     return lines + [f"{'    ' * depth}if null{depth} and {v} is UNSET: {v} = None" for depth in closing]
 
 
-def _read_kafka(field: Field, v: str) -> list[str]:
+def _read_kafka(field: Field, v: str, expression: str) -> list[str]:
     if field.kafka == "key":
-        return [f"{v} = key_{field.column.attribute}(record)"]
+        return [f"{v} = key_{field.column.attribute}({expression})"]
     if field.kafka != "timestamp":
-        return [f"{v} = record.{field.kafka}"]
+        return [f"{v} = {expression}"]
     if field.column.type is datetime:
-        return [f"{v} = stamp(record.timestamp)"]
-    return ["if record.timestamp < 0: raise SLOW", f"{v} = record.timestamp"]
+        return [f"{v} = stamp({expression})"]
+    return [f"if {expression} < 0: raise SLOW", f"{v} = {expression}"]
 
 
 _KEEP, _GIVE_UP, _DEFAULT = "pass", "raise SLOW", "default"
@@ -273,12 +287,12 @@ def _guarded(convert: list[str], v: str, absent: str, null: str, blank: Any) -> 
         tests = [f"if {v} is UNSET: {absent}", f"elif {v} is None: {null}"]
         if is_chain:
             return [*convert, f"el{tests[0]}", tests[1]]
-        return [*tests, "else:", *_indented(convert)] if convert else tests
+        return [*tests, "else:", *indented(convert)] if convert else tests
     if null is _GIVE_UP:
         return [*convert, f"elif {neither}: {null}"] if is_chain else [f"if {neither}: {null}", *convert]
     if is_chain or not convert:
         return convert
-    return [f"if not ({neither}):" if blank is UNSET else f"if {v} is not None:", *_indented(convert)]
+    return [f"if not ({neither}):" if blank is UNSET else f"if {v} is not None:", *indented(convert)]
 
 
 def _convert(field: Field, v: str, names: dict[str, Any], *, raw: bool) -> list[str]:
@@ -307,5 +321,5 @@ def _convert(field: Field, v: str, names: dict[str, Any], *, raw: bool) -> list[
     return lines
 
 
-def _indented(lines: list[str]) -> list[str]:
+def indented(lines: list[str]) -> list[str]:
     return [f"    {line}" for line in lines]

@@ -44,12 +44,20 @@ class DecodeNode:
         self.leaf = True
 
     def struct(
-        self, name: str, item: "DecodeNode | None" = None, *, tag_field: str = "", tag: str | int = "", **options: Any
+        self,
+        name: str,
+        item: "DecodeNode | None" = None,
+        element: Any = Raw,
+        *,
+        tag_field: str = "",
+        tag: str | int = "",
+        **options: Any,
     ) -> type[msgspec.Struct]:
         """Make a Struct type that decodes just this.
 
-        `item` is the node of the items: it may also be a list, whose items stay raw. `tag_field` and `tag` make the
-        Struct a member of a tagged union; if a row reads the tag, it is an attribute of the class.
+        `item` is the node of the items: it may also be a list of `element`s, which stay raw unless that is a Struct.
+        `tag_field` and `tag` make the Struct a member of a tagged union; if a row reads the tag, it is an attribute of
+        the class.
         """
         fields: list[tuple[str, Any, Any]] = []
         if tag_field:
@@ -63,9 +71,9 @@ class DecodeNode:
                 hint = Raw if node.hint is None else Optional[node.hint]  # noqa: UP045
                 fields.append((attribute(key), hint, node.blank))
                 continue
-            inner = node.struct(f"{name}_{attribute(key)}", item)
+            inner = node.struct(f"{name}_{attribute(key)}", item, element)
             if node is item:
-                fields.append((attribute(key), Union[inner, list[Raw], None], UNSET))  # noqa: UP007
+                fields.append((attribute(key), Union[inner, list[element], None], UNSET))  # noqa: UP007
             else:
                 fields.append((attribute(key), Optional[inner], inner()))  # noqa: UP045
         renamed = {attribute(key): key for key in self.children if key != tag_field}

@@ -153,7 +153,7 @@ class Field:
 
     def _from_kafka(self, record: Record) -> Any:
         if self.kafka == "key":
-            return self.key(record)
+            return self.key(record.key)
         value = getattr(record.origin or record, self.kafka or "")
         if self.kafka != "timestamp":
             return value
@@ -167,12 +167,12 @@ class Field:
         except ConversionError as error:
             raise error.at("Kafka's timestamp") from None
 
-    def key(self, record: Record) -> Any:
-        """Return the message's key: bytes for a `bytes` column, else text; raises `RecordFault` if it is not UTF-8."""
-        if record.key is None or self.column.type is bytes:
-            return record.key
+    def key(self, key: bytes | None) -> Any:
+        """Return a message's key: bytes for a `bytes` column, else text; raises `RecordFault` if it is not UTF-8."""
+        if key is None or self.column.type is bytes:
+            return key
         try:
-            return record.key.decode()
+            return key.decode()
         except UnicodeDecodeError:
             raise RecordFault(Reason.BAD_VALUE, "expected UTF-8, got other bytes at Kafka's key") from None
 

@@ -96,6 +96,11 @@ class Normalizer:
         functions = [target for target in expected if target.function is not None]
         self._function = functions[0] if len(functions) == len(expected) == 1 else None
 
+    @property
+    def items_only(self) -> str:
+        """Why every item is mapped one by one; "" if the row classes of the targets map them."""
+        return f"items become rows by a function, {self._function.name}" if self._function is not None else ""
+
     def normalize(self, envelope: Envelope[RawItem], now_ms: int) -> Row | tuple[Row, ...] | Skip:
         """Return the row or rows of an item, or why it is skipped; `now_ms` is milliseconds since 1970.
 

@@ -4,15 +4,16 @@ For a row class it derives what the message and its items are decoded by (`decod
 them (`codegen`).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from operator import attrgetter
 from typing import Any
 
 import msgspec
+from msgspec import Raw
 
 from lovelace_streams.errors import shown
-from lovelace_streams.rows.codegen import Generated, generate
+from lovelace_streams.rows.codegen import FieldWriter, Generated, generate
 from lovelace_streams.rows.declaration import Skip
 from lovelace_streams.rows.decode_types import DecodeNode, NoStructFits, attribute
 from lovelace_streams.rows.fields import Field, check_partial, fields_of, name_of
@@ -100,11 +101,15 @@ class Target:
         node = self._message.children.get(name) if self._message is not None else None
         return node is None or (node.leaf and node.hint in (SIMPLE[kind].hint, None))
 
-    def message_type(self, **options: Any) -> type[msgspec.Struct]:
-        """Make the Struct of a message with one item or a list of raw ones; `options` are msgspec's (the tag)."""
+    def message_type(self, *, listed: bool = False, **options: Any) -> type[msgspec.Struct]:
+        """Make the Struct of a message with one item or a list of raw ones; `options` are msgspec's (the tag).
+
+        `listed`: the items of a list are decoded with the message, so one that is refused refuses it.
+        """
         assert self._message is not None
         item = self._message.at(self.path) if self.path else None
-        return self._message.struct(f"{self.name}_message", item, **options)
+        element = self.element_type if listed and item is not None else Raw
+        return self._message.struct(f"{self.name}_message", item, element, **options)
 
     @cached_property
     def element_type(self) -> type[msgspec.Struct]:
@@ -118,6 +123,12 @@ class Target:
         except AttributeError:
             return None
         return item if isinstance(item, msgspec.Struct) else None
+
+    def field_writer(self, kafka: Mapping[str, str]) -> FieldWriter:
+        """Return what writes the lines that map an item; `kafka` are the expressions that read Kafka's values."""
+        assert self.row is not None
+        assert self._message is not None
+        return FieldWriter(self.row, self.path, self._message, self._item, partial=self.partial, kafka=kafka)
 
     @cached_property
     def map(self) -> Generated:

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 from prometheus_client import Gauge
 
+from lovelace_streams.columns import Chunk
 from lovelace_streams.observability import metrics, tracing
 from lovelace_streams.records import Envelope
 from lovelace_streams.runtime.in_flight import Assignment, InFlight
@@ -60,7 +61,7 @@ class WorkerGauges(Service):
         self._can_read = can_read
         self._waiting_for = waiting_for
         self._next = clock()
-        self._window: Sequence[Envelope[Any]] = ()
+        self._window: Sequence[Envelope[Any] | Chunk] = ()
         self._given_up = 0
         self._read: dict[int, deque[tuple[int, float]]] = {}
         """Assignment → (end of what was read, when it was read), one pair for each look that found more."""
@@ -68,10 +69,10 @@ class WorkerGauges(Service):
         self.partition_statuses: list[PartitionStatus] = []
         """As of the last look; every look makes a new list."""
 
-    def read(self, window: Sequence[Envelope[Any]]) -> None:
+    def read(self, window: Sequence[Envelope[Any] | Chunk]) -> None:
         """Note a window; its items are counted when every step has seen them."""
         self._window = window
-        tracing.window(self._pipeline, window)
+        tracing.window(self._pipeline, [part for part in window if not isinstance(part, Chunk)])  # with it: no chunks
 
     def alive(self) -> None:
         """Note that the worker's loop runs, also while the broker is away, and whether it can read."""
@@ -132,8 +133,8 @@ class WorkerGauges(Service):
         read = self._read[assignment.number]
         if not read or read[-1][0] < assignment.next:
             read.append((assignment.next, now))
-        # Records are added in the order of their offsets, so the first one is the oldest.
-        oldest = next(iter(assignment.in_flight), assignment.next)
+        oldest = assignment.oldest
+        oldest = assignment.next if oldest is None else oldest
         while read and read[0][0] <= oldest:
             read.popleft()
         return now - read[0][1] if read else 0.0

@@ -7,14 +7,19 @@ and the group offset moves to the end of their unbroken beginning.
 
     read ─▶ in_flight ─ last outcome ─▶ ready ─ confirmed, take_ranges ─▶ reported ─ accept ─▶ covered ─▶ position
 
+What was read as a chunk (`columns`) is in flight there, message by message, and its slices become ranges without a
+record. A message of it that is looked at alone becomes a record, and goes the way above.
+
 An assignment ends when the partition is given up. Its number is then ignored everywhere: the next owner reads its
 offsets again. No I/O, no clock, no engine here.
 """
 
+from collections import deque
 from collections.abc import Iterable
 
 import msgspec
 
+from lovelace_streams.columns import ALONE, OPEN, Chunk, Slice
 from lovelace_streams.records import Outcome, Record, Settled
 from lovelace_streams.runtime.offsets import Offsets
 from lovelace_streams.runtime.ranges import Range, merge_neighbours, ranges_of, split_at
@@ -34,6 +39,8 @@ class Assignment(msgspec.Struct, gc=False):
     confirmed: float = float("inf")
     """Offsets below this are known to be of the topic with this id; only they are reported (see `kafka.topic_ids`)."""
     in_flight: dict[int, Record] = {}
+    chunks: deque[Chunk] = msgspec.field(default_factory=deque)
+    """Chunks of which messages are open: they are in flight, too."""
     ready: list[Range] = []
     """Settled ranges that `take_ranges` has not handed out yet, in any order."""
     covered: Offsets = msgspec.field(default_factory=Offsets)
@@ -52,7 +59,18 @@ class Assignment(msgspec.Struct, gc=False):
         """Items in flight without an outcome, counted record by record; a record not decoded yet counts none."""
         return sum(
             record.items - record.succeeded - record.failed - record.skipped for record in self.in_flight.values()
-        )
+        ) + sum(chunk.pending for chunk in self.chunks)
+
+    @property
+    def messages_in_flight(self) -> int:
+        """Messages of which an item has no outcome."""
+        return len(self.in_flight) + sum(chunk.open for chunk in self.chunks)
+
+    @property
+    def oldest(self) -> int | None:
+        """The first offset in flight; None if nothing is."""
+        first = (offset for offset in map(_oldest, self.chunks) if offset is not None)
+        return min((*self.in_flight, *first), default=None)
 
 
 class InFlight:
@@ -97,6 +115,16 @@ class InFlight:
         assignment.unaccepted += end - records[0].after
         assignment.next = end
 
+    def read_chunk(self, chunk: Chunk) -> None:
+        """Note the messages of a chunk as in flight."""
+        assignment = self.current[chunk.assignment]
+        chunk.in_flight = assignment.in_flight
+        _let_go(assignment.chunks)
+        assignment.chunks.append(chunk)
+        end = chunk.offsets[-1] + 1
+        assignment.unaccepted += end - chunk.runs[0].after
+        assignment.next = end
+
     def pass_over(self, number: int, end: int) -> None:
         """Note that there is no record between the last one read and `end`: the broker skipped those offsets."""
         assignment = self.current[number]
@@ -120,7 +148,10 @@ class InFlight:
         noted, number = 0, -1
         plain: dict[int, list[Record]] = {}
         records: list[Record] = []
-        for envelope in settled.envelopes:
+        for envelope in settled.parts:
+            if envelope.__class__ is Slice:
+                noted += self._end_slice(envelope, settled.outcome)
+                continue
             record = envelope.record
             if not (record.items == 1 == envelope.count and record.origin is None):
                 noted += self._end_items(record, settled.outcome, envelope.count)
@@ -163,6 +194,44 @@ class InFlight:
         assignment.counts["read"] += len(records)
         self._count(assignment, outcome, len(records))
         return len(records)
+
+    def _end_slice(self, rows: Slice, outcome: Outcome) -> int:
+        """Settle rows of columns: whole messages as ranges of offsets, the others by the tallies of their records."""
+        chunk = rows.columns.chunk
+        if (assignment := self.current.get(chunk.assignment)) is None:
+            return 0
+        spans, cut = rows.whole_messages()
+        for start, stop, items in spans:
+            if chunk.states.count(OPEN, start, stop) == stop - start:
+                self._end_messages(assignment, chunk, start, stop, items, outcome)
+                continue
+            for place in range(start, stop):  # some are looked at alone: their tallies tell
+                if chunk.states[place] == ALONE:
+                    self._end_items(chunk.record_at(place), outcome, items)
+                elif chunk.states[place] == OPEN:
+                    self._end_messages(assignment, chunk, place, place + 1, items, outcome)
+                else:
+                    raise _settled_twice(chunk.record_at(place))
+        for place, items in cut:
+            self._end_items(chunk.record_at(place), outcome, items)
+        _let_go(assignment.chunks)
+        return len(rows)
+
+    def _end_messages(
+        self, assignment: Assignment, chunk: Chunk, start: int, stop: int, items: int, outcome: Outcome
+    ) -> None:
+        """Settle open messages of a chunk that hold equally many items."""
+        skipped = items if outcome is Outcome.SKIPPED else 0
+        succeeded = items - skipped
+        ready = assignment.ready
+        for first, end, run in chunk.runs_between(start, stop):
+            if first == run.start and run.after < run.offset:
+                ready.append(Range(run.after, run.offset - 1, 0, 0, 0))
+            offset = run.offset + first - run.start
+            ready.append(Range(offset, offset + end - first - 1, succeeded, 0, skipped, run.job, run.attempt))
+        chunk.settle(start, stop)
+        assignment.counts["read"] += items * (stop - start)
+        self._count(assignment, outcome, items * (stop - start))
 
     def _end_items(self, record: Record, outcome: Outcome, items: int) -> int:
         """Settle items of any message."""
@@ -239,6 +308,16 @@ class InFlight:
     def unfinished(self) -> bool:
         """Whether anything is in flight, on its way to the progress service, or not committed."""
         return any(a.unaccepted or a.position > a.committed for a in self.current.values())
+
+
+def _let_go(chunks: deque[Chunk]) -> None:
+    """Forget chunks of which no message is open, from the oldest on."""
+    while chunks and not chunks[0].open:
+        chunks.popleft()
+
+
+def _oldest(chunk: Chunk) -> int | None:
+    return chunk.oldest
 
 
 def _settled_twice(record: Record) -> AssertionError:

@@ -2,6 +2,7 @@
 
 from typing import Any, Protocol
 
+from lovelace_streams.columns import Chunk
 from lovelace_streams.records import Envelope
 from lovelace_streams.runtime.in_flight import Assignment
 
@@ -26,8 +27,11 @@ class Reader(Protocol):
     def open(self) -> bool:
         """Connect; False while the other side is away. Notes a fault of the deployment at the context."""
 
-    def read(self, count: int, seconds: float) -> list[Envelope[bytes]]:
-        """Read a window of at most `count` messages within `seconds`, and note its records as in flight."""
+    def read(self, count: int, seconds: float) -> list[Envelope[bytes] | Chunk]:
+        """Read a window of at most `count` messages within `seconds`, and note its records as in flight.
+
+        Where the context has a loop for columns (`WorkerContext.columnar`), messages may come as chunks.
+        """
 
     def idle(self, seconds: float) -> None:
         """Stay connected for `seconds` without reading."""

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable
 
 import structlog
 
+from lovelace_streams.columns import Chunk, ColumnLoop
 from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.observability import metrics
 from lovelace_streams.records import DeadLetter, Envelope, JobState, Record, Settled
@@ -53,6 +54,8 @@ class WorkerContext:
         self.clients = clients
         self.process = WorkerProcess()
         self.pipeline: str | None = settings.group
+        self.columnar: ColumnLoop | None = None
+        """What makes columns of the messages of a chunk, if the flow's own steps take them; else they are items."""
         self.in_flight = InFlight()
         self.fault: DeploymentFault | None = None
         self.draining_since: float | None = None
@@ -166,13 +169,13 @@ class WorkerContext:
         starting = self._reader is not None and self._reader.starting and not self.ending
         return starting or self.in_flight.unfinished or any(service.unfinished() for service in self.services)
 
-    def keep_alive(self, seconds: float, records: Iterable[Record] = ()) -> bool:
+    def keep_alive(self, seconds: float, assignments: Iterable[int] = ()) -> bool:
         """Wait for `seconds` without reading; the consumer is polled and the other services are served.
 
-        False at once if the worker ends, or if the assignment of one of the records has ended.
+        False at once if the worker ends, or if one of the assignments has ended.
         """
         assert self._reader is not None
-        records = list(records)
+        awaited = set(assignments)
         deadline = time.monotonic() + seconds
         while True:
             left = deadline - time.monotonic()
@@ -182,7 +185,7 @@ class WorkerContext:
             # While the worker drains, no step waits; `keep_alive(0)` polls once and succeeds until the drain is over.
             if self.fault or (self.draining_since is not None and (left > 0 or self.drain_left <= 0)):
                 return False
-            if not all(map(self.is_current, records)):
+            if not awaited <= self.in_flight.current.keys():
                 return False
             if left <= 0:
                 return True
@@ -201,7 +204,7 @@ class WorkerContext:
         )
         self.register(self._gauges)
 
-    def next_window(self) -> list[Envelope[bytes]]:
+    def next_window(self) -> list[Envelope[bytes] | Chunk]:
         """Serve, commit, and read the next window. Raises `StopIteration` when the worker has ended."""
         if self._gauges is not None:
             self._gauges.alive()
@@ -250,7 +253,7 @@ class WorkerContext:
             return self._reader
         return None
 
-    def _read(self, reader: Reader) -> list[Envelope[bytes]]:
+    def _read(self, reader: Reader) -> list[Envelope[bytes] | Chunk]:
         window = reader.read(self.settings.poll_size, self.settings.linger)
         self._idle = not window and reader.is_caught_up()
         if window and not self._reading:
@@ -261,7 +264,7 @@ class WorkerContext:
             self._gauges.read(window)
         return window
 
-    def _drained(self, reader: Reader) -> list[Envelope[bytes]]:
+    def _drained(self, reader: Reader) -> list[Envelope[bytes] | Chunk]:
         if not self.unfinished or self.drain_left <= 0:
             log.info("drained", pipeline=self.pipeline, left_for_the_next=self.in_flight.unaccepted)
             raise StopIteration

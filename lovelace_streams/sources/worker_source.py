@@ -14,10 +14,12 @@ from bytewax.inputs import DynamicSource, StatelessSourcePartition
 
 from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.kafka.client import KafkaClients
+from lovelace_streams.observability import tracing
 from lovelace_streams.records import Envelope
 from lovelace_streams.runtime.reader import Clients
 from lovelace_streams.runtime.worker import WorkerContext
 from lovelace_streams.settings import KafkaSettings
+from lovelace_streams.sources.plan import column_plan
 from lovelace_streams.sources.ports import loose_ports, refusal_of
 
 TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
@@ -96,6 +98,8 @@ class WorkerSource(WorkerContext, DynamicSource[Envelope[bytes]]):
         if self.flow is not None and (loose := loose_ports(self.flow)):
             self.note(DeploymentFault(refusal_of(loose)))
         self.begin()
+        if self.flow is not None and not tracing.is_on():  # a span is linked to each record
+            self.columnar = column_plan(self.flow, self).loop
         return _Worker(self)
 
 
@@ -105,7 +109,7 @@ class _Worker(StatelessSourcePartition[Envelope[bytes]]):
     def __init__(self, context: WorkerContext) -> None:
         self._context = context
 
-    def next_batch(self) -> list[Envelope[bytes]]:
+    def next_batch(self) -> list[Any]:
         return self._context.next_window()
 
     def close(self) -> None:

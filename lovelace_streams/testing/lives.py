@@ -11,6 +11,7 @@ from collections import Counter
 
 import msgspec
 
+from lovelace_streams.columns import Chunk
 from lovelace_streams.delivery.block_writer import BlockWriter
 from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.records import Outcome, Record, Settled
@@ -35,6 +36,11 @@ class Watched(InFlight):
         self.positions += [(record.topic, record.partition, record.offset) for record in records]
         super().read(*records)
 
+    def read_chunk(self, chunk: Chunk) -> None:
+        """Note the messages' positions."""
+        self.positions += [(chunk.topic, chunk.partition, offset) for offset in chunk.offsets]
+        super().read_chunk(chunk)
+
     def settle(self, settled: Settled) -> int:
         """Note the outcome."""
         if settled.outcome is Outcome.SKIPPED:
@@ -44,7 +50,7 @@ class Watched(InFlight):
     def end(self, topic: str, partition: int) -> None:
         """Forget the partition."""
         if (held := self.of(topic, partition)) is not None:
-            self.left += len(held.in_flight)
+            self.left += held.messages_in_flight
         super().end(topic, partition)
 
 

@@ -9,6 +9,7 @@ from lovelace_streams.records import Reason
 from lovelace_streams.rows.declaration import Table
 from lovelace_streams.rows.row import Row
 from lovelace_streams.writers import Capabilities, Entry, Refusal, RowOutcome, RowResult, items_of, superseded
+from lovelace_streams.writers.column_block import ColumnBlock
 
 Check = Callable[[dict[str, Any]], bool]
 """Whether a row, as it would be stored, is accepted."""
@@ -58,6 +59,10 @@ class MemoryWriter:
         results = [result for item in items_of(block) for result in self._write(item)]
         self._wrote = self._wrote or RowOutcome.WRITTEN in results
         return superseded(results, [(type(entry.row).__table__.name, self._key(entry.row)) for entry in block])
+
+    def encode_columns(self, block: ColumnBlock) -> Sequence[Entry]:
+        """Return the block itself; see `SupportsColumns`. A dict has rows, which are made of the columns here."""
+        return block
 
     def dry_run(self, block: Sequence[Entry]) -> list[RowResult]:
         """Write a block and restore the tables; see `Writer.dry_run`."""

@@ -8,6 +8,7 @@ from confluent_kafka import Message
 from lovelace_streams.admin.check.destination import bounded
 from lovelace_streams.admin.check.paths import PathsSeen
 from lovelace_streams.admin.check.report import CheckReport
+from lovelace_streams.columns import envelopes_of
 from lovelace_streams.delivery.blocks import entries_of, outcomes_of, without_foreign
 from lovelace_streams.flows.topology import Route
 from lovelace_streams.formats.decoder import Ports
@@ -84,10 +85,11 @@ class SampleRun:
                 self.result.count_failure(letter)
             for reason, envelope in (*decoded.skipped, *normalized.skipped):
                 self.result.count(str(reason), envelope.count)
-            yield from normalized.oks
+            yield from envelopes_of(normalized.oks)
 
     def _dry_run(self, writer: Writer, envelopes: list[Envelope[Any]]) -> None:
-        own, foreign = without_foreign("upsert", envelopes, writer)
+        parts, foreign = without_foreign("upsert", envelopes, writer)
+        own = envelopes_of(parts)
         for letter in foreign:
             self.result.count_failure(letter)
         if not own:

@@ -42,6 +42,7 @@ from lovelace_streams.rows.declaration import Column
 from lovelace_streams.rows.row import Row
 from lovelace_streams.rows.types import scalar
 from lovelace_streams.writers import Entry, attributes_of
+from lovelace_streams.writers.column_block import ColumnBlock
 from lovelace_streams.writers.postgres.catalog import ForeignKey, RowOrder, TableSchema
 from lovelace_streams.writers.postgres.sql import EncodeError, Plan
 from lovelace_streams.writers.postgres.stored import comparable_values, identity_of, key_compares_as_is
@@ -212,6 +213,8 @@ class TargetTable:
         """Return these rows as uniform ones; None if one statement may not write them."""
         if self.schema.row_order is not RowOrder.ANY or not self._key_compares_as_is:
             return None
+        if isinstance(entries, ColumnBlock):
+            return self._uniform_columns(entries)
         rows = [entry.row for entry in entries]
         kinds = set(map(type, rows))
         if len(kinds) > 1 or any([entry.only_new or entry.same_item for entry in entries]):  # noqa: C419 - twice as fast
@@ -222,6 +225,26 @@ class TargetTable:
         for name, get, may_be_absent in self._getters[kind]:
             column = list(map(get, rows))
             if may_be_absent and UnsetType in (types := set(map(type, column))):
+                if len(types) > 1:
+                    return None
+                absent.add(name)
+            else:
+                columns[name] = column
+        plan = self.plan(kind, frozenset(absent))
+        return UniformRows(self, plan, columns) if plan.is_one_statement else None
+
+    def _uniform_columns(self, block: ColumnBlock) -> UniformRows | None:
+        """Do what `uniform_rows` does, of columns."""
+        kinds = block.row_classes
+        if len(kinds) > 1 or block.has_replays:
+            return None
+        [kind] = kinds
+        given = block.columns
+        columns: dict[str, Sequence[Any]] = {}
+        absent = set()
+        for name, attribute in kind.__table__.attributes.items():
+            column = given[attribute]
+            if UnsetType in (types := set(map(type, column))):
                 if len(types) > 1:
                     return None
                 absent.add(name)

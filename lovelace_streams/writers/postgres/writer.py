@@ -3,11 +3,11 @@
 docs/decisions/0004-writers.md says why the statements are what they are, and why they end as writing one by one does.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import compress
-from typing import cast
+from typing import cast, overload
 
 import msgspec
 import psycopg
@@ -17,6 +17,7 @@ from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.rows.row import Row
 from lovelace_streams.settings import PostgresSettings
 from lovelace_streams.writers import Capabilities, Entry, Evolution, RowOutcome, RowResult, items_of, superseded
+from lovelace_streams.writers.column_block import ColumnBlock
 from lovelace_streams.writers.isolation import Refused
 from lovelace_streams.writers.postgres.catalog import TableSchema
 from lovelace_streams.writers.postgres.connection import PostgresConnection
@@ -40,17 +41,34 @@ SINGLY_BLOCKS = 16
 a block that has to be written twice costs more. Only where a trigger may return nothing."""
 
 
-class EncodedBlock(list[Entry]):
+class EncodedBlock(Sequence[Entry]):
     """A block with its rows as uniform ones: one class, the same columns present, encoded before it is written.
 
     `rows` is None if they are not, or could not be encoded.
     """
 
-    __slots__ = ("rows",)
-
     def __init__(self, entries: Sequence[Entry]) -> None:
-        super().__init__(entries)
+        self.entries = entries
         self.rows: UniformRows | None = None
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    @overload
+    def __getitem__(self, index: int) -> Entry: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Entry]: ...
+    def __getitem__(self, index: int | slice) -> Entry | Sequence[Entry]:
+        return self.entries[index]
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self.entries)
+
+    def chosen(self, accepted: Sequence[bool]) -> Sequence[Entry]:
+        """Return some of its entries."""
+        if isinstance(self.entries, ColumnBlock):
+            return self.entries.chosen(accepted)
+        return list(compress(self.entries, accepted))
 
 
 class PostgresWriter:
@@ -177,6 +195,10 @@ class PostgresWriter:
         """Do the part of `write` that needs no connection; another thread may be in `write`. See `SupportsEncode`."""
         return self._partition(block) or self.encode_alone(block)
 
+    def encode_columns(self, block: ColumnBlock) -> Sequence[Entry]:
+        """Do the same for a block of columns: no row is made. See `SupportsColumns`."""
+        return self.encode(block)
+
     def write(self, block: Sequence[Entry]) -> list[RowResult]:
         """Write a block durably; see `Writer.write`."""
         try:
@@ -241,6 +263,7 @@ class PostgresWriter:
         return [refused[index] if index in refused else next(written) for index, item in enumerate(items) for _ in item]
 
     def _write_by_ways(self, block: Sequence[Entry]) -> list[RowResult]:
+        block = block if isinstance(block, EncodedBlock) else self.encode_alone(block)
         rows = None if self.one_by_one else self._encoded_rows(block)
         if rows is None:
             return self._isolate(block)
@@ -248,13 +271,13 @@ class PostgresWriter:
         if not refusals:
             return self._write_uniform(block, rows)
         accepted = [index not in refusals for index in range(len(block))]
-        left = list(compress(block, accepted))
+        left = block.chosen(accepted)
         results = iter(self._write_uniform(left, rows.subset(accepted)) if left else [])
         return [next(results) if accepts else refusals[index] for index, accepts in enumerate(accepted)]
 
-    def _encoded_rows(self, block: Sequence[Entry]) -> UniformRows | None:
-        rows = block.rows if isinstance(block, EncodedBlock) else self._uniform_rows(block)
-        return self._uniform_rows(block) if rows is not None and not rows.is_current else rows
+    def _encoded_rows(self, block: EncodedBlock) -> UniformRows | None:
+        rows = block.rows
+        return self._uniform_rows(block.entries) if rows is not None and not rows.is_current else rows
 
     def _write_uniform(self, block: Sequence[Entry], rows: UniformRows) -> list[RowResult]:
         outcomes = self._copy_or_upsert(rows)

@@ -45,7 +45,7 @@ def test_a_letter_belongs_to_the_window_its_record_was_read_in(exported: InMemor
     tracing.window("p", held)
     tracing.settled(lambda record: record.offset == 1)
     tracing.window("p", later)
-    with tracing.step("dead_letter", held[1].record, letters=1):
+    with tracing.step("dead_letter", held[1], letters=1):
         pass
     tracing.settled(keep_none)
 
@@ -75,8 +75,8 @@ def test_a_record_of_no_known_window_has_no_span(exported: InMemorySpanExporter)
         tracing.window("p", window(first))
         tracing.settled(keep_none)
 
-    assert tracing.step("write", window(0)[0].record) is OFF
-    assert tracing.step("write", window(2, assignment=2)[0].record) is OFF
+    assert tracing.step("write", window(0)[0]) is OFF
+    assert tracing.step("write", window(2, assignment=2)[0]) is OFF
     assert tracing.context(1, 2) is not None
 
 
@@ -104,7 +104,7 @@ def test_links_are_distinct_bounded_and_valid(exported: InMemorySpanExporter) ->
 def test_a_failed_span_has_the_error_s_class_and_not_its_text(exported: InMemorySpanExporter) -> None:
     read = window(0)
     tracing.window("p", read)
-    with pytest.raises(ValueError, match="secret"), tracing.step("write", read[0].record):
+    with pytest.raises(ValueError, match="secret"), tracing.step("write", read[0]):
         raise ValueError("secret")
 
     [span] = named(exported, "write")

@@ -1,0 +1,90 @@
+"""What formats that give columns have in common: which targets a loop can map, and slices in the order read.
+
+A format gives columns by `SupportsColumns` (`formats.decoder`). It decodes a chunk's messages into Structs, has the
+loop of each target make columns of them (`rows.loops`), and hands everything else back by its place.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
+
+from lovelace_streams.columns import Chunk, Columns, ItemsOnly, Slice
+from lovelace_streams.errors import DeploymentFault
+from lovelace_streams.formats.events import EventTargets
+from lovelace_streams.rows.loops import RowLoop, items_only
+from lovelace_streams.rows.normalizer import Normalizer
+
+
+def loops_of(events: EventTargets, normalizer: Normalizer) -> dict[int, RowLoop]:
+    """Make the loop of each target, by its `id`. Raises `ItemsOnly` if one of them is mapped item by item."""
+    reasons = {name: _items_only(target, normalizer) for name, target in events.by_event.items()}
+    if any(reasons.values()):
+        raise ItemsOnly({str(name): reason for name, reason in reasons.items()})
+    return {id(target): RowLoop(target) for target in events.targets}
+
+
+def _items_only(target: Any, normalizer: Normalizer) -> str:
+    if reason := items_only(target) or normalizer.items_only:
+        return reason
+    try:
+        return "" if normalizer.generated(target) is not None else f"{target.name} has too many paths for a field"
+    except DeploymentFault as fault:
+        return str(fault)
+
+
+Decoded = Mapping[RowLoop, tuple[Sequence[int], Sequence[Any]]]
+"""Loop → the places of messages, ascending, and their Structs."""
+
+
+def slices_of(chunk: Chunk, decoded: Decoded, left: list[int], latest: datetime) -> tuple[list[Slice], list[int]]:
+    """Make columns of a chunk's messages; returns them in the order read, and the places of messages that are left."""
+    declared = _declared(chunk)
+    made: list[Columns] = []
+    for loop, (places, messages) in decoded.items():
+        if places:
+            columns, more = loop.columns(places, messages, declared, chunk, latest)
+            left += more
+            if columns is not None:
+                made.append(columns)
+    _note_items(chunk, made)
+    left.sort()
+    return in_order(made), left
+
+
+def _declared(chunk: Chunk) -> list[int | None] | None:
+    """Return the numbers of items that the headers declare, by place; None if no header does."""
+    if all(run.declared is None for run in chunk.runs):
+        return None
+    return [run.declared for run in chunk.runs for _ in range(run.start, run.stop)]
+
+
+def _note_items(chunk: Chunk, made: Sequence[Columns]) -> None:
+    if len(made) == 1 and made[0].ends is None and len(made[0]) == len(chunk):
+        chunk.items = b"\1" * len(chunk)
+        return
+    items = [0] * len(chunk)
+    for columns in made:
+        ends = columns.ends
+        for message, place in enumerate(columns.places):
+            items[place] = 1 if ends is None else ends[message + 1] - ends[message]
+    chunk.items = items
+
+
+def in_order(made: Sequence[Columns]) -> list[Slice]:
+    """Return all rows of a chunk as slices, message after message as they were read."""
+    if len(made) == 1:
+        return [Slice(made[0], 0, len(made[0]))]
+    return list(_merged(made))
+
+
+def _merged(made: Sequence[Columns]) -> Iterator[Slice]:
+    messages = sorted(
+        (place, which, message) for which, columns in enumerate(made) for message, place in enumerate(columns.places)
+    )
+    for which, run in groupby(messages, key=itemgetter(1)):
+        (_, _, first), *rest = run
+        columns, end = made[which], first + len(rest) + 1
+        ends = columns.ends
+        yield Slice(columns, first, end) if ends is None else Slice(columns, ends[first], ends[end])

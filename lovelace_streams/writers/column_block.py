@@ -1,0 +1,117 @@
+"""A block whose rows are columns: what `SupportsColumns.encode_columns` takes, and any other call as rows.
+
+A `ColumnBlock` is a sequence of entries like any block, so a writer may treat it as one; then the rows are made. What
+it has beside that are the columns. Rows that came item by item lie between the slices, each in its place.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import chain, compress
+from typing import Any, Protocol, overload, runtime_checkable
+
+from lovelace_streams.columns import Part, Slice, append
+from lovelace_streams.rows.row import Row
+from lovelace_streams.writers import Entry, sequence_of
+
+
+class ColumnBlock(Sequence[Entry]):
+    """Rows to write, as slices of columns and single items of one row each, in the order read."""
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self.parts = parts
+        self._entries: list[Entry] | None = None
+        self._count = sum(len(part) if isinstance(part, Slice) else 1 for part in parts)
+
+    @property
+    def row_classes(self) -> set[type[Row]]:
+        """The classes of its rows."""
+        return {part.columns.row if isinstance(part, Slice) else type(part.payload) for part in self.parts}
+
+    @property
+    def has_replays(self) -> bool:
+        """Whether a row is a replay's, which may not replace a newer one."""
+        return any(part.record.origin is not None for part in self.parts if not isinstance(part, Slice))
+
+    @property
+    def columns(self) -> dict[str, Sequence[Any]]:
+        """Field → the values of all rows, which are of one class."""
+        first = self.parts[0]
+        if len(self.parts) == 1 and isinstance(first, Slice):
+            return {name: _part_of(first, name) for name in first.columns.values}
+        [row] = self.row_classes
+        parts = self.parts
+        return {name: [*chain.from_iterable(_part_of(each, name) for each in parts)] for name in row.__struct_fields__}
+
+    def chosen(self, accepted: Sequence[bool]) -> "ColumnBlock":
+        """Return some of the rows."""
+        chosen: list[Part] = []
+        start = 0
+        for part in self.parts:
+            if not isinstance(part, Slice):
+                if accepted[start]:
+                    chosen.append(part)
+                start += 1
+                continue
+            for rows in part.chosen(list(compress(range(len(part)), accepted[start : start + len(part)]))):
+                append(chosen, rows)
+            start += len(part)
+        return ColumnBlock(chosen)
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> Entry: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Entry]: ...
+    def __getitem__(self, index: int | slice) -> Entry | list[Entry]:
+        if self._entries is None and isinstance(index, int):
+            return self._entry_at(index if index >= 0 else index + self._count)
+        return self._made()[index]
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self._made())
+
+    def _made(self) -> list[Entry]:
+        if self._entries is None:
+            self._entries = [entry for part in self.parts for entry in _entries_of(part)]
+        return self._entries
+
+    def _entry_at(self, index: int) -> Entry:
+        for part in self.parts:
+            count = len(part) if isinstance(part, Slice) else 1
+            if index < count:
+                one = (
+                    Slice(part.columns, part.start + index, part.start + index + 1) if isinstance(part, Slice) else part
+                )
+                return next(_entries_of(one))
+            index -= count
+        raise IndexError
+
+
+@runtime_checkable
+class SupportsColumns(Protocol):
+    """A writer that encodes a block from its columns, without a row being made.
+
+    Each value is the one that the row would have; the table and the results are those of the same rows, which the
+    contract suite of writers holds (tests/contract/test_writers.py).
+    """
+
+    def encode_columns(self, block: ColumnBlock) -> Sequence[Entry]:
+        """Return the same entries, with what was computed from the columns; `write` takes either. As `encode`."""
+
+
+def _part_of(part: Part, name: str) -> Sequence[Any]:
+    if not isinstance(part, Slice):
+        return (getattr(part.payload, name),)
+    values = part.columns.values[name]
+    return values if len(part) == len(values) else values[part.start : part.stop]
+
+
+def _entries_of(part: Part) -> Iterator[Entry]:
+    if isinstance(part, Slice):
+        offsets = part.columns.chunk.offsets
+        for place, item, row in part.columns.rows(part.start, part.stop):
+            yield Entry(row, False, sequence_of(offsets[place], item))
+    else:
+        origin = part.record.origin
+        yield Entry(part.payload, origin is not None, sequence_of((origin or part.record).offset, part.item))
