@@ -15,7 +15,8 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
-from itertools import accumulate
+from itertools import accumulate, repeat
+from operator import mul, sub
 from typing import Any, cast
 
 import msgspec
@@ -170,10 +171,11 @@ def _start(run: Run) -> int:
 class Columns:
     """Rows of one class, made of messages of a chunk: of each message at `places` one row, or `counts` of them.
 
-    `values` has a list for each field of the class, in its order; an absent value is `msgspec.UNSET`.
+    `values` has a list for each field of the class, in its order; an absent value is `msgspec.UNSET`. `lost` are the
+    numbers of items that are no rows here, ascending, by the index of their message in `places`.
     """
 
-    __slots__ = ("_blank", "_sizes", "_spans", "chunk", "ends", "places", "row", "values")
+    __slots__ = ("_blank", "_sizes", "_spans", "chunk", "ends", "lost", "places", "row", "values")
 
     def __init__(
         self,
@@ -182,6 +184,7 @@ class Columns:
         values: Mapping[str, Sequence[Any]],
         places: Sequence[int],
         counts: Sequence[int] | None = None,
+        lost: Mapping[int, Sequence[int]] | None = None,
     ) -> None:
         self.chunk = chunk
         self.row = row
@@ -191,6 +194,7 @@ class Columns:
         """Where the rows of each message begin, and where the last ones end; None: each message has one row."""
         if counts is not None:
             self.ends = array("L", accumulate(counts, initial=0))
+        self.lost = lost or {}
         self._spans: list[tuple[int, int, int]] | None = None
         self._sizes: Sequence[int] | None = None
         self._blank: Any = None
@@ -202,14 +206,23 @@ class Columns:
         """Return which message a row is of, as an index of `places`."""
         return row if self.ends is None else bisect_right(self.ends, row) - 1
 
-    def rows_before(self, offset: int) -> int:
-        """Return how many rows are of messages before an offset."""
+    def rows_before(self, offset: int, item: int) -> int:
+        """Return how many rows are of messages before an offset, or of items before this one of that message."""
         message = bisect_left(self.places, offset, key=self.chunk.offsets.__getitem__)
-        return message if self.ends is None else self.ends[message]
+        if self.ends is None:
+            return message
+        return self.ends[message] + (item - bisect_left(lost, item) if (lost := self.lost.get(message)) else 0)
 
     def item_of(self, row: int, message: int) -> int:
-        """Return the number of a row within its message."""
-        return 0 if self.ends is None else row - self.ends[message]
+        """Return the number of a row's item within its message."""
+        if self.ends is None:
+            return 0
+        item = row - self.ends[message]
+        for lost in self.lost.get(message, ()):
+            if lost > item:
+                break
+            item += 1
+        return item
 
     def make(self, values: Sequence[Any]) -> Any:
         """Make a row of a value for each field."""
@@ -231,10 +244,10 @@ class Columns:
             if self.ends is None and len(self.places) == len(self.chunk):
                 self._sizes = sizes
             else:
-                counts = (self.chunk.items[place] for place in self.places)
-                of_messages = (sizes[place + 1] - sizes[place] for place in self.places)
-                pairs = zip(of_messages, counts, strict=True)
-                self._sizes = list(accumulate((size // count * count for size, count in pairs), initial=0))
+                items = self.chunk.items
+                shares = ((sizes[place + 1] - sizes[place]) // items[place] for place in self.places)
+                counts = map(sub, self.ends[1:], self.ends) if self.ends is not None else repeat(1)
+                self._sizes = list(accumulate(map(mul, shares, counts), initial=0))
         message = self.message_of(row)
         if self.ends is None or row == self.ends[message]:
             return self._sizes[message]
@@ -347,19 +360,13 @@ class Slice:
         if ends is None:
             return [(start, stop, 1) for start, stop in columns.spans(self.start, self.stop)], []
         cut: list[tuple[int, int]] = []
-        first, last = columns.message_of(self.start), columns.message_of(self.stop - 1)
-        if first == last and len(self) < ends[first + 1] - ends[first]:
-            return [], [(columns.places[first], len(self))]
-        if ends[first] < self.start:
-            cut.append((columns.places[first], ends[first + 1] - self.start))
-            first += 1
-        if self.stop < ends[last + 1]:
-            cut.append((columns.places[last], self.stop - ends[last]))
-            last -= 1
         whole: list[tuple[int, int, int]] = []
-        for message in range(first, last + 1):
-            place, items = columns.places[message], ends[message + 1] - ends[message]
-            if whole and whole[-1][1] == place and whole[-1][2] == items:
+        for message in range(columns.message_of(self.start), columns.message_of(self.stop - 1) + 1):
+            place = columns.places[message]
+            items = min(self.stop, ends[message + 1]) - max(self.start, ends[message])
+            if items < columns.chunk.items[place]:
+                cut.append((place, items))
+            elif whole and whole[-1][1] == place and whole[-1][2] == items:
                 whole[-1] = (whole[-1][0], place + 1, items)
             else:
                 whole.append((place, place + 1, items))
@@ -407,16 +414,21 @@ def append(parts: list[Part], part: Part) -> None:
         parts.append(part)
 
 
+def _order(item: Envelope[Any]) -> tuple[int, int]:
+    return item.record.offset, item.item
+
+
 def in_between(slices: Sequence[Slice], items: Sequence[Envelope[Any]]) -> list[Part]:
-    """Put items of messages that are in no slice into their places, as the messages of the chunk were read."""
+    """Put items that are in no slice into their places, as the messages of the chunk were read."""
     if not items:
         return list(slices)
+    items = sorted(items, key=_order)
     parts: list[Part] = []
     left = iter(items)
     item = next(left, None)
     for rows in slices:
         begin = rows.start
-        while item is not None and (end := rows.columns.rows_before(item.record.offset)) < rows.stop:
+        while item is not None and (end := rows.columns.rows_before(item.record.offset, item.item)) < rows.stop:
             if begin < end:
                 parts.append(Slice(rows.columns, begin, end))
                 begin = end
@@ -442,7 +454,18 @@ def extend(parts: list[Part], more: Sequence[Part]) -> None:
     parts += more[1:]
 
 
-ColumnLoop = Callable[[Chunk, datetime], tuple[list[Slice], list[int]]]
-"""Decodes and maps the messages of a chunk: gives the rows as slices, ascending, and the places that it leaves.
+class Mapped(msgspec.Struct, gc=False):
+    """What a loop made of a chunk."""
 
-Its second argument is the latest version that is accepted. It sets `Chunk.items`, and raises nothing."""
+    slices: list[Slice]
+    """Rows, in the order read."""
+    left: list[int]
+    """Places of messages that it does not take, ascending."""
+    lost: list[Envelope[Any]] = []
+    """Decoded items that it does not take, of messages of which it takes others."""
+
+
+ColumnLoop = Callable[[Chunk, datetime], Mapped]
+"""Decodes and maps the messages of a chunk; `latest version accepted` is its second argument.
+
+It sets `Chunk.items`, and raises nothing."""

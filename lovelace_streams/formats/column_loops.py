@@ -4,15 +4,16 @@ A format gives columns by `SupportsColumns` (`formats.decoder`). It decodes a ch
 loop of each target make columns of them (`rows.loops`), and hands everything else back by its place.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from lovelace_streams.columns import Chunk, Columns, ItemsOnly, Slice
+from lovelace_streams.columns import Chunk, Columns, ItemsOnly, Mapped, Slice
 from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.formats.events import EventTargets
+from lovelace_streams.records import Envelope
 from lovelace_streams.rows.loops import RowLoop, items_only
 from lovelace_streams.rows.normalizer import Normalizer
 
@@ -34,23 +35,52 @@ def _items_only(target: Any, normalizer: Normalizer) -> str:
         return str(fault)
 
 
-Decoded = Mapping[RowLoop, tuple[Sequence[int], Sequence[Any]]]
-"""Loop → the places of messages, ascending, and their Structs."""
+class Decoded:
+    """The messages of a chunk that were decoded for one loop."""
+
+    __slots__ = ("lists", "messages", "places")
+
+    def __init__(self) -> None:
+        self.places: list[int] = []
+        """Ascending."""
+        self.messages: list[Any] = []
+        """Their Structs."""
+        self.lists: dict[int, list[Any]] = {}
+        """Place → the items of a message, each decoded by itself; None for one that was refused."""
 
 
-def slices_of(chunk: Chunk, decoded: Decoded, left: list[int], latest: datetime) -> tuple[list[Slice], list[int]]:
-    """Make columns of a chunk's messages; returns them in the order read, and the places of messages that are left."""
+def map_decoded(
+    chunk: Chunk,
+    decoded: Mapping[RowLoop, Decoded],
+    left: list[int],
+    latest: datetime,
+    raw_items: Callable[[int], Sequence[Any]],
+) -> Mapped:
+    """Make columns of a chunk's messages; `left` are places of messages that were not decoded.
+
+    `raw_items(place)` gives the `RawItem`s of a message, for the items that no loop takes.
+    """
     declared = _declared(chunk)
     made: list[Columns] = []
-    for loop, (places, messages) in decoded.items():
-        if places:
-            columns, more = loop.columns(places, messages, declared, chunk, latest)
-            left += more
-            if columns is not None:
-                made.append(columns)
-    _note_items(chunk, made)
+    lost: dict[int, tuple[int, list[int]]] = {}
+    for loop, found in decoded.items():
+        if found.places:
+            rows = loop.columns(found.places, found.messages, declared, chunk, latest, found.lists)
+            left += rows.left
+            lost |= rows.lost
+            if rows.columns is not None:
+                made.append(rows.columns)
+    _note_items(chunk, made, lost)
     left.sort()
-    return in_order(made), left
+    return Mapped(in_order(made), left, list(_lost_items(chunk, lost, raw_items)) if lost else [])
+
+
+def _lost_items(
+    chunk: Chunk, lost: Mapping[int, tuple[int, list[int]]], raw_items: Callable[[int], Sequence[Any]]
+) -> Iterator[Envelope[Any]]:
+    for place, (_, numbers) in lost.items():
+        record, items = chunk.record_at(place), raw_items(place)
+        yield from (Envelope(record, number, items[number]) for number in numbers)
 
 
 def _declared(chunk: Chunk) -> list[int | None] | None:
@@ -60,7 +90,7 @@ def _declared(chunk: Chunk) -> list[int | None] | None:
     return [run.declared for run in chunk.runs for _ in range(run.start, run.stop)]
 
 
-def _note_items(chunk: Chunk, made: Sequence[Columns]) -> None:
+def _note_items(chunk: Chunk, made: Sequence[Columns], lost: Mapping[int, tuple[int, list[int]]]) -> None:
     if len(made) == 1 and made[0].ends is None and len(made[0]) == len(chunk):
         chunk.items = b"\1" * len(chunk)
         return
@@ -69,6 +99,8 @@ def _note_items(chunk: Chunk, made: Sequence[Columns]) -> None:
         ends = columns.ends
         for message, place in enumerate(columns.places):
             items[place] = 1 if ends is None else ends[message + 1] - ends[message]
+    for place, (count, _) in lost.items():
+        items[place] = count
     chunk.items = items
 
 

@@ -135,12 +135,12 @@ def sort_chunks(sort: Callable[[list[Envelope[bytes]]], Ports], window: Sequence
             ports.add(sort(list(parts)))  # type: ignore[arg-type]
             continue
         assert chunk.loop is not None
-        slices, left = chunk.loop(chunk, newest_version)
-        if not left:
-            ports.oks += slices
+        mapped = chunk.loop(chunk, newest_version)
+        if not (mapped.left or mapped.lost):
+            ports.oks += mapped.slices
             continue
-        alone = sort(chunk.envelopes_at(left))
-        alone.oks = in_between(slices, alone.oks)
+        alone = sort(chunk.envelopes_at(mapped.left)) if mapped.left else Ports()
+        alone.oks = in_between(mapped.slices, [*alone.oks, *mapped.lost])
         ports.add(alone)
     return ports
 

@@ -22,7 +22,7 @@ from lovelace_streams.formats.column_loops import loops_of
 from lovelace_streams.formats.decoder import Skipped
 from lovelace_streams.formats.events import EventName, Events, EventTargets, Items
 from lovelace_streams.formats.items import Found, emit_items, fail_message
-from lovelace_streams.formats.json_columns import JsonLoop
+from lovelace_streams.formats.json_columns import JsonLoop, Lists
 from lovelace_streams.formats.limits import BACKSLASH, DEEP_BYTES_MIN, NUL, SHALLOW_BYTES, check_depth, check_utf8
 from lovelace_streams.records import DeadLetter, Envelope, Record, SkipReason
 from lovelace_streams.rows.decode_types import can_be_decoded
@@ -78,7 +78,8 @@ class JsonDecoder:
         loops = loops_of(self._events, normalizer)
         locations: Locations = {}
         decode = self._typed_decode(locations, listed=True)
-        return JsonLoop(decode, {kind: loops[id(target)] for kind, (target, _) in locations.items()})
+        by_kind = {kind: loops[id(target)] for kind, (target, _) in locations.items()}
+        return JsonLoop(decode, by_kind, loops, Lists(self._decode_typed, self._locations))
 
     def decode(
         self,

@@ -1,30 +1,89 @@
 """JSON messages of a chunk → columns: decoded one after the other by type, then mapped by one loop a target.
 
-It checks what `JsonDecoder.decode_all` checks, and says nothing of what it does not take: that message is left.
+It checks what `JsonDecoder.decode_all` checks, and says nothing of what it does not take: that message is left. A list
+is decoded with its message; where one of its items is refused, each item by itself (law 7).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from lovelace_streams.columns import Chunk, Slice
-from lovelace_streams.formats.column_loops import slices_of
+import msgspec
+
+from lovelace_streams.columns import Chunk, Mapped
+from lovelace_streams.formats.column_loops import Decoded, map_decoded
 from lovelace_streams.formats.limits import BACKSLASH, DEEP_BYTES_MIN, NUL, SHALLOW_BYTES, check_depth, check_utf8
 from lovelace_streams.rows.loops import RowLoop
+from lovelace_streams.rows.normalizer import Message, RawItem
+from lovelace_streams.rows.targets import Target
+
+
+class Lists:
+    """The lists of messages: `decode` leaves their items raw, and `locate` takes them out of the message's Struct."""
+
+    def __init__(
+        self,
+        decode: Callable[[bytes], Any],
+        locations: Mapping[type, tuple[Target, Callable[[Any], Any] | None]],
+    ) -> None:
+        self._decode = decode
+        self._locations = locations
+        self._decoders = {
+            id(target): msgspec.json.Decoder(target.element_type).decode for target, _ in locations.values()
+        }
+
+    def read(self, value: bytes) -> tuple[Any, Target, list[Any]]:
+        """Return a message's Struct, its target, and its items, raw. Raises anything for a message without a list."""
+        message = self._decode(value)
+        target, locate = self._locations[message.__class__]
+        items = message if locate is None else locate(message)
+        if items.__class__ is not list:
+            raise TypeError("no list")
+        return message, target, items
+
+    def decoded(self, target: Target, items: Sequence[Any]) -> list[Any]:
+        """Decode each item; None for one that is refused."""
+        decode = self._decoders[id(target)]
+        found: list[Any] = []
+        for raw in items:
+            try:
+                found.append(decode(raw))
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                found.append(None)
+        return found
+
+    def raw_items(self, value: bytes) -> list[RawItem]:
+        """Return the items of a message with a list, to be interpreted one by one."""
+        _, target, items = self.read(value)
+        message = Message(value)
+        return [RawItem(target, None, None, raw, message) for raw in items]
 
 
 class JsonLoop:
-    """Decodes the messages of a chunk by `decode`; `loops` has for each Struct the loop that maps it."""
+    """Decodes the messages of a chunk by `decode`; `loops` has for each Struct the loop that maps it, and its target's.
 
-    def __init__(self, decode: Callable[[bytes], Any], loops: Mapping[type, RowLoop]) -> None:
+    `lists` reads a message again of which an item was refused.
+    """
+
+    def __init__(
+        self,
+        decode: Callable[[bytes], Any],
+        loops: Mapping[type, RowLoop],
+        targets: Mapping[int, RowLoop],
+        lists: Lists,
+    ) -> None:
         self._decode = decode
         self._loops = loops
+        self._targets = targets
+        self._lists = lists
 
-    def __call__(self, chunk: Chunk, latest: datetime) -> tuple[list[Slice], list[int]]:
-        """Make slices of rows, and say which messages are left."""
+    def __call__(self, chunk: Chunk, latest: datetime) -> Mapped:
+        """Make slices of rows, and say what is left."""
         decode = self._decode
-        decoded: dict[RowLoop, tuple[list[int], list[Any]]] = {loop: ([], []) for loop in self._loops.values()}
-        adds = {kind: (decoded[loop][0].append, decoded[loop][1].append) for kind, loop in self._loops.items()}
+        decoded = {loop: Decoded() for loop in self._targets.values()}
+        adds = {
+            kind: (decoded[loop].places.append, decoded[loop].messages.append) for kind, loop in self._loops.items()
+        }
         left: list[int] = []
         for place, value in enumerate(chunk.values):
             if value is None:
@@ -43,9 +102,27 @@ class JsonLoop:
                 add_place, add_message = adds[message.__class__]
             except KeyboardInterrupt:
                 raise
+            except msgspec.DecodeError:
+                if not self._add_list(place, value, decoded):
+                    left.append(place)
+                continue
             except BaseException:  # noqa: BLE001 - another event, bad JSON: the items' way says which
                 left.append(place)
                 continue
             add_place(place)
             add_message(message)
-        return slices_of(chunk, decoded, left, latest)
+        values = chunk.values
+        return map_decoded(chunk, decoded, left, latest, lambda place: self._lists.raw_items(values[place] or b""))
+
+    def _add_list(self, place: int, value: bytes, decoded: Mapping[RowLoop, Decoded]) -> bool:
+        """Add a message of which an item may have been refused, with the others; False if it has no list."""
+        try:
+            message, target, raws = self._lists.read(value)
+            items = self._lists.decoded(target, raws)
+        except Exception:  # noqa: BLE001 - as above
+            return False
+        into = decoded[self._targets[id(target)]]
+        into.places.append(place)
+        into.messages.append(message)
+        into.lists[place] = items
+        return True

@@ -9,22 +9,24 @@ For a row class `Order` with `id` and `seen_at`, and messages that may hold a li
     for place, message in zip(places, messages):
         try:
             item = message.orders
-            if item.__class__ is list: …                 a loop over its items
+            if item.__class__ is list: …                 a loop over its items, each with its own `try`
             v_id = item.id                               the lines of each field, as in `codegen`
             …
         except Exception: left.append(place); continue
         a_id(v_id); a_seen_at(v_seen_at)
 """
 
-from collections.abc import Callable, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from msgspec import UNSET
 
 from lovelace_streams.columns import Chunk, Columns
 from lovelace_streams.records import ITEMS_MAX
-from lovelace_streams.rows.codegen import FieldWriter, indented
+from lovelace_streams.rows.codegen import FieldWriter
 from lovelace_streams.rows.decode_types import attribute
 from lovelace_streams.rows.targets import Target
 
@@ -34,10 +36,27 @@ OF_CHUNK = {
 }  # fmt: skip
 """Kafka's value → the expression that reads it from the chunk."""
 
-Loop = Callable[[Sequence[int], Sequence[Any], Any, Chunk, datetime], tuple[list[list[Any]], list[int], list[int]]]
-"""`columns(places, messages, declared, chunk, latest)` → a list of values a field, items of each message, places left.
+Lists = Mapping[int, list[Any]]
+"""Place → the items of a message, each decoded by itself; None for one that was refused."""
+Lost = dict[int, tuple[int, list[int]]]
+"""Place → how many items a message has, and the numbers of those that are no rows, ascending."""
+Loop = Callable[
+    [Sequence[int], Sequence[Any], Lists, Any, Chunk, datetime], tuple[list[list[Any]], list[int], list[int], Lost]
+]
+"""`columns(places, messages, lists, declared, chunk, latest)` → a list of values a field; how many rows each message
+has, if one has many; the places of messages that are left; the items that are lost of others.
 
-`declared` are the numbers of items that the headers declare, by place; None if no header does."""
+`lists` has the items of messages of which one was refused. `declared` are the numbers of items that the headers
+declare, by place; None if no header does."""
+
+
+class MappedRows(NamedTuple):
+    """What a loop made of some messages of a chunk."""
+
+    columns: Columns | None
+    left: list[int]
+    """Places of messages that it does not take."""
+    lost: Lost
 
 
 def items_only(target: Target) -> str:
@@ -69,17 +88,24 @@ class RowLoop:
         self.__doc__ = self._loop.__doc__
 
     def columns(
-        self, places: Sequence[int], messages: Sequence[Any], declared: Any, chunk: Chunk, latest: datetime
-    ) -> tuple[Columns | None, list[int]]:
-        """Make columns of messages at ascending places; returns also the places of messages that it leaves."""
-        values, counts, left = self._loop(places, messages, declared, chunk, latest)
+        self,
+        places: Sequence[int],
+        messages: Sequence[Any],
+        declared: Any,
+        chunk: Chunk,
+        latest: datetime,
+        lists: Lists = MappingProxyType({}),
+    ) -> MappedRows:
+        """Make columns of messages at ascending places."""
+        values, counts, left, lost = self._loop(places, messages, lists, declared, chunk, latest)
         if left:
             out = set(left)
             places = [place for place in places if place not in out]
         if not places:
-            return None, left
+            return MappedRows(None, left, {})
         named = dict(zip(self._names, values, strict=True))
-        return Columns(chunk, self._row, named, places, counts or None), left
+        by_message = {bisect_left(places, place): bad for place, (_, bad) in lost.items()}
+        return MappedRows(Columns(chunk, self._row, named, places, counts or None, by_message), left, lost)
 
 
 def generate_loop(target: Target) -> Loop:
@@ -91,40 +117,51 @@ def generate_loop(target: Target) -> Loop:
     used = sorted({OF_CHUNK[field.kafka].partition("[")[0] for field in fields if field.kafka is not None})
     where = ".".join(["message", *map(attribute, target.path)])
     done = f"c_{columns[0]}"
+    reads_item = any(not place.root for field in fields for place in field.places)
     body = [
-        "def columns(places, messages, declared, chunk, latest):",
-        "    left = []; counts = []; lists = 0",
+        "def columns(places, messages, lists, declared, chunk, latest):",
+        "    left = []; counts = []; lost = {}; many = False",
         *(f"    {name} = chunk.{name}" for name in used),
         *(f"    c_{name} = []; a_{name} = c_{name}.append" for name in columns),
         "    for place, message in zip(places, messages):",
         "        try:",
         f"            item = {where}",
+        "            if lists and place in lists: item = lists[place]",
         "            if item.__class__ is list:",
         "                count = len(item)",
         "                if not 0 < count <= ITEMS_MAX: raise SLOW",
         "                if declared is not None and declared[place] not in (None, count): raise SLOW",
         f"                begin = len({done})",
-        "                try:",
-        "                    for item in item:",
-        *indented(indented(indented(indented(indented(indented(writer.lines)))))),
-        *(f"                        a_{name}(v_{name})" for name in columns),
-        "                except BaseException:",
-        *(f"                    del c_{name}[begin:]" for name in columns),
-        "                    raise",
-        "                if not lists: counts = [1] * begin; lists = 1",
+        "                bad = None",
+        "                for item in item:",
+        "                    try:",
+        *(() if reads_item else ("                        if item is None: raise SLOW",)),
+        *(f"                        {line}" for line in writer.lines),
+        "                    except KeyboardInterrupt:",
+        "                        raise",
+        "                    except BaseException:",
+        "                        if bad is None: bad = []",
+        f"                        bad.append(len({done}) - begin + len(bad))",
+        "                        continue",
+        *(f"                    a_{name}(v_{name})" for name in columns),
+        "                if bad is not None:",
+        "                    if len(bad) == count: raise SLOW",
+        "                    lost[place] = count, bad",
+        "                    count -= len(bad)",
+        "                if not many: counts = [1] * begin; many = True",
         "                counts.append(count)",
         "                continue",
         "            if item is None or item is UNSET: raise SLOW",
         "            if declared is not None and declared[place] not in (None, 1): raise SLOW",
-        *indented(indented(indented(writer.lines))),
+        *(f"            {line}" for line in writer.lines),
         "        except KeyboardInterrupt:",
         "            raise",
         "        except BaseException:",
         "            left.append(place)",
         "            continue",
         *(f"        a_{name}(v_{name})" for name in columns),
-        "        if lists: counts.append(1)",
-        f"    return [{', '.join(f'c_{name}' for name in columns)}], counts, left",
+        "        if many: counts.append(1)",
+        f"    return [{', '.join(f'c_{name}' for name in columns)}], counts, left, lost",
     ]
     source = "\n".join(body) + "\n"
     exec(compile(source, f"<columns of {target.name}>", "exec"), names)  # noqa: S102 - made of attribute names alone
