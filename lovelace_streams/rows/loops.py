@@ -26,7 +26,6 @@ from msgspec import UNSET
 
 from lovelace_streams.columns import Chunk, Columns
 from lovelace_streams.records import ITEMS_MAX
-from lovelace_streams.rows.codegen import FieldWriter
 from lovelace_streams.rows.decode_types import attribute
 from lovelace_streams.rows.targets import Target
 
@@ -109,14 +108,28 @@ class RowLoop:
 
 
 def generate_loop(target: Target) -> Loop:
-    """Write the loop for a target, and compile it. Its docstring is its source."""
+    """Write the loop for a target, and compile it.
+
+    Its docstring is its source. What depends on nothing but the message is read once for all items of a list.
+    """
     fields = target.fields
-    writer = _item_lines(target)
+    writer = target.field_writer(OF_CHUNK)
+    once = [field for field in fields if all(place.root for place in field.places)]
+    each = [field for field in fields if field not in once]
+    if not each:  # an item is counted by a field of its own
+        once, each = once[1:], once[:1]
+    for field in once:
+        writer.add_field(field)
+    of_message, writer.lines = writer.lines, []
+    for field in each:
+        writer.add_field(field)
+    writer.check_version(fields)
+    writer.checked_row(fields)
     names = {**writer.names, "ITEMS_MAX": ITEMS_MAX, "UNSET": UNSET}
     columns = [field.column.attribute for field in fields]
+    own = [field.column.attribute for field in each]
     used = sorted({OF_CHUNK[field.kafka].partition("[")[0] for field in fields if field.kafka is not None})
     where = ".".join(["message", *map(attribute, target.path)])
-    done = f"c_{columns[0]}"
     reads_item = any(not place.root for field in fields for place in field.places)
     body = [
         "def columns(places, messages, lists, declared, chunk, latest):",
@@ -131,7 +144,8 @@ def generate_loop(target: Target) -> Loop:
         "                count = len(item)",
         "                if not 0 < count <= ITEMS_MAX: raise SLOW",
         "                if declared is not None and declared[place] not in (None, count): raise SLOW",
-        f"                begin = len({done})",
+        *(f"                {line}" for line in of_message),
+        f"                begin = len(c_{own[0]})",
         "                bad = None",
         "                for item in item:",
         "                    try:",
@@ -141,18 +155,20 @@ def generate_loop(target: Target) -> Loop:
         "                        raise",
         "                    except BaseException:",
         "                        if bad is None: bad = []",
-        f"                        bad.append(len({done}) - begin + len(bad))",
+        f"                        bad.append(len(c_{own[0]}) - begin + len(bad))",
         "                        continue",
-        *(f"                    a_{name}(v_{name})" for name in columns),
+        *(f"                    a_{name}(v_{name})" for name in own),
         "                if bad is not None:",
         "                    if len(bad) == count: raise SLOW",
         "                    lost[place] = count, bad",
         "                    count -= len(bad)",
+        *(f"                c_{name} += [v_{name}] * count" for name in columns if name not in own),
         "                if not many: counts = [1] * begin; many = True",
         "                counts.append(count)",
         "                continue",
         "            if item is None or item is UNSET: raise SLOW",
         "            if declared is not None and declared[place] not in (None, 1): raise SLOW",
+        *(f"            {line}" for line in of_message),
         *(f"            {line}" for line in writer.lines),
         "        except KeyboardInterrupt:",
         "            raise",
@@ -168,13 +184,3 @@ def generate_loop(target: Target) -> Loop:
     function: Loop = names["columns"]
     function.__doc__ = source
     return function
-
-
-def _item_lines(target: Target) -> FieldWriter:
-    """Write the lines that read one item's fields into `v_…`, and refuse what the row class refuses."""
-    writer = target.field_writer(OF_CHUNK)
-    for field in target.fields:
-        writer.add_field(field)
-    writer.check_version(target.fields)
-    writer.checked_row(target.fields)
-    return writer
