@@ -1,9 +1,10 @@
 """Write batches to a destination, block by block; wait while it is away, and leave a large block to a thread.
 
 Theory of this file. The batches of a window become blocks, one transaction each. While the background thread writes
-one, this thread prepares the next. The window's last block, if it is large, is still being written when the call
-returns, so that the next window is read and decoded meanwhile. The next call finishes it. If the topic is silent no
-call comes, and `serve` finishes it. While the worker is behind, rows wait in the buffer until a block is full.
+one, this thread prepares the next. Up to two large blocks are still to be written when the call returns, one after the
+other, so that the next window is read and decoded meanwhile, and the destination has no pause. The next calls finish
+them. If the topic is silent no call comes, and `serve` finishes them. A block behind one that failed is not tried
+before it. While the worker is behind, rows wait in the buffer until a block is full.
 
 The outcomes of a block leave by one of three ways: `write` returns them (the step's ports); `serve` and `revoke`
 settle them at the context, with failed items by `add_dead_letters`. What of it is in which state: `blocks.BlockState`.
@@ -17,7 +18,7 @@ from typing import Any
 
 import structlog
 
-from lovelace_streams.delivery.background import BackgroundThread
+from lovelace_streams.delivery.background import BackgroundThread, NotTried
 from lovelace_streams.delivery.blocks import Block, BlockBuffer, BlockState, TimedResults, without_foreign
 from lovelace_streams.delivery.retry import BlockRetry, Breaker
 from lovelace_streams.errors import DeploymentFault, DestinationFault
@@ -38,6 +39,8 @@ PARKED_SECONDS = 5.0
 """How long a parked block waits for another row before it is tried again."""
 PROBE_ROWS = 10
 """How many items of the next block may be used to test the destination."""
+BLOCKS_BEGUN = 2
+"""How many blocks the thread may have to write when the next window is read: one is being written, one waits for it."""
 BACKGROUND_ROWS_MIN = 100
 """The smallest block that is left to the thread: a smaller one is written before the next window could be read."""
 _GAUGE = {Breaker.CLOSED: 0, Breaker.HALF_OPEN: 1, Breaker.OPEN: 2}
@@ -90,9 +93,10 @@ class BlockWriter(Service):
             if self._context.fault:
                 self._blocks += [left for left in queue[index:] if left.state is BlockState.WRITING]
                 break
-            if due and block is due[-1] and self._write_in_background(block):
+            if self._left_to_thread(queue[index:]):
                 break
-            written = self._write(block, queue[index + 1] if index + 1 < len(queue) else None)
+            following = next((later for later in queue[index + 1 :] if later.call is None), None)
+            written = self._write(block, following)
             if written is None:  # the worker ends: the next owner reads the items of this block and the rest again
                 break
             outcomes += written
@@ -169,16 +173,27 @@ class BlockWriter(Service):
         self._blocks.append(block)
         self._parked_until = time.monotonic() + PARKED_SECONDS
 
-    def _write_in_background(self, block: Block) -> bool:
-        """Leave a large block to the thread; returns False if it must be waited for."""
-        if not self._is_healthy() or len(block) < BACKGROUND_ROWS_MIN:
+    def _left_to_thread(self, blocks: list[Block]) -> bool:
+        """Leave the last blocks to the thread, if they are large; returns False if the first must be waited for."""
+        if not self._is_healthy() or len(blocks) > BLOCKS_BEGUN:
             return False
-        self._prepare(block)
-        if entries := block.entries:
+        if any(
+            block.call.is_done() if block.call is not None else len(block) < BACKGROUND_ROWS_MIN for block in blocks
+        ):
+            return False
+        for block in blocks:
+            self._start(block)
+        return True
+
+    def _start(self, block: Block) -> None:
+        """Give a block to the thread, unless that has it."""
+        if block.call is None:
+            self._prepare(block)
+            if not (entries := block.entries):
+                return
             block.call = self._thread.start(lambda: self._timed_write(entries))
             block.state = BlockState.WRITING
-            self._blocks.append(block)
-        return True
+        self._blocks.append(block)
 
     def _prepare(self, block: Block) -> None:
         """Make a block's entries, without the items of assignments that have ended since its write was started."""
@@ -196,7 +211,10 @@ class BlockWriter(Service):
             self._thread.finish(call)
         except DestinationFault:
             self._connected = False
-        except DeploymentFault:  # it may concern rows of an ended assignment; rows that are still ours raise it again
+        except (
+            DeploymentFault,
+            NotTried,
+        ):  # it may concern rows of an ended assignment; rows still ours raise it again
             pass
 
     def _prepare_next(self) -> None:
@@ -227,7 +245,7 @@ class BlockWriter(Service):
             self._context.note(fault)
 
     def _is_finished(self) -> bool:
-        """Whether the thread has written its block, or is over the deadline."""
+        """Whether the thread has written a block, or is over the deadline."""
         calls = [block.call for block in self._in_state(BlockState.WRITING) if block.call is not None]
         return any(call.is_done() or call.is_overdue(self.writer.deadline) for call in calls)
 
@@ -246,21 +264,26 @@ class BlockWriter(Service):
         return bool(self._in_state(BlockState.WRITING)) or bool(self._buffer)
 
     def revoke(self, seconds: float) -> None:
-        """Wait for the transaction in flight; close its connection if that takes longer than `seconds`.
+        """Wait for the transactions in flight; close their connection if that takes longer than `seconds`.
 
-        Its outcomes are settled before the partition is given up. If it failed, the next owner writes the rows.
+        Their outcomes are settled before the partition is given up. If one failed, the next owner writes its rows, and
+        those of the block behind it.
         """
-        writing = next(iter(self._in_state(BlockState.WRITING)), None)
-        call = self._thread.waited_for or (writing.call if writing is not None else None)
-        if call is not None and not call.wait(seconds):
-            self._thread.abort(call)
-        if self._thread.waited_for is None and writing is not None and writing.call is not None:
-            if not writing.call.is_done():
+        deadline = time.monotonic() + seconds
+        if (waited_for := self._thread.waited_for) is not None:  # a step takes its result, and those behind it
+            if not waited_for.wait(seconds):
+                self._thread.abort(waited_for)
+            return
+        for block in self._in_state(BlockState.WRITING):
+            call = block.call
+            if call is None or not (call.wait(max(0.0, deadline - time.monotonic())) or self._thread.abort(call)):
                 return
-            with suppress(DestinationFault, DeploymentFault):
-                results, _ = writing.call.result()
-                self._blocks.remove(writing)
-                self._settle(writing.outcomes(self._step, results))
+            try:
+                results, _ = call.result()
+            except (DestinationFault, DeploymentFault, NotTried):
+                return
+            self._blocks.remove(block)
+            self._settle(block.outcomes(self._step, results))
 
     def close(self) -> None:
         """Close the connection, also under a write that has not ended."""
@@ -290,7 +313,8 @@ class BlockWriter(Service):
         block = self._block
         if block is not None and block.call is not None and block.entries is entries:
             call, block.call, block.state = block.call, None, BlockState.PREPARED
-            return self._thread.finish(call, self._prepare_next)
+            with suppress(NotTried):
+                return self._thread.finish(call, self._prepare_next)
         return self._thread.run(lambda: self._timed_write(entries), self._prepare_next)
 
     def _timed_write(self, entries: Sequence[Entry]) -> TimedResults:

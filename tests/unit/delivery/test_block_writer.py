@@ -109,6 +109,32 @@ def test_a_large_block_is_left_and_finished_by_the_next_call(block_writer, write
     assert not block_writer.unfinished()
 
 
+def test_two_large_blocks_are_left_and_a_third_waits_for_the_first(block_writer, writer, batch):
+    assert block_writer.write([batch(BACKGROUND_ROWS_MIN)]) == []
+    assert block_writer.write([batch(BACKGROUND_ROWS_MIN + 1)]) == []
+    threading.Timer(0.05, writer.let.set).start()
+    ends = block_writer.write([batch(BACKGROUND_ROWS_MIN + 2)])
+    assert settled(ends) in (BACKGROUND_ROWS_MIN, 2 * BACKGROUND_ROWS_MIN + 1)
+    while block_writer.unfinished():
+        ends += block_writer.write([])
+    assert settled(ends) == 3 * BACKGROUND_ROWS_MIN + 3
+    assert writer.blocks == [BACKGROUND_ROWS_MIN, BACKGROUND_ROWS_MIN + 1, BACKGROUND_ROWS_MIN + 2]
+
+
+def test_a_block_behind_one_that_failed_is_not_tried_before_it(block_writer, writer, batch, monkeypatch):
+    monkeypatch.setattr(block_writer._context, "keep_alive", lambda *_: True)  # the pauses of the back-off
+    writer.faults = [DestinationFault("57P01")]
+    block_writer.write([batch(BACKGROUND_ROWS_MIN)])
+    block_writer.write([batch(BACKGROUND_ROWS_MIN + 1)])
+    writer.let.set()
+    ends = []
+    while block_writer.unfinished():
+        ends += block_writer.write([])
+    assert settled(ends) == 2 * BACKGROUND_ROWS_MIN + 1
+    assert writer.blocks == [BACKGROUND_ROWS_MIN, BACKGROUND_ROWS_MIN + 1]
+    assert writer.faults == []
+
+
 def test_a_small_block_is_waited_for(block_writer, writer, batch):
     writer.let.set()
     assert settled(block_writer.write([batch(BACKGROUND_ROWS_MIN - 1)])) == BACKGROUND_ROWS_MIN - 1
