@@ -144,7 +144,7 @@ def timed(call: Callable[[], Any], records: int, each: int) -> dict[str, Any]:
 def main() -> int:
     """Run it; prints its JSON lines."""
     options = arguments("avro", __doc__, rows=20_000, runs=5).parse_args()
-    results = alternate("avro", measurements(options.rows), options.runs)
+    results = alternate("avro", measurements(options.rows), options.runs, options.minutes)
     pairs = [
         (f"decoded and mapped to {name}, {way}", f"the same as JSON, {name}")
         for name in ("Wide", "Narrow")

@@ -75,7 +75,7 @@ class Bench:
         self.servers = servers
         self.rows = rows
         self.only = only
-        schema = _registered()
+        schema = registered()
         self.messages = {"JSON": list(as_json(rows)), "Avro": list(as_avro(rows, schema))}
         self.registry = {"JSON": "", "Avro": os.environ["SCHEMA_REGISTRY_URL"]}
 
@@ -149,7 +149,7 @@ def _typed(data: dict[str, Any]) -> dict[str, Any]:
     return data | ids | {"author": author, "mention_roles": roles, "timestamp": sent}
 
 
-def _registered() -> int:
+def registered() -> int:
     """The id that the registry gives the schema."""
     registry = Registry(os.environ["SCHEMA_REGISTRY_URL"], 10.0)
     body = {"schema": discord_messages.SCHEMA.read_text()}
@@ -266,7 +266,9 @@ def main() -> int:
     parser.add_argument("--only", default="", help="measurements whose names hold this")
     options = parser.parse_args()
     with servers(("kafka", "postgres", "registry")) as started:
-        results = alternate("clickhouse", Bench(started, options.rows, options.only).measurements(), options.runs)
+        results = alternate(
+            "clickhouse", Bench(started, options.rows, options.only).measurements(), options.runs, options.minutes
+        )
     print(json.dumps(summary("clickhouse", results, PAIRS, rows=options.rows, settings=SETTINGS)), flush=True)
     return 0
 

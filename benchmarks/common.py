@@ -68,17 +68,41 @@ def arguments(benchmark: str, doc: str | None, *, rows: int, runs: int) -> argpa
     parser = argparse.ArgumentParser(prog=f"benchmarks.{benchmark}", description=about)
     parser.add_argument("--rows", type=int, default=rows, help=f"rows of each measurement ({rows})")
     parser.add_argument("--runs", type=int, default=runs, help=f"how often each is measured ({runs})")
+    add_minutes(parser)
     return parser
+
+
+def add_minutes(parser: argparse.ArgumentParser) -> None:
+    """The option that ends a benchmark after fewer runs."""
+    parser.add_argument("--minutes", type=float, help="begin no run that would end later; one is always made")
+
+
+def rounds(runs: int, minutes: float | None = None) -> Iterator[int]:
+    """The numbers of the runs, one after the other, as long as the next one fits into the time.
+
+    A run is whole or is not made, since what is compared has to alternate.
+
+    >>> list(rounds(3)), list(rounds(3, minutes=0))
+    ([1, 2, 3], [1])
+    """
+    began = time.monotonic()
+    for run in range(1, runs + 1):
+        yield run
+        taken = time.monotonic() - began
+        if minutes is not None and run < runs and taken * (run + 1) / run > minutes * 60:
+            say(f"{run} of {runs} runs: another one would not end within {minutes:.1f} minutes")
+            return
 
 
 def alternate(
     benchmark: str,
     measurements: Mapping[str, Callable[[], dict[str, Any]]],
     runs: int,
+    minutes: float | None = None,
 ) -> list[dict[str, Any]]:
     """Every measurement once a run, in the same order; each is printed as it comes."""
     results = []
-    for run in range(1, runs + 1):
+    for run in rounds(runs, minutes):
         for what, measure in measurements.items():
             result = {"benchmark": benchmark, "what": what, "run": run, **measure()}
             print(json.dumps(result), flush=True)

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from benchmarks.common import HOME, Servers, arguments, say, servers
+from benchmarks.common import HOME, Servers, arguments, rounds, say, servers
 from benchmarks.common import summary as summarized
 from benchmarks.peers.contenders import Contender, contenders
 from benchmarks.peers.contest import Contest, describe
@@ -47,7 +47,7 @@ def main() -> int:
     ]
     results = []
     with servers() as up:
-        for result in measurements(up, plan, options.rows, options.runs):
+        for result in measurements(up, plan, options.rows, options.runs, options.minutes):
             print(json.dumps(result), flush=True)
             results.append(result)
     print(json.dumps(summary(results, rows=options.rows)), flush=True)
@@ -55,10 +55,10 @@ def main() -> int:
 
 
 def measurements(
-    up: Servers, plan: Sequence[tuple[Contender, str, float]], rows: int, runs: int
+    up: Servers, plan: Sequence[tuple[Contender, str, float]], rows: int, runs: int, minutes: float | None = None
 ) -> Iterator[dict[str, Any]]:
     """All of the plan, once a run."""
-    for run in range(1, runs + 1):
+    for run in rounds(runs, minutes):
         for contender, kind, share in plan:
             count = rows if contender.who == "lovelace_streams" else int(rows * PEERS_SHARE)
             contest = Contest(up, Load(count - int(count * WARM), int(count * WARM), share, kind), LIMIT)

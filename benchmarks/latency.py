@@ -24,7 +24,19 @@ from uuid import uuid4
 import psycopg
 from confluent_kafka import Producer
 
-from benchmarks.common import HOME, PARTITIONS, TABLE, Servers, by_what, machine, payload, say, servers
+from benchmarks.common import (
+    HOME,
+    PARTITIONS,
+    TABLE,
+    Servers,
+    add_minutes,
+    by_what,
+    machine,
+    payload,
+    rounds,
+    say,
+    servers,
+)
 from benchmarks.peers.contenders import Contender, contenders
 from benchmarks.peers.contest import Contest, cpu_of, family, headers
 from benchmarks.peers.records import Load, nested, user
@@ -44,6 +56,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=int, default=15, help="of each measurement (15)")
     parser.add_argument("--runs", type=int, default=2, help="how often each is measured (2)")
     parser.add_argument("--only", help="contenders whose name contains this")
+    add_minutes(parser)
     options = parser.parse_args()
     rates = [int(rate) for rate in options.rates.split(",")]
     found = [each for each in contenders(HOME, only=options.only) if each.setting == "batch 100"]
@@ -56,7 +69,7 @@ def main() -> int:
         # measured first would be told its warming up.
         say("warming up the broker")
         Paced(up, chosen[0], rates[0], WARM_SECONDS).run()
-        for run in range(1, options.runs + 1):
+        for run in rounds(options.runs, options.minutes):
             for rate in rates:
                 for contender in chosen:
                     result = {"benchmark": "latency", "run": run, **Paced(up, contender, rate, options.seconds).run()}

@@ -218,7 +218,7 @@ def main() -> int:
     with servers(("postgres",)) as up:
         bench = Bench(up, options.rows, options.jobs)
         bench.warm_up()
-        results = alternate("ledger", bench.measurements(), options.runs)
+        results = alternate("ledger", bench.measurements(), options.runs, options.minutes)
         bench.client.close()
     print(json.dumps(summary("ledger", results, PAIRS, rows=options.rows, open_jobs=options.jobs)), flush=True)
     return 0

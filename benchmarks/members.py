@@ -101,7 +101,7 @@ def main() -> int:
     options = arguments("members", __doc__, rows=100_000, runs=3).parse_args()
     with servers() as started:
         bench = Bench(started, options.rows)
-        results = alternate("members", bench.measurements(), options.runs)
+        results = alternate("members", bench.measurements(), options.runs, options.minutes)
     sizes = {
         "message_bytes": round(sum(len(message.value) for message in bench.messages) / options.rows),
         "row_bytes": round(sum(map(len, bench.lines)) / options.rows),

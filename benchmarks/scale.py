@@ -76,7 +76,8 @@ def main() -> int:
     with servers() as started:
         for part in options.only or PARTS:
             runs = 1 if part == "job" else options.runs
-            results += alternate("scale", MEASUREMENTS[part](started, options), runs)
+            minutes = None if options.minutes is None else options.minutes / len(options.only or PARTS)
+            results += alternate("scale", MEASUREMENTS[part](started, options), runs, minutes)
     print(json.dumps(summary("scale", results, pairs(options), settings=SETTINGS)), flush=True)
     return 0
 

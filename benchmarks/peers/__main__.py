@@ -29,7 +29,7 @@ def main() -> int:
     parser = arguments("peers", __doc__, rows=300_000, runs=3)
     parser.add_argument("--warm", type=int, default=100_000, help="rows before them that warm up (100000)")
     parser.add_argument("--bad", type=float, default=0.0, help="which share of rows a CHECK refuses (0)")
-    parser.add_argument("--only", help="contenders whose name contains this")
+    parser.add_argument("--only", help="contenders whose name contains this (or this,or that)")
     parser.add_argument("--avro", choices=("no", "too", "only"), default="too", help="Avro beside JSON (too)")
     options = parser.parse_args()
     chosen = contenders(HOME, bad=bool(options.bad), only=options.only)
@@ -41,7 +41,7 @@ def main() -> int:
     results = []
     parts = ("kafka", "registry", "postgres") if avro != "no" else ("kafka", "postgres")
     with servers(parts) as up:
-        for result in Contest(up, load).run(chosen, options.runs):
+        for result in Contest(up, load).run(chosen, options.runs, options.minutes):
             print(json.dumps(result), flush=True)
             results.append(result)
     said = summary(results, rows=options.rows, warm=options.warm, bad=options.bad)

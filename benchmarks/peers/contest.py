@@ -22,7 +22,7 @@ import psycopg
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from benchmarks.common import COLUMNS, GUILD, PARTITIONS, TABLE, Servers, make_table, peak_memory, say
+from benchmarks.common import COLUMNS, GUILD, PARTITIONS, TABLE, Servers, make_table, peak_memory, rounds, say
 from benchmarks.peers.contenders import Contender
 from benchmarks.peers.records import NAME_LENGTH, Load, fill, user, values
 from lovelace_streams.errors import DeploymentFault
@@ -76,9 +76,9 @@ class Contest:
         self.brokers = servers.settings.kafka_brokers
         self._contents: tuple[Any, list[bytes]] = (None, [])
 
-    def run(self, contenders: Sequence[Contender], runs: int) -> Iterator[dict[str, Any]]:
+    def run(self, contenders: Sequence[Contender], runs: int, minutes: float | None = None) -> Iterator[dict[str, Any]]:
         """Every contender, once a run, in the same order: new rows, then the same rows again."""
-        for run in range(1, runs + 1):
+        for run in rounds(runs, minutes):
             for contender in contenders:
                 self.make_table(contender.setup)
                 for state in ("new", "existing"):
