@@ -4,12 +4,12 @@
 
 *bare consume*: one consumer at its best (a short back-off of the fetcher, lists of 500 that are let go at once); key,
 value, offset and timestamp of each message are read, and nothing is made of them.
-*rows*: a worker as in production, with the members flow's own operators from `kafka_source` to `batch`. Its end counts
-every row as written: all of it is settled and committed, and each record is accounted for.
+*rows*: a worker as in production, with the members flow's own operators and a writer that has nothing to do: rows as
+columns, which are settled and committed, and each record is accounted for. *items*: the same with `COLUMNAR=off`.
 
 Each is a process of its own, and measures itself from the end of its first list to the end of its last: joining a group
 and importing are no part of it. CPU is the process's, librdkafka's threads included; `thread_us_per_row` is that of the
-one thread that runs Python.
+thread that runs the flow.
 """
 
 import json
@@ -31,6 +31,7 @@ BARE = "bare consume"
 WHAT: dict[str, tuple[list[str], dict[str, str]]] = {
     BARE: ([FLOW], {}),
     "rows": (["bytewax.run", FLOW], {}),
+    "items": (["bytewax.run", FLOW], {"COLUMNAR": "off"}),
     "rows, window 4000": (["bytewax.run", FLOW], {"BATCH_SIZE": "2000", "POLL_SIZE": "4000"}),
 }
 """What is run, and with which settings."""
@@ -67,12 +68,12 @@ def run(settings: Settings, topic: str, rows: int, what: str) -> dict[str, Any]:
     return numbers
 
 
-def measure(settings: Settings, rows: int, runs: int) -> Iterator[dict[str, Any]]:
+def measure(settings: Settings, rows: int, runs: int, minutes: float | None = None) -> Iterator[dict[str, Any]]:
     """All of it on a topic of its own; the results, and last the summary."""
     with fresh_topic(settings) as topic:
         say(f"preparing {rows} messages")
         send(settings, topic, messages(rows), job=topic)
-        results = alternate("reading", measurements(settings, topic, rows), runs)
+        results = alternate("reading", measurements(settings, topic, rows), runs, minutes)
     yield from results
     yield summary("reading", results, [(what, BARE) for what in WHAT if what != BARE], rows=rows)
 
@@ -81,7 +82,7 @@ def main() -> int:
     """Run it; prints its JSON lines."""
     options = arguments("reading", __doc__, rows=300_000, runs=5).parse_args()
     with servers(("kafka",), api=False) as started:
-        *_, last = measure(started.settings, options.rows, options.runs)
+        *_, last = measure(started.settings, options.rows, options.runs, options.minutes)
     print(json.dumps(last), flush=True)
     return 0
 

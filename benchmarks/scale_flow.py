@@ -4,46 +4,13 @@ The destination is then not the bottleneck; all else is as in production: dead l
 """
 
 import os
-from collections.abc import Sequence
 
 from bytewax.dataflow import Dataflow
 
 import lovelace_streams as ls
+from benchmarks.nowhere import Nowhere
 from dataflows import discord
 from lovelace_streams import JsonDecoder, KafkaSource, Settings
-from lovelace_streams.writers import Capabilities, Entry, RowOutcome, RowResult
-
-
-class Nowhere:
-    """A writer that is always done."""
-
-    rows = discord.SOURCE.rows
-    capabilities = Capabilities()
-    deadline = 30.0
-    name = "nowhere"
-
-    def ddl(self) -> str:
-        """There is no table."""
-        return ""
-
-    def open(self) -> None:
-        """Nothing to connect to."""
-
-    def write(self, block: Sequence[Entry]) -> list[RowResult]:
-        """All written."""
-        return [RowOutcome.WRITTEN] * len(block)
-
-    dry_run = write
-
-    def probe(self, others: Sequence[Entry] = ()) -> bool | None:  # noqa: ARG002
-        """It could."""
-        return True
-
-    def abort(self) -> None:
-        """Nothing to shut."""
-
-    def close(self) -> None:
-        """Nothing to let go of."""
 
 
 def flow() -> Dataflow:

@@ -1,22 +1,23 @@
-"""The members job cut into its steps, each beside what that step would cost by itself, in one run.
+"""The members job cut into its steps, as columns and item by item, each beside what that step would cost by itself.
 
     make bench ARGS="stages --rows 300000"
 
-*stage*: what the step took in a whole job by one worker (the real flow with a clock at each step, `stages_flow`), with
-dead letters, ledger and commits on. Rows a second are those of the step alone: rows by the seconds that the engine
-spent in it. CPU is the engine's thread, with the threads that the step has of its own.
+*columns*: what the step took in a whole job by one worker (the real flow with a clock at each step, `stages_flow`),
+with dead letters, ledger and commits on. *items*: the same with `COLUMNAR=off`, each message, item and row an object.
+Rows a second are those of the step alone: rows by the seconds that the engine spent in it. CPU is the engine's thread,
+with the threads that the step has of its own.
 *limit*: the same work with nothing around it.
 
 | step | limit |
 |---|---|
 | read | `consume` of the same topic, value and offset looked at |
-| decode | msgspec into Structs written by hand, of these values |
-| normalize | a function written by hand, from those Structs to rows |
+| decode and normalize | msgspec into Structs written by hand, and a function by hand from those to rows |
 | batch | slices of the list |
 | upsert | COPY of the same rows as prebuilt text |
 | progress | requests to the progress service with ranges made before, one a window |
 
-What the engine spends between the steps, and whatever else the process does, is *around* them.
+To decode and to normalize is one step here, because as columns they are one loop. What the engine spends between the
+steps, and whatever else the process does, is *around* them.
 """
 
 import gc
@@ -26,6 +27,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -56,11 +58,14 @@ from lovelace_streams.submit import open_job
 FLOW = "benchmarks.stages_flow"
 SETTINGS: dict[str, str] = {}
 WINDOW = BLOCK = 2000
-STEPS = {"kafka": "read", "dead_letter": "dead letters"}
+WAYS = {"columns": {}, "items": {"COLUMNAR": "off"}}
+"""How what is read passes the steps, and what a worker is told for it."""
+DECODE = "decode and normalize"
+STEPS = {"kafka": "read", "dead_letter": "dead letters", "decode": DECODE, "normalize": DECODE}
 """Names of steps in the flow, where they are called something else here."""
 THREADS = {"librdkafka": "read", "upsert": "upsert", "progress": "progress"}
 """Which step a thread works for."""
-LIMITED = ("read", "decode", "normalize", "batch", "upsert", "progress")
+LIMITED = ("read", DECODE, "batch", "upsert", "progress")
 
 
 class User(msgspec.Struct, gc=False):
@@ -101,28 +106,38 @@ class Bench:
         self.values = [message.value for message in self.messages]
         self.blocks = database.cut(database.lines(rows), BLOCK)
         send(servers.settings, topic, self.messages)
-        self.stages: dict[str, dict[str, Any]] = {}
+        self.stages: dict[str, dict[str, dict[str, Any]]] = {}
 
     def measurements(self) -> dict[str, Callable[[], dict[str, Any]]]:
-        """The whole job, what its steps took, and their limits."""
-        made: dict[str, Callable[[], dict[str, Any]]] = {"whole job": self.job}
+        """The whole job both ways, what its steps took, and their limits."""
+        limits = {"read": self.read, DECODE: self.decode, "batch": self.batch}
+        limits |= {"upsert": self.upsert, "progress": self.progress}
+        made: dict[str, Callable[[], dict[str, Any]]] = {}
+        for way in WAYS:
+            made[f"whole job: {way}"] = partial(self.job, way)
         for step in LIMITED:
-            made[f"{step}: stage"] = lambda step=step: self.stages[step]
-            made[f"{step}: limit"] = getattr(self, step)
-        made["around"] = lambda: self.stages["around"]
+            for way in WAYS:
+                made[f"{step}: {way}"] = partial(self.stage, way, step)
+            made[f"{step}: limit"] = limits[step]
+        for way in WAYS:
+            made[f"around: {way}"] = partial(self.stage, way, "around")
         return made
 
     # -- the stages ----------------------------------------------------------------------------------------------------
 
-    def job(self) -> dict[str, Any]:
+    def job(self, way: str) -> dict[str, Any]:
         """The job with a clock at each step."""
         make_table(self.servers)
         file = self.servers.stack.home / "stages.json"
         with fresh_topic(self.servers.settings) as topic:
             job = submit(self.servers, topic, self.messages, self.rows)
-            result = work(self.servers, topic, job, self.rows, FLOW, STAGES_FILE=str(file), **SETTINGS)
-        self.stages = staged(json.loads(file.read_text()), self.rows)
+            result = work(self.servers, topic, job, self.rows, FLOW, STAGES_FILE=str(file), **SETTINGS, **WAYS[way])
+        self.stages[way] = staged(json.loads(file.read_text()), self.rows)
         return result
+
+    def stage(self, way: str, step: str) -> dict[str, Any]:
+        """What a step took in the last job."""
+        return self.stages[way][step]
 
     # -- their limits --------------------------------------------------------------------------------------------------
 
@@ -151,13 +166,9 @@ class Bench:
         return result
 
     def decode(self) -> dict[str, Any]:
-        """msgspec by itself."""
-        decode = msgspec.json.Decoder(Dispatch, strict=False).decode
-        return in_windows(self.values, lambda values: [decode(value) for value in values])
-
-    def normalize(self) -> dict[str, Any]:
-        """Structs to rows, by hand."""
+        """msgspec by itself, and Structs to rows by hand."""
         now = datetime.now(UTC)
+        decode = msgspec.json.Decoder(Dispatch, strict=False).decode
 
         def row(message: Dispatch) -> Member:
             data, user = message.d, message.d.user
@@ -173,9 +184,7 @@ class Bench:
                 seen_at=now,
             )
 
-        decode = msgspec.json.Decoder(Dispatch, strict=False).decode
-        decoded = [decode(value) for value in self.values]
-        return in_windows(decoded, lambda messages: [row(message) for message in messages])
+        return in_windows(self.values, lambda values: [row(decode(value)) for value in values])
 
     def batch(self) -> dict[str, Any]:
         """Slices."""
@@ -240,8 +249,8 @@ def main() -> int:
     options = arguments("stages", __doc__, rows=100_000, runs=3).parse_args()
     os.environ.pop("STAGES_FILE", None)
     with servers() as started, fresh_topic(started.settings) as topic:
-        results = alternate("stages", Bench(started, topic, options.rows).measurements(), options.runs)
-    pairs = [(f"{step}: stage", f"{step}: limit") for step in LIMITED]
+        results = alternate("stages", Bench(started, topic, options.rows).measurements(), options.runs, options.minutes)
+    pairs = [(f"{step}: {way}", f"{step}: limit") for step in LIMITED for way in WAYS]
     print(json.dumps(summary("stages", results, pairs, rows=options.rows, settings=SETTINGS)), flush=True)
     return 0
 
