@@ -27,12 +27,17 @@ def _members(found: Results) -> dict[str, Draw]:
 
 
 def _stages(found: Results) -> dict[str, Draw]:
-    shown = [
-        _bar(found, name, plot.OURS if name.endswith("stage") else plot.LIMIT, "cpu_us_per_row")
-        for name in found.names
-        if name.endswith((": stage", ": limit"))
-    ]
-    return {"stages": lambda path: plot.bars(path, "Each step in the job, and by itself", "CPU µs a row", shown)}
+    steps = [*(name.removesuffix(": limit") for name in found.names if name.endswith(": limit")), "around"]
+    columns = {"item by item": "items", "as columns": "columns", "the steps' limits": "limit"}
+    shown = {
+        step: [
+            spread.median if (spread := found.spread(f"{step}: {way}", "cpu_us_per_row")) else 0.0
+            for way in columns.values()
+        ]
+        for step in steps
+    }
+    title = "One worker's CPU a row, by step"
+    return {"stages": lambda path: plot.stacked(path, title, "CPU µs a row", list(columns), shown)}
 
 
 def _peers(found: Results) -> dict[str, Draw]:

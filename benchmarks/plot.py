@@ -58,6 +58,26 @@ def bars(path: Path, title: str, unit: str, shown: Sequence[Bar]) -> None:
         _save(figure, path)
 
 
+def stacked(path: Path, title: str, unit: str, labels: Sequence[str], shown: Mapping[str, Sequence[float]]) -> None:
+    """A horizontal bar for each label, the first on top, of one piece after the other: name → its size in each bar."""
+    with mpl.rc_context(SETTINGS):
+        figure = Figure(figsize=(7.5, 1.3 + 0.42 * len(labels)), layout="constrained", facecolor="white")
+        axes = figure.subplots()
+        places = list(range(len(labels), 0, -1))
+        begins = [0.0] * len(labels)
+        for at, (name, sizes) in enumerate(shown.items()):
+            axes.barh(places, sizes, left=begins, label=name, color=LINES[at % len(LINES)], height=0.62)
+            begins = [begin + size for begin, size in zip(begins, sizes, strict=True)]
+        for place, total in zip(places, begins, strict=True):
+            axes.text(total, place, f" {total:.1f}", va="center")
+        axes.set_yticks(places, labels)
+        axes.set_xlim(0, 1.08 * max(begins, default=1.0))
+        axes.set_title(title)
+        axes.set_xlabel(unit)
+        figure.legend(loc="outside lower center", ncols=len(shown), frameon=False, fontsize=8)
+        _save(figure, path)
+
+
 def curves(
     path: Path,
     title: str,

@@ -6,6 +6,7 @@ from benchmarks.goals import GOALS, Measured
 from benchmarks.markdown import number, picture, table
 from benchmarks.measured import Results, Spread
 
+CPU = "cpu_us_per_row"
 PERCENTILES = {"p50_ms": "p50", "p99_ms": "p99", "p999_ms": "p99.9"}
 
 
@@ -25,19 +26,19 @@ def machine(measured: Measured) -> str:
 
 def goals(measured: Measured) -> str:
     """What we hold ourselves to, and what is not reached."""
-    rows, behind = [], []
+    rows, reached, known = [], 0, 0
     for goal in GOALS:
         found = goal.measure(measured)
         wanted = f"{'≤' if goal.at_most else '≥'} {goal.wanted:g}{goal.unit}"
         if found is None:
-            rows.append((goal.what, wanted, "not measured yet", ""))
+            rows.append((goal.what, wanted, "not measured yet", "", ""))
             continue
-        reached = f"{number(found.median)}{goal.unit}"
-        rows.append((goal.what, wanted, f"**{reached}**", _range(found)))
-        if not goal.reached(found):
-            behind.append(f"- {goal.what}: {reached}, wanted {wanted}")
-    text = table(("what", "goal", "median", "lowest to highest run"), rows)
-    return text + ("\nNot reached here:\n\n" + "\n".join(behind) + "\n" if behind else "")
+        known += 1
+        reached += goal.reached(found)
+        is_it = "yes" if goal.reached(found) else "no"
+        rows.append((goal.what, wanted, f"**{number(found.median)}{goal.unit}**", _range(found), is_it))
+    text = table(("what", "goal", "median", "lowest to highest run", "reached"), rows)
+    return f"{text}\n{reached} of {known} goals that were measured are reached here.\n"
 
 
 def members(measured: Measured) -> str:
@@ -71,22 +72,50 @@ def members(measured: Measured) -> str:
 def stages(measured: Measured) -> str:
     """The job cut into its steps."""
     found = measured["stages"]
-    head = ("step", "CPU µs a row", "its limit", "rows/s while in it", "its limit")
+    head = ("step", "CPU µs a row, columns", "items", "its limit", "rows/s while in it, columns", "items", "its limit")
     rows = [
         (
             step,
             *(
                 _one(found.spread(f"{step}: {side}", field))
                 for field in ("cpu_us_per_row", "rows_per_second")
-                for side in ("stage", "limit")
+                for side in ("columns", "items", "limit")
             ),
         )
-        for step in (name.removesuffix(": stage") for name in found.names if name.endswith(": stage"))
+        for step in (name.removesuffix(": limit") for name in found.names if name.endswith(": limit"))
     ]
-    around = _one(found.spread("around", "cpu_us_per_row"))
-    whole = _one(found.spread("whole job", "cpu_us_per_row"))
-    sentence = f"Around the steps, the engine included: {around} µs a row. The whole process: {whole} µs.\n"
-    return _shown(found, picture("stages", "CPU a row of each step"), table(head, rows), sentence)
+    around, whole = (
+        [_one(found.spread(f"{name}: {way}", "cpu_us_per_row")) for way in ("columns", "items")]
+        for name in ("around", "whole job")
+    )
+    sentence = (
+        f"Around the steps, the engine included: {around[0]} µs a row as columns, {around[1]} item by item. The whole"
+        f" process: {whole[0]} and {whole[1]} µs.\n"
+    )
+    return _shown(found, picture("stages", "CPU a row, stacked by step"), table(head, rows), sentence)
+
+
+def kinds(measured: Measured) -> str:
+    """Jobs of other kinds."""
+    return _shown(measured["kinds"], _speeds(measured["kinds"]))
+
+
+def compare(measured: Measured) -> str:
+    """The same jobs by another commit's package."""
+    found = measured["compare"]
+    head = ("job", "CPU µs a row before", "here", "ratio", "lowest to highest", "rows/s before", "here")
+    rows = []
+    for kind in (name.removesuffix(", here") for name in found.names if name.endswith(", here")):
+        names = f"{kind}, before", f"{kind}, here"
+        ratio = found.ratio(names[1], names[0], "cpu_us_per_row")
+        if ratio is None:
+            continue
+        cpu, speed = ([_one(found.spread(name, field)) for name in names] for field in (CPU, "rows_per_second"))
+        rows.append((kind, *cpu, f"**{number(ratio.median)}**", _range(ratio), *speed))
+    skipped = "; ".join(found.summary.get("skipped") or ())
+    sentence = f"The other commit can't run: {skipped}.\n" if skipped else ""
+    before = f"*Before* is commit `{found.summary.get('before')}`; {_count(found)} items a job.\n"
+    return _shown(found, before, table(head, rows), sentence)
 
 
 def peers(measured: Measured) -> str:
@@ -170,6 +199,8 @@ PARTS: dict[str, Callable[[Measured], str]] = {
     "goals": goals,
     "members": members,
     "stages": stages,
+    "kinds": kinds,
+    "compare": compare,
     "reading": _plain("reading"),
     "peers": peers,
     "isolation": isolation,
@@ -196,7 +227,8 @@ def _part(found: Results, wanted: Callable[[str], bool]) -> Results:
 
 def _shown(found: Results, *texts: str) -> str:
     if not found:
-        command = "make bench-peers" if found.name == "peers" else f'make bench ARGS="{found.name}"'
+        commands = {"peers": "make bench-peers", "compare": 'make bench ARGS="compare COMMIT"'}
+        command = commands.get(found.name, f'make bench ARGS="{found.name}"')
         return f"Not measured yet: `{command}`.\n"
     return "\n".join(text for text in texts if text)
 

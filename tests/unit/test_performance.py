@@ -9,8 +9,9 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from benchmarks import members, pictures
-from benchmarks.__main__ import save
-from benchmarks.goals import GOALS, Goal
+from benchmarks.__main__ import save, sizes
+from benchmarks.goals import GOALS, Goal, before
+from benchmarks.kinds import KINDS, chosen
 from benchmarks.measured import Results, Spread, load
 from benchmarks.page import DOCS, MADE, PAGES, PARTS, rendered
 
@@ -29,11 +30,19 @@ def saved(folder: Path, name: str, lines: list[dict[str, Any]]) -> None:
     save(folder / f"{name}.jsonl", [*lines, summary])
 
 
+STAGES = [
+    *(line(f"{name}: {way}", cpu_us_per_row=10) for name in ("whole job", "around") for way in ("columns", "items")),
+    *(line(f"{step}: {side}") for step in ("read", "batch") for side in ("columns", "items", "limit")),
+]
+
+
 @pytest.fixture
 def everything(tmp_path: Path) -> Path:
     """Something of each benchmark that a page or a picture shows."""
     saved(tmp_path, "members", [line(name) for name in dict.fromkeys(name for pair in members.PAIRS for name in pair)])
-    saved(tmp_path, "stages", [line("whole job"), line("read: stage"), line("read: limit"), line("around")])
+    saved(tmp_path, "stages", STAGES)
+    saved(tmp_path, "kinds", [line("members, new rows"), line("chunks of 10")])
+    saved(tmp_path, "compare", [line("chunks of 10, before"), line("chunks of 10, here")])
     saved(tmp_path, "ledger", [line("1 job in order, ranges", postgres_cpu_us_per_row=1.0, request_kb=2.0)])
     saved(tmp_path, "peers", [line(f"{who}, best, new rows") for who in ("lovelace_streams", "bento")])
     saved(tmp_path, "isolation", [line(f"lovelace_streams, best, check, {share} %") for share in (0, 1, 10)])
@@ -107,7 +116,35 @@ def test_goals_are_shown_with_what_was_measured_of_them(everything: Path) -> Non
 
     assert "**1.8**" in workers
     assert text.count("not measured yet") < len(GOALS)
-    assert "- new rows, against Bento, each at its best: 1, wanted ≥ 4" in text
+    assert "| new rows, against Bento, each at its best | ≥ 3.3 | **1** | 1 to 1 | no |" in text
+    assert workers.endswith("| yes |")
+
+
+def test_a_whole_is_compared_with_the_sum_of_its_parts_of_the_same_run(everything: Path) -> None:
+    [goal] = [goal for goal in GOALS if "sum of its steps' limits" in goal.what]
+
+    assert goal.measure(load(everything)) == Spread(10 / 8, 10 / 8, 10 / 8)
+    assert goal.measure(load(everything / "nothing")) is None
+
+
+def test_of_several_kinds_of_job_the_one_that_gained_least_counts() -> None:
+    lines = [
+        line(f"{kind}, {which}", cpu_us_per_row=cpu)
+        for kind, here in (("a", 2.0), ("b", 3.0))
+        for which, cpu in (("before", 4.0), ("here", here))
+    ]
+
+    assert before("a", "b")({"compare": Results("compare", lines)}) == Spread(0.75, 0.75, 0.75)
+
+
+def test_every_goal_is_measured_by_the_benchmarks_that_run_in_a_limited_time() -> None:
+    kinds = {kind.name for kind in chosen(sizes("compare", short=True)[2:4], KINDS)}
+
+    assert {
+        f"chunks of {size}{bad}"
+        for size in ("1,000", "10")
+        for bad in ("", ", one bad in a thousand", ", one bad in a hundred")
+    } <= kinds
 
 
 def test_what_is_saved_takes_the_place_of_what_was(tmp_path: Path) -> None:
