@@ -52,7 +52,6 @@ from lovelace_streams.settings import ClickHouseSettings
 from lovelace_streams.submit import Outgoing
 from lovelace_streams.writers import Entry, sequence_of
 from lovelace_streams.writers.clickhouse import ClickHouseWriter
-from lovelace_streams.writers.clickhouse.encoding import columns_of
 
 FOLDER = HOME.absolute() / "clickhouse"
 DSN = f"chdb://{FOLDER}"
@@ -188,12 +187,9 @@ def insert(rows: int, size: int) -> dict[str, Any]:
     schema = encoder.schema
     blocks = []
     for block in _blocks(rows, size):
-        of = [entry.row for entry in block]
-        checked = [
-            encoder.check_column(name, of, values)
-            for name, values in zip(schema.names, columns_of(of, schema.names), strict=True)
-        ]
-        blocks.append([*map(list, checked), schema.versions.numbers(block)])
+        columns = encoder.columns(block)
+        checked = [encoder.check_column(name, columns) for name in schema.names]
+        blocks.append([*map(list, checked), schema.versions.numbers(columns)])
     client, names, types = _client(), list(schema.columns), list(schema.columns.values())
     return timed(
         rows,

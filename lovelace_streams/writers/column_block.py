@@ -5,7 +5,7 @@ it has beside that are the columns. Rows that came item by item lie between the 
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import chain, compress
+from itertools import chain, compress, repeat
 from typing import Any, Protocol, overload, runtime_checkable
 
 from lovelace_streams.columns import Part, Slice, append
@@ -33,13 +33,41 @@ class ColumnBlock(Sequence[Entry]):
 
     @property
     def columns(self) -> dict[str, Sequence[Any]]:
-        """Field → the values of all rows, which are of one class."""
-        first = self.parts[0]
-        if len(self.parts) == 1 and isinstance(first, Slice):
-            return {name: _part_of(first, name) for name in first.columns.values}
-        [row] = self.row_classes
-        parts = self.parts
-        return {name: [*chain.from_iterable(_part_of(each, name) for each in parts)] for name in row.__struct_fields__}
+        """Field → the values of all rows. Of rows of several classes: the fields that all of them have."""
+        row, *others = self.row_classes
+        names = [name for name in row.__struct_fields__ if all(name in other.__struct_fields__ for other in others)]
+        return {name: self.column(name) for name in names}
+
+    def column(self, name: str) -> Sequence[Any]:
+        """Return the values of a field of all rows."""
+        if len(self.parts) == 1:
+            return _part_of(self.parts[0], name)
+        return [*chain.from_iterable([_part_of(each, name) for each in self.parts])]
+
+    @property
+    def sequences(self) -> list[int]:
+        """The place of each row in its partition, as `Entry.sequence`."""
+        return [*chain.from_iterable(map(_sequences_of, self.parts))]
+
+    @property
+    def classes(self) -> list[type[Row]]:
+        """The class of each row."""
+        return [
+            *chain.from_iterable(
+                repeat(part.columns.row, len(part)) if isinstance(part, Slice) else (type(part.payload),)
+                for part in self.parts
+            )
+        ]
+
+    def gathered(self) -> "ColumnBlock":
+        """Return the same rows with those of the same columns side by side, for a writer that needs no order.
+
+        Messages of several classes in turn are slices of few rows, and each costs as much as a dozen values.
+        """
+        together: dict[int, list[Part]] = {}
+        for part in self.parts:
+            append(together.setdefault(id(part.columns) if isinstance(part, Slice) else 0, []), part)
+        return ColumnBlock([*chain.from_iterable(together.values())])
 
     def chosen(self, accepted: Sequence[bool]) -> "ColumnBlock":
         """Return some of the rows."""
@@ -105,6 +133,25 @@ def _part_of(part: Part, name: str) -> Sequence[Any]:
         return (getattr(part.payload, name),)
     values = part.columns.values[name]
     return values if len(part) == len(values) else values[part.start : part.stop]
+
+
+def _sequences_of(part: Part) -> Sequence[int]:
+    if not isinstance(part, Slice):
+        return (sequence_of((part.record.origin or part.record).offset, part.item),)
+    columns, offsets = part.columns, part.columns.chunk.offsets
+    places, ends = columns.places, columns.ends
+    if ends is None:
+        return [sequence_of(offsets[place], 0) for place in places[part.start : part.stop]]
+    sequences: list[int] = []
+    for message in range(columns.message_of(part.start), columns.message_of(part.stop - 1) + 1):
+        begin, end = max(part.start, ends[message]), min(part.stop, ends[message + 1])
+        offset = offsets[places[message]]
+        if message in columns.lost:
+            sequences += [sequence_of(offset, columns.item_of(row, message)) for row in range(begin, end)]
+        else:
+            first = sequence_of(offset, begin - ends[message])
+            sequences += range(first, first + end - begin)
+    return sequences
 
 
 def _entries_of(part: Part) -> Iterator[Entry]:

@@ -1,4 +1,4 @@
-"""One contract, all writers: memory, Postgres, ClickHouse (the latter two also one by one), and a contributor's page's.
+"""One contract, all writers: memory, Postgres, ClickHouse (these two also one by one and by columns), and a page's.
 
 What a writer can't do (`capabilities`) is part of the contract: then the test says what holds instead.
 """
@@ -20,6 +20,7 @@ from lovelace_streams.writers.clickhouse import ddl as clickhouse_ddl
 from lovelace_streams.writers.memory import MemoryWriter
 from lovelace_streams.writers.postgres import PostgresWriter, parallel
 from lovelace_streams.writers.postgres.ddl import create_table
+from tests.columns import column_block
 from tests.pages import names_of
 
 W, S = RowOutcome.WRITTEN, RowOutcome.SUPERSEDED
@@ -170,9 +171,31 @@ class ClickHouseCase:
         return {row[: len(table.key)]: dict(zip(names, row, strict=True)) for row in rows.result_rows}
 
 
+class ByColumns:
+    """A case whose writer is given each block as columns, as far as a block can be: an item's rows are one."""
+
+    def __init__(self, case):
+        self.case = case
+        self.partial_updates, self.violated, self.table = case.partial_updates, case.violated, case.table
+
+    def make(self, *rows, **options):
+        writer = self.case.make(*rows, **options)
+        write = writer.write
+
+        def write_columns(block):
+            may_be = type(block) is list and block and not any(entry.same_item for entry in block)
+            return write(writer.encode_columns(column_block(block)) if may_be else block)
+
+        writer.write = write_columns
+        return writer
+
+
 @pytest.fixture(
-    params=["memory", "page", "postgres", "postgres one by one", "postgres pool", "clickhouse", "clickhouse one by one"]
-)
+    params=[
+        "memory", "page", "postgres", "postgres one by one", "postgres pool", "postgres columns", "clickhouse",
+        "clickhouse one by one", "clickhouse columns",
+    ]
+)  # fmt: skip
 def case(request, monkeypatch):
     kind, _, how = request.param.partition(" ")
     one_by_one = how == "one by one"
@@ -185,10 +208,11 @@ def case(request, monkeypatch):
         dsn = request.getfixturevalue("database")
         yield PostgresCase(dsn, PostgresSettings(dsn, pool=3, block_rows=2))
     elif kind == "postgres":
-        yield PostgresCase(request.getfixturevalue("database"), one_by_one=one_by_one)
+        made = PostgresCase(request.getfixturevalue("database"), one_by_one=one_by_one)
+        yield ByColumns(made) if how == "columns" else made
     else:
         made = ClickHouseCase(request.getfixturevalue("clickhouse"), one_by_one=one_by_one)
-        yield made
+        yield ByColumns(made) if how == "columns" else made
         made.client.close()  # a process opens another folder of the engine only when none is open
 
 

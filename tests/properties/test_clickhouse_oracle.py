@@ -3,6 +3,7 @@
 The table is drawn from what a ClickHouse table can refuse or round; the stored rows, the block and its cuts are drawn.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -18,6 +19,7 @@ from lovelace_streams.rows import Row
 from lovelace_streams.settings import ClickHouseSettings
 from lovelace_streams.writers import Entry, Refusal, sequence_of
 from lovelace_streams.writers.clickhouse import ClickHouseWriter
+from tests.columns import column_block
 from tests.examples import examples
 
 
@@ -49,6 +51,15 @@ class Versioned(Row, table="t", primary_key=("k", "name"), version="v"):
     v: int
 
 
+class WholeToo(Whole, table="t", primary_key=("k", "name")):
+    """Another class of the table."""
+
+
+class VersionedToo(Versioned, table="t", primary_key=("k", "name"), version="v"):
+    """Another class of the table."""
+
+
+CLASSES = {Whole: (Whole, Whole, WholeToo), Versioned: (Versioned, Versioned, VersionedToo)}
 NOON = datetime(2024, 5, 1, 12, 0, 0, 123456, tzinfo=UTC)
 VALUES: dict[str, list[Any]] = {
     "a": [None, 1, 2, 127, 128, -129, 2**63 - 1],
@@ -83,7 +94,8 @@ def rows(draw: st.DrawFn, kind: type[Row], *, careful: bool) -> Row:
         name: draw(st.sampled_from([options[1]] * 6 + options if careful else options))
         for name, options in VALUES.items()
     }
-    return kind(k=draw(st.integers(1, 3)), name=draw(st.sampled_from(["x", "Y"])), v=draw(st.integers(-2, 2)), **values)
+    one = draw(st.sampled_from(CLASSES[kind]))
+    return one(k=draw(st.integers(1, 3)), name=draw(st.sampled_from(["x", "Y"])), v=draw(st.integers(-2, 2)), **values)
 
 
 @st.composite
@@ -106,7 +118,7 @@ class World:
         self.client.command(f"create table t ({lines}) engine = ReplacingMergeTree(_version) order by (k, name)")
 
     def writer(self, kind: type[Row], *, one_by_one: bool = False) -> ClickHouseWriter:
-        writer = ClickHouseWriter(ClickHouseSettings(self.dsn), kind, one_by_one=one_by_one)
+        writer = ClickHouseWriter(ClickHouseSettings(self.dsn), *dict.fromkeys(CLASSES[kind]), one_by_one=one_by_one)
         writer.open()
         return writer
 
@@ -125,6 +137,12 @@ def comparable(results: list[object]) -> list[object]:
     return [(r.reason, r.code, r.rule) if isinstance(r, Refusal) else None for r in results]
 
 
+def by_way(writer: ClickHouseWriter, block: list[Entry], way: str) -> Sequence[Entry]:
+    if way == "columns":
+        return writer.encode_columns(column_block(block))
+    return writer.encode(block) if way == "encoded" else block
+
+
 @settings(
     max_examples=examples(40),
     deadline=None,
@@ -135,6 +153,7 @@ def test_any_cut_and_any_replay_end_as_one_by_one(world: World, data: st.DataObj
     types = {name: data.draw(st.sampled_from(options), label=name) for name, options in NARROWER.items()}
     block = data.draw(blocks(kind), label="block")
     sizes = data.draw(st.lists(st.integers(1, 12), min_size=12, max_size=12), label="cut")
+    ways = data.draw(st.lists(st.sampled_from(["rows", "encoded", "columns"]), min_size=12, max_size=12), label="way")
     again = data.draw(st.permutations(range(len(block))), label="replay")
 
     world.fresh(kind, types, rules)
@@ -146,13 +165,14 @@ def test_any_cut_and_any_replay_end_as_one_by_one(world: World, data: st.DataObj
     world.fresh(kind, types, rules)
     writer = world.writer(kind)
     results: list[object] = []
-    for size in sizes:
+    for size, way in zip(sizes, ways, strict=True):
         if len(results) < len(block):
             part = block[len(results) : len(results) + size]
-            results += writer.write(part if len(results) % 2 else writer.encode(part))
+            results += writer.write(by_way(writer, part, way))
     assert (comparable(results), world.table()) == expected
 
-    writer.write([block[place] for place in again])  # a restart, and rows that come late
+    replay = [block[place] for place in again]
+    writer.write(by_way(writer, replay, ways[0]))  # a restart, and rows that come late
     assert world.table() == expected[1]
     writer.close()
 

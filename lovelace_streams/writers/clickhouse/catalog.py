@@ -220,6 +220,4 @@ class _Inspection:
         if plain not in TO_NUMBERS:
             shown = getattr(plain, "__name__", plain)
             raise self._fault(f"the version {declared} is {shown}: not int, datetime or date")
-        return DeclaredVersions(
-            type_name, declared, plain, parse_type(columns[declared]["type"]), self.table.attributes[declared]
-        )
+        return DeclaredVersions(type_name, declared, plain, parse_type(columns[declared]["type"]))

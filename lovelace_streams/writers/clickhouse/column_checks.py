@@ -31,7 +31,7 @@ from lovelace_streams.writers.clickhouse.types import (
     ClickHouseType,
 )
 
-ColumnCheck = Callable[[list[Any]], Sequence[Any]]
+ColumnCheck = Callable[[Sequence[Any]], Sequence[Any]]
 """All values of a column → the values for ClickHouse's client; raises one of `INCONCLUSIVE`."""
 INCONCLUSIVE = (TypeError, ValueError, OverflowError)
 
@@ -64,7 +64,7 @@ def _of_one_class(plain: type, check_present: ColumnCheck, nullable: bool) -> Co
     `check_present` is given no null.
     """
 
-    def check(values: list[Any]) -> Sequence[Any]:
+    def check(values: Sequence[Any]) -> Sequence[Any]:
         classes = set(map(type, values))
         if classes == {plain}:
             return check_present(values)
@@ -80,7 +80,7 @@ def _of_one_class(plain: type, check_present: ColumnCheck, nullable: bool) -> Co
     return check
 
 
-def _is_unchanged(checked: Sequence[Any], values: list[Any]) -> bool:
+def _is_unchanged(checked: Sequence[Any], values: Sequence[Any]) -> bool:
     """Whether values are sent as they are: the very list, or the same integers in an array."""
     return checked is values or checked.__class__ is array
 
@@ -88,7 +88,7 @@ def _is_unchanged(checked: Sequence[Any], values: list[Any]) -> bool:
 def _lists(check_elements: ColumnCheck) -> ColumnCheck:
     """Make a check of lists; it is inconclusive if elements are not sent as they are."""
 
-    def check(values: list[list[Any]]) -> list[list[Any]]:
+    def check(values: Sequence[list[Any]]) -> Sequence[list[Any]]:
         elements = list(chain.from_iterable(values))
         if elements and not _is_unchanged(check_elements(elements), elements):
             raise TypeError
@@ -98,7 +98,7 @@ def _lists(check_elements: ColumnCheck) -> ColumnCheck:
 
 
 def _long_integers(low: int, high: int) -> Callable[[ClickHouseType], ColumnCheck]:
-    def check(values: list[int]) -> list[int]:
+    def check(values: Sequence[int]) -> Sequence[int]:
         if not low <= min(values) <= max(values) <= high:
             raise ValueError
         return values
@@ -113,7 +113,7 @@ def _integers_in_array(column: ClickHouseType) -> ColumnCheck:
 
 
 def _strings(_column: ClickHouseType) -> ColumnCheck:
-    def check(values: list[str]) -> list[str]:
+    def check(values: Sequence[str]) -> Sequence[str]:
         text = "".join(values)
         if not text.isascii():
             text.encode()  # raises UnicodeEncodeError, which is a ValueError
@@ -125,7 +125,7 @@ def _strings(_column: ClickHouseType) -> ColumnCheck:
 def _enums(column: ClickHouseType) -> ColumnCheck:
     members = column.members
 
-    def check(values: list[str]) -> list[str]:
+    def check(values: Sequence[str]) -> Sequence[str]:
         if not members.issuperset(values):
             raise ValueError
         return values
@@ -137,7 +137,7 @@ def _times(column: ClickHouseType) -> ColumnCheck:
     low, high = map(microseconds_of, time_bounds(column))
     digits = column.fractional_digits
 
-    def check(values: list[datetime]) -> list[int]:
+    def check(values: Sequence[datetime]) -> list[int]:
         microseconds = microseconds_of_all(values)
         if not low <= min(microseconds) <= max(microseconds) <= high:
             raise ValueError
@@ -149,7 +149,7 @@ def _times(column: ClickHouseType) -> ColumnCheck:
 
 
 def _dates(low: date, high: date) -> Callable[[ClickHouseType], ColumnCheck]:
-    def check(values: list[date]) -> list[int]:
+    def check(values: Sequence[date]) -> list[int]:
         if not low <= min(values) <= max(values) <= high:
             raise ValueError
         return days_of_all(values)

@@ -1,18 +1,16 @@
-"""Rows → the body of an insert: values are checked a column at a time, then packed, the version column last."""
+"""A block → the body of an insert: values are checked a column at a time, then packed, the version column last."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
-import msgspec
-
-from lovelace_streams.rows.row import Row
 from lovelace_streams.writers import Entry, Refusal
+from lovelace_streams.writers.clickhouse.block_columns import BlockColumns, block_columns
 from lovelace_streams.writers.clickhouse.catalog import TableSchema
 from lovelace_streams.writers.clickhouse.column_checks import INCONCLUSIVE
 from lovelace_streams.writers.clickhouse.faults import ColumnValueError
 from lovelace_streams.writers.clickhouse.native import native_block, pack_column
+from lovelace_streams.writers.column_block import ColumnBlock
 
 
 class InsertBody(NamedTuple):
@@ -22,13 +20,41 @@ class InsertBody(NamedTuple):
     native: bytes
 
 
-class EncodedBlock(list[Entry]):
+class EncodedBlock(Sequence[Entry]):
     """A block with what `ClickHouseWriter.encode` made of it before the call that writes it."""
 
-    body: InsertBody | None = None
-    """None if the block holds a bad value, or the writer was not open: then `write` makes the body."""
-    has_distinct_keys: bool = False
-    """Whether it is known that no two rows have one key."""
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self.entries = entries
+        self.body: InsertBody | None = None
+        """None if the block holds a bad value, or the writer was not open: then `write` makes the body."""
+        self.has_distinct_keys = False
+        """Whether it is known that no two rows have one key."""
+        self.split: SplitBlock | None = None
+        """What is known of a block of columns that holds bad values."""
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    @overload
+    def __getitem__(self, index: int) -> Entry: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Entry]: ...
+    def __getitem__(self, index: int | slice) -> Entry | Sequence[Entry]:
+        return self.entries[index]
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self.entries)
+
+
+class SplitBlock(NamedTuple):
+    """A block of columns without the rows that have a bad value."""
+
+    schema: TableSchema
+    """The table's schema that the values were checked for."""
+    refusals: Mapping[int, Refusal]
+    """The bad rows, by their indexes in the block."""
+    left: EncodedBlock
+    """The other rows."""
 
 
 class BlockEncoder:
@@ -42,66 +68,58 @@ class BlockEncoder:
         self._one_by_one = one_by_one
 
     def encode(self, entries: Sequence[Entry]) -> InsertBody:
-        """Check and pack rows; raises `ColumnValueError` with the first column that has a bad value."""
+        """Check and pack rows; raises `ColumnValueError` with the first column that has a bad value.
+
+        Rows that came as columns are sent in an order of their own, which no reader of the table can tell.
+        """
         schema = self.schema
-        rows = [entry.row for entry in entries]
-        columns = zip(schema.names, columns_of(rows, schema.names), strict=True)
-        checked = {name: self.check_column(name, rows, values) for name, values in columns}
+        block = self.columns(entries.gathered() if isinstance(entries, ColumnBlock) else entries)
+        checked = {name: self.check_column(name, block) for name in schema.names}
         packed = [pack_column(name, schema.packers[name], values) for name, values in checked.items()]
-        packed.append(schema.versions.packed(entries, checked))
-        return InsertBody(schema, native_block(schema.columns, len(rows), packed))
+        packed.append(schema.versions.packed(block, checked))
+        return InsertBody(schema, native_block(schema.columns, block.rows, packed))
+
+    def columns(self, entries: Sequence[Entry]) -> BlockColumns:
+        """Return the table's columns of rows, unchecked."""
+        return block_columns(entries, self.schema.names)
 
     def find_bad_values(self, entries: Sequence[Entry]) -> Mapping[int, Refusal]:
         """Find all rows with a value that its column can't hold: index → refusal by the first such column.
 
         Rules of the server (CHECKs) are not known here.
         """
-        schema = self.schema
-        rows = [entry.row for entry in entries]
+        block = self.columns(entries)
         refusals: dict[int, Refusal] = {}
-        for name, values in zip(schema.names, columns_of(rows, schema.names), strict=True):
-            self.check_column(name, rows, values, refusals)
-        for index, entry in enumerate(entries):
-            if index not in refusals:
-                try:
-                    schema.versions.numbers([entry])
-                except ColumnValueError as error:
-                    refusals[index] = error.refusal(error.column)
+        for name in self.schema.names:
+            self.check_column(name, block, refusals)
+        left = [index for index in range(block.rows) if index not in refusals]
+        with suppress(ColumnValueError):
+            self.schema.versions.numbers(block.chosen(left))
+            return refusals
+        for index in left:
+            try:
+                self.schema.versions.numbers(block.chosen([index]))
+            except ColumnValueError as error:
+                refusals[index] = error.refusal(error.column)
         return refusals
 
-    def check_column(
-        self, name: str, rows: Sequence[Row], values: list[Any], refusals: dict[int, Refusal] | None = None
-    ) -> Sequence[Any]:
+    def check_column(self, name: str, block: BlockColumns, refusals: dict[int, Refusal] | None = None) -> Sequence[Any]:
         """Check a column at once, or value by value where that is inconclusive; returns the values to send.
 
         Raises `ColumnValueError` for the first bad value. With `refusals` it raises nothing: it adds a refusal for each
         row that has a bad value and is not refused yet, by the row's index, and returns the good values.
         """
+        values = block.values[name]
         check_at_once = self.schema.column_checks.get(name)
         if check_at_once is not None and not self._one_by_one:
             with suppress(*INCONCLUSIVE):
                 return check_at_once(values)
         checked = []
-        for index, (row, value) in enumerate(zip(rows, values, strict=True)):
+        for index, (kind, value) in enumerate(zip(block.classes, values, strict=True)):
             try:
-                checked.append(self.schema.value_checks[type(row)][name](value))
+                checked.append(self.schema.value_checks[kind][name](value))
             except ColumnValueError as error:
                 if refusals is None:
                     raise ColumnValueError(error.reason, error.code, name) from None
                 refusals.setdefault(index, error.refusal(name))
         return checked
-
-
-def columns_of(rows: Sequence[Row], names: Sequence[str]) -> list[list[Any]]:
-    """Return the values of each of these columns.
-
-    Rows of one class are read once each, as a tuple: half the cost of reading attribute by attribute.
-    """
-    kinds: set[type[Row]] = set(map(type, rows))
-    fields_of = {kind: kind.__table__.attributes for kind in kinds}
-    if len(fields_of) != 1:
-        return [[getattr(row, fields_of[type(row)][name]) for row in rows] for name in names]
-    [attributes] = fields_of.values()
-    fields = rows[0].__struct_fields__
-    values = list(chain.from_iterable(map(msgspec.structs.astuple, rows)))
-    return [values[fields.index(attributes[name]) :: len(fields)] for name in names]

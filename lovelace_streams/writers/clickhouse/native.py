@@ -19,6 +19,9 @@ from lovelace_streams.writers.clickhouse.types import ARRAY_TYPECODES, parse_typ
 ColumnPacker = Callable[[Sequence[Any]], bytes]
 """Values for ClickHouse's client → the column's bytes; raises what Python or the client raises for a wrong value."""
 
+_SIGN_BYTE = 7 if sys.byteorder == "little" else 0
+"""Where an integer of 64 bits has its sign."""
+_SIGN_FLIPPED = bytes(byte ^ 1 << 7 for byte in range(256))
 _CONTINUES = 1 << 7
 """LEB128's bit for "another byte follows"."""
 
@@ -67,14 +70,18 @@ def pack_column(name: str, packer: ColumnPacker, values: Sequence[Any]) -> bytes
         raise ColumnValueError(Reason.BAD_VALUE, TYPE_MISMATCH, name) from None
 
 
-def pack_uint128(low: Sequence[int], high: Sequence[int]) -> bytes:
-    """Pack integers of 128 bits, given as two of 64: a third of the cost of packing whole ones.
+def pack_versions(sequences: Sequence[int], declared: "array[int]") -> bytes:
+    """Pack integers of 128 bits: the place of each row, and above it 2⁶³ plus its declared version.
 
-    >>> pack_uint128([1], [2]) == (2 << 64 | 1).to_bytes(16, "little")
+    `declared` are signed integers of 64 bits: to add 2⁶³ is to flip the sign.
+
+    >>> pack_versions([1], array("q", [-2])) == (2**63 - 2 << 64 | 1).to_bytes(16, "little")
     True
     """
-    halves = array("Q", bytes(16 * len(low)))
-    halves[::2], halves[1::2] = array("Q", low), array("Q", high)
+    upper = bytearray(declared.tobytes())
+    upper[_SIGN_BYTE::8] = upper[_SIGN_BYTE::8].translate(_SIGN_FLIPPED)
+    halves = array("Q", bytes(2 * len(upper)))
+    halves[::2], halves[1::2] = array("Q", sequences), array("Q", bytes(upper))
     return _little_endian(halves)
 
 

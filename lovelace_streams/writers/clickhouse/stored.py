@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from lovelace_streams.rows.declaration import Table
 from lovelace_streams.writers import Entry
+from lovelace_streams.writers.clickhouse.block_columns import block_columns
 from lovelace_streams.writers.clickhouse.catalog import TableSchema, qualified_name, quoted
 from lovelace_streams.writers.clickhouse.types import parse_type
 
@@ -29,7 +30,7 @@ def are_stored(client: "Client", table: Table, schema: TableSchema, item: Sequen
     columns = [*key, version]
     types = [_plain_type(schema.columns[name]) for name in columns]
     wanted = set()
-    for entry, number in zip(item, schema.versions.numbers(item), strict=True):
+    for entry, number in zip(item, schema.versions.numbers(block_columns(item, schema.names)), strict=True):
         values = [*(getattr(entry.row, table.attributes[name]) for name in key), number]
         wanted.add(f"({', '.join(map(literal, values, types))})")
     names = ", ".join(map(quoted, columns))

@@ -1,5 +1,6 @@
 """Times and dates as the integers that ClickHouse stores: since 1970, in the precision of the column."""
 
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 
 from lovelace_streams.writers.clickhouse.types import MICROSECOND_DIGITS, ClickHouseType
@@ -43,12 +44,12 @@ def at_precision(microseconds: int, digits: int) -> int:
     return int(microseconds // 10 ** (MICROSECOND_DIGITS - digits))
 
 
-def days_of_all(values: list[date]) -> list[int]:
+def days_of_all(values: Sequence[date]) -> list[int]:
     """Return days since 1970."""
     return [value.toordinal() - _EPOCH_ORDINAL for value in values]
 
 
-def microseconds_of_all(values: list[datetime]) -> list[int]:
+def microseconds_of_all(values: Sequence[datetime]) -> list[int]:
     """Return microseconds since 1970; raises `TypeError` for a time without offset.
 
     Many rows share one time, the very object (Kafka's timestamps), and a look-up costs a third of a computation

@@ -4,26 +4,26 @@ It holds the declared version in the upper 64 bits and the row's place in its pa
 ones; the place alone if the row class declares no version. Why: docs/decisions/0008-clickhouse.md.
 """
 
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime
-from operator import attrgetter
 from typing import Any, Protocol
 
 from lovelace_streams.records import Reason
-from lovelace_streams.writers import Entry
+from lovelace_streams.writers.clickhouse.block_columns import BlockColumns
 from lovelace_streams.writers.clickhouse.faults import VALUE_OUT_OF_RANGE, ColumnValueError
-from lovelace_streams.writers.clickhouse.native import column_packer, pack_uint128
+from lovelace_streams.writers.clickhouse.native import column_packer, pack_versions
 from lovelace_streams.writers.clickhouse.times import days_of_all, microseconds_of_all
 from lovelace_streams.writers.clickhouse.types import MICROSECOND_DIGITS, ClickHouseType
 
 VERSION_BIAS = 2**63
-"""Added to a declared version, which has a sign: the sum has none and sorts alike."""
+"""Added to a declared version, which has a sign: the sum has none and sorts alike. `pack_versions` adds it, too."""
 SEQUENCE_BITS = 64
 SEQUENCE_TYPES = ("UInt64", "UInt128", "UInt256")
 """Types of a version column that hold a row's place."""
 VERSION_TYPES = ("UInt128", "UInt256")
 """Types of a version column that hold a declared version beside it."""
-TO_NUMBERS: dict[Any, Callable[[list[Any]], list[int]]] = {
+TO_NUMBERS: dict[Any, Callable[[Sequence[Any]], Sequence[int]]] = {
     int: lambda values: values,
     datetime: microseconds_of_all,
     date: days_of_all,
@@ -34,10 +34,10 @@ TO_NUMBERS: dict[Any, Callable[[list[Any]], list[int]]] = {
 class Versions(Protocol):
     """What fills the version column."""
 
-    def numbers(self, entries: Sequence[Entry]) -> list[int]:
-        """Return the version of each entry; raises `ColumnValueError`."""
+    def numbers(self, block: BlockColumns) -> list[int]:
+        """Return the version of each row; raises `ColumnValueError`."""
 
-    def packed(self, entries: Sequence[Entry], checked: Mapping[str, Sequence[Any]]) -> bytes:
+    def packed(self, block: BlockColumns, checked: Mapping[str, Sequence[Any]]) -> bytes:
         """Return the versions as they are sent; `checked` are the block's other columns, by name.
 
         Raises `ColumnValueError`.
@@ -50,54 +50,51 @@ class SequenceVersions:
     def __init__(self, type_name: str) -> None:
         self._pack = column_packer(type_name)
 
-    def numbers(self, entries: Sequence[Entry]) -> list[int]:
-        """Return the place of each entry."""
-        return sequences_of(entries)
+    def numbers(self, block: BlockColumns) -> list[int]:
+        """Return the place of each row."""
+        return list(block.sequences)
 
-    def packed(self, entries: Sequence[Entry], _checked: Mapping[str, Sequence[Any]]) -> bytes:
+    def packed(self, block: BlockColumns, _checked: Mapping[str, Sequence[Any]]) -> bytes:
         """Return the places as they are sent."""
-        return self._pack(sequences_of(entries))
+        return self._pack(block.sequences)
 
 
 class DeclaredVersions:
     """The declared version, then the place in the partition.
 
-    `declared` is the name of the version's own column, `plain` its Python type, `column` the column's type, `attribute`
-    the row's field.
+    `declared` is the name of the version's own column, `plain` its Python type, `column` the column's type.
     """
 
-    def __init__(self, type_name: str, declared: str, plain: Any, column: ClickHouseType, attribute: str) -> None:
+    def __init__(self, type_name: str, declared: str, plain: Any, column: ClickHouseType) -> None:
         self._type_name = type_name
         self._pack = column_packer(type_name)
         self._declared = declared
-        self._value_of = attrgetter(attribute)
         self._to_numbers = TO_NUMBERS[plain]
         self._is_sent_as_number = column.name != "DateTime" and (
             column.name != "DateTime64" or column.fractional_digits == MICROSECOND_DIGITS
         )
         """Whether the version's own column is sent as the very numbers that the version column needs."""
 
-    def numbers(self, entries: Sequence[Entry]) -> list[int]:
-        """Return the version of each entry as one integer; raises `ColumnValueError`."""
-        declared = self._biased(self._to_numbers([self._value_of(entry.row) for entry in entries]))
-        return [high << SEQUENCE_BITS | low for high, low in zip(declared, sequences_of(entries), strict=True)]
+    def numbers(self, block: BlockColumns) -> list[int]:
+        """Return the version of each row as one integer; raises `ColumnValueError`."""
+        declared = self._bounded(self._to_numbers(block.values[self._declared]))
+        return [
+            number + VERSION_BIAS << SEQUENCE_BITS | sequence
+            for number, sequence in zip(declared, block.sequences, strict=True)
+        ]
 
-    def packed(self, entries: Sequence[Entry], checked: Mapping[str, Sequence[Any]]) -> bytes:
+    def packed(self, block: BlockColumns, checked: Mapping[str, Sequence[Any]]) -> bytes:
         """Return the versions as they are sent; raises `ColumnValueError`."""
         if self._type_name != "UInt128":
-            return self._pack(self.numbers(entries))
+            return self._pack(self.numbers(block))
         if self._is_sent_as_number:
             declared = checked[self._declared]
         else:
-            declared = self._to_numbers([self._value_of(entry.row) for entry in entries])
-        return pack_uint128(sequences_of(entries), self._biased(declared))
+            declared = self._to_numbers(block.values[self._declared])
+        return pack_versions(block.sequences, self._bounded(declared))
 
-    def _biased(self, numbers: Sequence[int]) -> list[int]:
-        if not -VERSION_BIAS <= min(numbers) <= max(numbers) < VERSION_BIAS:
-            raise ColumnValueError(Reason.OUT_OF_RANGE, VALUE_OUT_OF_RANGE, self._declared)
-        return [number + VERSION_BIAS for number in numbers]
-
-
-def sequences_of(entries: Sequence[Entry]) -> list[int]:
-    """Return the places of entries in their partitions."""
-    return [entry.sequence for entry in entries]
+    def _bounded(self, numbers: Sequence[int]) -> "array[int]":
+        try:
+            return numbers if numbers.__class__ is array and numbers.typecode == "q" else array("q", numbers)
+        except OverflowError:
+            raise ColumnValueError(Reason.OUT_OF_RANGE, VALUE_OUT_OF_RANGE, self._declared) from None

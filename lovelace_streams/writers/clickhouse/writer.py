@@ -18,7 +18,7 @@ from lovelace_streams.writers import Capabilities, Entry, Refusal, RowOutcome, R
 from lovelace_streams.writers.clickhouse.catalog import inspect, qualified_name
 from lovelace_streams.writers.clickhouse.client import Connection, connect
 from lovelace_streams.writers.clickhouse.column_checks import INCONCLUSIVE
-from lovelace_streams.writers.clickhouse.encoding import BlockEncoder, EncodedBlock, InsertBody
+from lovelace_streams.writers.clickhouse.encoding import BlockEncoder, EncodedBlock, InsertBody, SplitBlock
 from lovelace_streams.writers.clickhouse.faults import (
     BLOCK_LIMITS,
     BODY_TOO_LARGE,
@@ -33,6 +33,7 @@ from lovelace_streams.writers.clickhouse.faults import (
     reason_of,
 )
 from lovelace_streams.writers.clickhouse.stored import are_stored
+from lovelace_streams.writers.column_block import ColumnBlock
 from lovelace_streams.writers.isolation import Refused, isolate_refused
 
 log = structlog.get_logger(__name__)
@@ -71,8 +72,7 @@ class ClickHouseWriter:
             if (other.name, other.key, other.version) != (self.table.name, self.table.key, self.table.version):
                 raise TypeError(f"{row.__name__} and {rows[0].__name__} differ in table, primary key or version")
         attributes = attributes_of(rows)
-        self._key_fields = [attrgetter(attributes[name]) for name in self.table.key]
-        self._key_of = attrgetter(*(attributes[name] for name in self.table.key))
+        self._key_attributes = [attributes[name] for name in self.table.key]
         self._connection: Connection | None = None
         self._encoder: BlockEncoder | None = None
         self._last_written: Entry | None = None
@@ -159,26 +159,46 @@ class ClickHouseWriter:
         Checking, packing and looking for repeated keys is 4/5 of what the call costs Python.
         """
         encoded = EncodedBlock(block)
-        if block and self._encoder is not None and not self.one_by_one:
+        encoder = self._encoder
+        if block and encoder is not None and not self.one_by_one:
             encoded.has_distinct_keys = self._keys_are_distinct(block)
-            with suppress(ColumnValueError, *INCONCLUSIVE):  # `write` meets the bad value again, and finds its row
-                encoded.body = self._encoder.encode(block)
+            try:
+                encoded.body = encoder.encode(block)
+            except ColumnValueError:  # of a row `write` meets the bad value again, and isolates it
+                if isinstance(block, ColumnBlock):
+                    encoded.split = self._split(block, encoder)
+            except INCONCLUSIVE:
+                pass
         return encoded
+
+    def encode_columns(self, block: ColumnBlock) -> EncodedBlock:
+        """Do the same for a block of columns: no row is made. See `SupportsColumns`."""
+        return self.encode(block)
+
+    def _split(self, block: ColumnBlock, encoder: BlockEncoder) -> SplitBlock | None:
+        """Take the rows with a bad value out of a block, which stays columns; None if none is found."""
+        refusals = encoder.find_bad_values(block)
+        left = block.chosen([index not in refusals for index in range(len(block))])
+        return SplitBlock(encoder.schema, refusals, self.encode(left)) if refusals else None
 
     def write(self, block: Sequence[Entry]) -> list[RowResult]:
         """Write a block durably; see `Writer.write`."""
         if not block:
             return []
-        encoded = block if isinstance(block, EncodedBlock) else EncodedBlock()
-        outcomes = self._write_items(block, encoded.body)
+        encoded = block if isinstance(block, EncodedBlock) else EncodedBlock(block)
+        if encoded.split is not None and encoded.split.schema is self._opened().schema:
+            written = iter(self.write(encoded.split.left))
+            refusals = encoded.split.refusals
+            return [refusals[index] if index in refusals else next(written) for index in range(len(block))]
+        outcomes = self._write_items(encoded.entries, encoded.body)
         results = self._judge(outcomes)
         if any(isinstance(outcome, Refused) and outcome.sent for outcome in outcomes):
-            results = self._look_for_refused(block, outcomes, results)
-        written = (entry for entry, result in zip(block, results, strict=True) if result is RowOutcome.WRITTEN)
-        self._last_written = next(written, self._last_written)
-        if encoded.has_distinct_keys or self._keys_are_distinct(block):
+            results = self._look_for_refused(encoded.entries, outcomes, results)
+        if RowOutcome.WRITTEN in results:
+            self._last_written = encoded.entries[results.index(RowOutcome.WRITTEN)]
+        if encoded.has_distinct_keys or self._keys_are_distinct(encoded.entries):
             return results
-        return self._mark_superseded(block, results)
+        return self._mark_superseded(encoded.entries, results)
 
     def dry_run(self, block: Sequence[Entry]) -> list[RowResult]:
         """Check values against the columns' types; the table's CHECKs are not tried, as nothing can be rolled back."""
@@ -370,21 +390,30 @@ class ClickHouseWriter:
 
     def _keys_are_distinct(self, block: Sequence[Entry]) -> bool:
         """Whether one column of the key alone shows that no two rows have one key, as it does for most blocks."""
-        rows = [entry.row for entry in block]
+        columns = self._key_columns(block)
         with suppress(TypeError):  # a value that can't be hashed has none of a key's types, and will be refused
-            return any(len(set(map(field, rows))) == len(rows) for field in self._key_fields)
+            return any(len(set(values)) == len(block) for values in columns)
         return False
+
+    def _key_columns(self, block: Sequence[Entry]) -> Iterator[Sequence[Any]]:
+        """Yield the columns of the key; each is made when it is asked for."""
+        if isinstance(block, ColumnBlock):
+            return map(block.column, self._key_attributes)
+        rows = [entry.row for entry in block]
+        return (list(map(attrgetter(name), rows)) for name in self._key_attributes)
 
     def _mark_superseded(self, block: Sequence[Entry], results: list[RowResult]) -> list[RowResult]:
         """Mark all of a key's written rows but the one with the highest version. Rows stored before are not known."""
+        keys = list(zip(*self._key_columns(block), strict=True))
         written = [index for index, result in enumerate(results) if result is RowOutcome.WRITTEN]
-        keys = [self._key_of(block[index].row) for index in written]
-        if len(set(keys)) == len(keys):
+        if len({keys[index] for index in written}) == len(written):
             return results
-        versions = self._opened().schema.versions.numbers([block[index] for index in written])
+        encoder = self._opened()
+        versions = encoder.schema.versions.numbers(encoder.columns(block).chosen(written))
         highest: dict[Any, tuple[int, int]] = {}
-        for key, rank in zip(keys, zip(versions, written, strict=True), strict=True):
-            highest[key] = max(highest.get(key, rank), rank)
+        for index, version in zip(written, versions, strict=True):
+            rank = version, index
+            highest[keys[index]] = max(highest.get(keys[index], rank), rank)
         visible = {index for _, index in highest.values()}
         return [
             RowOutcome.SUPERSEDED if result is RowOutcome.WRITTEN and index not in visible else result

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from lovelace_streams import Name, Row
-from lovelace_streams.writers.clickhouse.encoding import columns_of
+from lovelace_streams.writers.clickhouse.block_columns import columns_of
 
 
 class Reading(Row, table="readings", primary_key="id"):
