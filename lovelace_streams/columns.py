@@ -469,3 +469,35 @@ ColumnLoop = Callable[[Chunk, datetime], Mapped]
 """Decodes and maps the messages of a chunk; `latest version accepted` is its second argument.
 
 It sets `Chunk.items`, and raises nothing."""
+
+LEFT_SHARE_MAX = 1 / 3
+"""Of which share of a chunk's messages a loop may be tried in vain: from there on it costs more than it saves."""
+PAUSE_CHUNKS = 32
+
+
+class AdaptiveLoop:
+    """A loop that pauses for some chunks after one of which it left too much, and then tries again.
+
+    >>> chunk = Chunk("t", 0, 1, range(3), [b""] * 3, [b""] * 3, [0] * 3, [Run(0, 3, 0, 0, [])])
+    >>> tried = []
+    >>> loop = AdaptiveLoop(lambda chunk, _latest: tried.append(chunk) or Mapped([], [0, 1]))
+    >>> len([loop(chunk, datetime.max) for _ in range(1 + PAUSE_CHUNKS)]), len(tried)
+    (33, 1)
+    >>> _ = loop(chunk, datetime.max)
+    >>> len(tried)
+    2
+    """
+
+    def __init__(self, loop: ColumnLoop) -> None:
+        self._loop = loop
+        self._pause = 0
+
+    def __call__(self, chunk: Chunk, latest: datetime) -> Mapped:
+        """Do what the loop does, or leave the whole chunk."""
+        if self._pause:
+            self._pause -= 1
+            return Mapped([], list(range(len(chunk))))
+        mapped = self._loop(chunk, latest)
+        if len(mapped.left) > len(chunk) * LEFT_SHARE_MAX:
+            self._pause = PAUSE_CHUNKS
+        return mapped

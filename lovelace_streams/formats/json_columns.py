@@ -76,6 +76,8 @@ class JsonLoop:
         self._loops = loops
         self._targets = targets
         self._lists = lists
+        self._has_lists = False
+        """Whether a message was seen that holds a list: only then one may hold a bad item among good ones."""
 
     def __call__(self, chunk: Chunk, latest: datetime) -> Mapped:
         """Make slices of rows, and say what is left."""
@@ -103,7 +105,7 @@ class JsonLoop:
             except KeyboardInterrupt:
                 raise
             except msgspec.DecodeError:
-                if not self._add_list(place, value, decoded):
+                if not (self._has_lists and self._add_list(place, value, decoded)):
                     left.append(place)
                 continue
             except BaseException:  # noqa: BLE001 - another event, bad JSON: the items' way says which
@@ -112,7 +114,9 @@ class JsonLoop:
             add_place(place)
             add_message(message)
         values = chunk.values
-        return map_decoded(chunk, decoded, left, latest, lambda place: self._lists.raw_items(values[place] or b""))
+        mapped = map_decoded(chunk, decoded, left, latest, lambda place: self._lists.raw_items(values[place] or b""))
+        self._has_lists = self._has_lists or any(rows.columns.ends is not None for rows in mapped.slices)
+        return mapped
 
     def _add_list(self, place: int, value: bytes, decoded: Mapping[RowLoop, Decoded]) -> bool:
         """Add a message of which an item may have been refused, with the others; False if it has no list."""

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from bytewax.dataflow import Dataflow
 
-from lovelace_streams.columns import ColumnLoop, ItemsOnly
+from lovelace_streams.columns import AdaptiveLoop, ColumnLoop, ItemsOnly
 from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.formats.decoder import SupportsColumns as FormatSupportsColumns
 from lovelace_streams.rows.normalizer import normalizer
@@ -56,7 +56,7 @@ def column_plan(flow: Dataflow, source: Any) -> ColumnPlan:
         if not isinstance(writer, WriterSupportsColumns):
             return ColumnPlan(reason=f"{type(writer).__name__} takes rows")
         target = steps["normalize"].target
-        return ColumnPlan(decoder.column_loop(normalizer(target, skips=steps["normalize"].skips)))
+        return ColumnPlan(AdaptiveLoop(decoder.column_loop(normalizer(target, skips=steps["normalize"].skips))))
     except ItemsOnly as needed:
         return ColumnPlan(reason=str(needed), reasons=dict(needed.reasons))
     except (TypeError, ValueError, DeploymentFault) as fault:  # the steps themselves say what is wrong
