@@ -440,6 +440,17 @@ def in_between(slices: Sequence[Slice], items: Sequence[Envelope[Any]]) -> list[
     return parts
 
 
+def before(parts: Sequence[Part], offset: int) -> list[Part]:
+    """Return what is of messages of one chunk before an offset."""
+    found: list[Part] = []
+    for part in parts:
+        if not isinstance(part, Slice):
+            found += [part] if part.record.offset < offset else []
+        elif part.start < (stop := min(part.stop, part.columns.rows_before(offset, 0))):
+            found.append(Slice(part.columns, part.start, stop))
+    return found
+
+
 class ItemsOnly(Exception):  # noqa: N818 - says what a flow needs, which is no error
     """Why a flow's messages are mapped item by item, by event: "" for an event that would not need it."""
 

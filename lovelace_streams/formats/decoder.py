@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from typing import Any, Protocol, runtime_checkable
 
-from lovelace_streams.columns import Chunk, ColumnLoop, in_between
+from lovelace_streams.columns import Chunk, ColumnLoop, before, in_between
 from lovelace_streams.records import DeadLetter, Envelope, Record
 from lovelace_streams.rows.interpreter import latest
 from lovelace_streams.rows.normalizer import Normalizer
@@ -96,12 +96,14 @@ class SupportsColumns(Protocol):
 class Ports:
     """A window sorted into three lists. It flows as one item, so that to split it costs per window, not per record."""
 
-    __slots__ = ("errs", "oks", "skipped")
+    __slots__ = ("broke_off", "errs", "oks", "skipped")
 
     def __init__(self) -> None:
         self.oks: list[Any] = []
         self.errs: list[DeadLetter] = []
         self.skipped: list[Skipped] = []
+        self.broke_off: Record | None = None
+        """The first message that was not sorted, because the worker ends; None: all were."""
 
     def add(self, other: "Ports") -> None:
         """Append what another window was sorted into."""
@@ -112,7 +114,7 @@ class Ports:
     @property
     def sizes(self) -> dict[str, int]:
         """The length of each list, by its name."""
-        return {name: len(getattr(self, name)) for name in self.__slots__}
+        return {"errs": len(self.errs), "oks": len(self.oks), "skipped": len(self.skipped)}
 
 
 def sort(decoder: Decoder, window: Iterable[Envelope[bytes]]) -> Ports:
@@ -127,21 +129,29 @@ def sort(decoder: Decoder, window: Iterable[Envelope[bytes]]) -> Ports:
 
 
 def sort_chunks(sort: Callable[[list[Envelope[bytes]]], Ports], window: Sequence[Envelope[bytes] | Chunk]) -> Ports:
-    """Sort a window: chunks by their loops, and by `sort` what these leave, and single messages, each in its place."""
+    """Sort a window: chunks by their loops, and by `sort` what these leave, and single messages, each in its place.
+
+    Where `sort` breaks off, what comes behind is left out, too: it is read again with the message that was not sorted,
+    and must not be written before it.
+    """
     ports = Ports()
     newest_version = latest(int(time.time() * 1000))
     for chunk, parts in groupby(window, key=_chunk_or_none):
         if chunk is None:
-            ports.add(sort(list(parts)))  # type: ignore[arg-type]
-            continue
-        assert chunk.loop is not None
-        mapped = chunk.loop(chunk, newest_version)
-        if not (mapped.left or mapped.lost):
-            ports.oks += mapped.slices
-            continue
-        alone = sort(chunk.envelopes_at(mapped.left)) if mapped.left else Ports()
-        alone.oks = in_between(mapped.slices, [*alone.oks, *mapped.lost])
-        ports.add(alone)
+            sorted_parts = sort(list(parts))  # type: ignore[arg-type]
+        else:
+            assert chunk.loop is not None
+            mapped = chunk.loop(chunk, newest_version)
+            if not (mapped.left or mapped.lost):
+                ports.oks += mapped.slices
+                continue
+            sorted_parts = sort(chunk.envelopes_at(mapped.left)) if mapped.left else Ports()
+            sorted_parts.oks = in_between(mapped.slices, [*sorted_parts.oks, *mapped.lost])
+            if sorted_parts.broke_off is not None:
+                sorted_parts.oks = before(sorted_parts.oks, sorted_parts.broke_off.offset)
+        ports.add(sorted_parts)
+        if sorted_parts.broke_off is not None:
+            break
     return ports
 
 

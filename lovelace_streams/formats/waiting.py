@@ -51,21 +51,28 @@ class WaitingDecoder:
         self._on_wait = on_wait
         self._clock = clock
         self._backoff = Backoff()
+        self._due = 0.0
+        """When the consumer is kept alive next, while a window is sorted."""
         if grace is not None and isinstance(decoder, SupportsGrace):
             decoder.grace = grace
 
     def sort(self, window: Iterable[Envelope[bytes]]) -> Ports:
-        """Sort messages into items, letters and skips, without the rest of the window if the worker ends."""
+        """Sort messages into items, letters and skips; it breaks off at one that the worker ends before."""
         ports = Ports()
-        due = self._clock() + KEEP_ALIVE_AFTER_SECONDS
+        self._due = self._clock() + KEEP_ALIVE_AFTER_SECONDS
         for envelope in looked_ahead(self._decoder, window):
-            if not self._decode(envelope.record, ports):
+            if not self._is_kept_alive() or not self._decode(envelope.record, ports):
+                ports.broke_off = envelope.record
                 break
-            if self._clock() >= due:
-                if not self._waiter.keep_alive(0.0):
-                    break
-                due = self._clock() + KEEP_ALIVE_AFTER_SECONDS
         return ports
+
+    def _is_kept_alive(self) -> bool:
+        """Keep the consumer alive if that is due; False if the worker ends."""
+        if self._clock() < self._due:
+            return True
+        is_kept = self._waiter.keep_alive(0.0)
+        self._due = self._clock() + KEEP_ALIVE_AFTER_SECONDS
+        return is_kept
 
     def _decode(self, record: Record, ports: Ports) -> bool:
         """Decode a record for as long as it takes, or until its assignment ends; False if the worker ends."""
