@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import groupby
 from operator import itemgetter
+from types import MappingProxyType
 from typing import Any
 
 from lovelace_streams.columns import Chunk, Columns, ItemsOnly, Mapped, Slice
@@ -60,7 +61,7 @@ def map_decoded(
 
     `raw_items(place)` gives the `RawItem`s of a message, for the items that no loop takes.
     """
-    declared = _declared(chunk)
+    declared = declared_by(chunk)
     made: list[Columns] = []
     lost: dict[int, tuple[int, list[int]]] = {}
     for loop, found in decoded.items():
@@ -70,7 +71,7 @@ def map_decoded(
             lost |= rows.lost
             if rows.columns is not None:
                 made.append(rows.columns)
-    _note_items(chunk, made, lost)
+    note_items(chunk, made, lost)
     left.sort()
     return Mapped(in_order(made), left, list(_lost_items(chunk, lost, raw_items)) if lost else [])
 
@@ -83,14 +84,17 @@ def _lost_items(
         yield from (Envelope(record, number, items[number]) for number in numbers)
 
 
-def _declared(chunk: Chunk) -> list[int | None] | None:
+def declared_by(chunk: Chunk) -> list[int | None] | None:
     """Return the numbers of items that the headers declare, by place; None if no header does."""
     if all(run.declared is None for run in chunk.runs):
         return None
     return [run.declared for run in chunk.runs for _ in range(run.start, run.stop)]
 
 
-def _note_items(chunk: Chunk, made: Sequence[Columns], lost: Mapping[int, tuple[int, list[int]]]) -> None:
+def note_items(
+    chunk: Chunk, made: Sequence[Columns], lost: Mapping[int, tuple[int, list[int]]] = MappingProxyType({})
+) -> None:
+    """Set how many items each message of a chunk has, as far as they are in columns."""
     if len(made) == 1 and made[0].ends is None and len(made[0]) == len(chunk):
         chunk.items = b"\1" * len(chunk)
         return

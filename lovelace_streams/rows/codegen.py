@@ -133,21 +133,32 @@ class FieldWriter:
 
     def add_field(self, field: Field) -> None:
         """Write the lines that give a field its value."""
-        v = f"v_{field.column.attribute}"
-        reads, blank = [], field.blank
+        reads = []
         for place in field.places:
             tree = self._message if place.root else self._item
             parent = self._parent(place, tree, place.parts[:-1])
-            node = tree.at(place.parts)
-            reads.append((f"{parent}.{attribute(place.parts[-1])}", node.hint is None))
-            blank = blank if node.blank is None else UNSET
+            reads.append((f"{parent}.{attribute(place.parts[-1])}", self.node_of(place).hint is None))
+        self.add_value(field, reads, raw=not reads or any(raw for _, raw in reads))
+
+    def node_of(self, place: JsonPath) -> DecodeNode:
+        """Return how a place is decoded."""
+        return (self._message if place.root else self._item).at(place.parts)
+
+    def add_value(self, field: Field, reads: list[tuple[str, bool]], *, raw: bool) -> None:
+        """Write the lines that make a field's value of what its places hold.
+
+        A read is an expression, and whether it gives raw JSON; `raw`: no value was decoded by the field's type.
+        """
+        v = f"v_{field.column.attribute}"
+        blank = field.blank
+        for place in field.places:
+            blank = blank if self.node_of(place).blank is None else UNSET
         if field.kafka == "key":
             self.names[f"key_{field.column.attribute}"] = field.key
         if field.from_json is not None:
             self.names[f"json_{field.column.attribute}"] = field.from_json
         self.lines += _read(field, v, reads, self._kafka, stop=self._partial and field.keeps)
         if field.kafka in (None, "key") or field.column.before or field.column.after or field.is_checked:
-            raw = not reads or any(raw for _, raw in reads)
             self.lines += _finish(field, v, self.names, raw=raw, blank=blank)
 
     def _parent(self, place: JsonPath, tree: DecodeNode, parts: tuple[str, ...]) -> str:

@@ -10,7 +10,10 @@ Each module imports only from those above it:
     schema      an Avro schema as a graph of nodes
     resolution  which of a reader's types a writer's type becomes
     reading     a generated function for each pair of schemas: bytes → one value
+    arrow       the values of Arrow's columns
+    row_columns Arrow's columns → columns of a row class
     columns     many messages of one schema at once
+    column_loop messages of a chunk → columns of row classes
     registry    a schema registry, asked over HTTP
     framing     which schema wrote a message
     decoder     `AvroDecoder`, `JsonOrAvro`

@@ -1,33 +1,41 @@
-"""Many messages of one schema at once: pyruhvro (in Rust) reads them into Arrow's columns, which become typed messages.
+"""Many messages of one schema at once: pyruhvro (in Rust) reads them into Arrow's columns.
 
 pyruhvro checks less than `reading` does. It accepts bytes that are left over, varints that are longer than need be, and
 an int past its bits. So its values are used only where they are proved right: they are written again, and a message
 counts if its very bytes come out. Both together cost a twentieth of reading one by one
 (docs/decisions/0016-avro-by-columns.md). All other messages are left to `reading`, and all schemas with something that
-is not supported here. `Columns` refuses nothing: it gives a message, or leaves it.
+is not supported here. `Columns` refuses nothing: it gives a message, or leaves it. What it gives becomes the columns of
+a row class (`row_columns`), or Structs (`arrow`).
 """
 
 import json
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from datetime import timedelta
 from importlib.util import find_spec
-from itertools import repeat
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from lovelace_streams.formats.avro.arrow import (
+    FIRST,
+    INSTANTS,
+    LAST,
+    PLAIN,
+    Make,
+    UnsupportedSchema,
+    agreed,
+    default_of,
+    present,
+    record,
+)
 from lovelace_streams.formats.avro.reading import Wanted
-from lovelace_streams.formats.avro.resolution import matches, sources
+from lovelace_streams.formats.avro.resolution import sources
+from lovelace_streams.formats.avro.row_columns import RowColumns
 from lovelace_streams.formats.avro.schema import Node, Schema
-from lovelace_streams.rows.coercion import EPOCH
+from lovelace_streams.rows.targets import Target
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-Make = Callable[["pa.Array", set[int]], Sequence[Any]]
-"""Makes the values of a column, and adds the rows to the set that are left to `reading`."""
 
 CHUNK = 512
 """Messages that are read at once. One that is no Avro makes pyruhvro refuse its whole chunk, which is then halved."""
@@ -44,15 +52,11 @@ def columns_are_known() -> bool:
     return find_spec("pyruhvro") is not None and find_spec("pyarrow") is not None
 
 
-class UnsupportedSchema(Exception):  # noqa: N818 - names the schema: that it is read one by one is no error
-    """A schema, or what the rows read of it, is not supported here."""
-
-
 class Columns:
-    """Reads data of one writer's schema into Structs, with the values that `reading` and `msgspec.convert` would give.
+    """Reads data of one writer's schema at once.
 
-    `types` are the Structs of messages by event, `event` is the field that names it; without one there is one event,
-    "". Raises `UnsupportedSchema` if no event's messages can be read so.
+    `targets` are by event, `event` is the field that names it; without one there is one event, "". `structs` are the
+    Structs of messages by `id` of target. Raises `UnsupportedSchema` if no event's messages can be read so.
     """
 
     def __init__(
@@ -60,47 +64,77 @@ class Columns:
         writer: Schema,
         reader: Schema,
         wanted: Wanted | None,
-        types: dict[Any, type[msgspec.Struct]],
+        targets: Mapping[Any, Target],
+        structs: Mapping[int, type[msgspec.Struct]],
         event: str | None,
     ) -> None:
-        if writer.root.kind != "record" or (event is not None and not _names_events(writer.root, event)):
-            raise UnsupportedSchema
+        if writer.root.kind != "record":
+            raise UnsupportedSchema(f"{writer.root.shown} is no record")
+        if event is not None and not _names_events(writer.root, reader.root, event):
+            raise UnsupportedSchema(f"{event} of {writer.root.shown} is neither text nor integer")
         text, _ = _schema_text(writer.root, (), set())
         self._text = json.dumps(text)
         self._spans = list(_spans(writer.root, reader.root, wanted, ()))
         self._event = event
         self._tries_left = self._idle_left = 0
-        self._make: dict[Any, Make] = {}
-        for name, message_type in types.items():
+        self._structs: dict[Any, Make] = {}
+        self.rows: dict[Any, RowColumns] = {}
+        """Event → what makes columns of a row class; without those of which it needs Structs."""
+        self.refused: dict[Any, str] = {}
+        """Event → why its messages are read one by one."""
+        for name, target in targets.items():
+            if not target.typed:
+                continue
             with suppress(UnsupportedSchema):
-                self._make[name] = _record(message_type, writer.root, reader.root)
-        if not self._make:
-            raise UnsupportedSchema
+                self.rows[name] = RowColumns(target, writer.root, reader.root)
+            try:
+                self._structs[name] = record(structs[id(target)], writer.root, reader.root)
+            except UnsupportedSchema as error:
+                if name not in self.rows:
+                    self.refused[name] = str(error)
+        self._read = self._structs.keys() | self.rows.keys()
+        if not self._read:
+            raise UnsupportedSchema(next(iter(self.refused.values()), "no row class reads its messages by type"))
 
     def read(self, data: Sequence[bytes]) -> list[tuple[Any, Any] | None]:
         """Return event and message of each datum; None for one that is left to `reading`."""
-        found: list[tuple[Any, Any] | None] = []
-        for start in range(0, len(data), CHUNK):
-            found += self._read_chunk(data[start : start + CHUNK])
+        found: list[tuple[Any, Any] | None] = [None] * len(data)
+        for name, indexes, rows in self.proved(data) if self._structs else ():
+            if name in self._structs:
+                left: set[int] = set()
+                messages = self.structs(name, rows, left)
+                for position, index, message in zip(range(len(indexes)), indexes, messages, strict=True):
+                    if position not in left:
+                        found[index] = (name, message)
         return found
 
-    def _read_chunk(self, data: Sequence[bytes]) -> list[tuple[Any, Any] | None]:
+    def structs(self, name: Any, rows: "pa.StructArray", left: set[int]) -> Sequence[Any]:
+        """Return the Structs of an event's messages; those at the indexes that it adds to `left` are wrong."""
+        return self._structs[name](rows, left)
+
+    def proved(self, data: Sequence[bytes]) -> Iterator[tuple[Any, Sequence[int], "pa.StructArray"]]:
+        """Yield an event that is read, the ascending indexes of its data, and their columns.
+
+        It gives data whose bytes come out the same when the columns are written again, and leaves out all others.
+        """
+        for start in range(0, len(data), CHUNK):
+            yield from self._read_chunk(data[start : start + CHUNK], start)
+
+    def _read_chunk(self, data: Sequence[bytes], start: int) -> Iterable[tuple[Any, Sequence[int], "pa.StructArray"]]:
         if self._idle_left:
             self._idle_left -= 1
-            return [None] * len(data)
+            return ()
         batch = self._batch(data)
         if batch is not None:
-            return self._proved(data, batch)
-        found: list[tuple[Any, Any] | None] = [None] * len(data)
+            return self._proved(data, range(start, start + len(data)), batch)
         self._tries_left = TRIES_MAX
         good = [*self._good(data, 0, len(data) // 2), *self._good(data, len(data) // 2, len(data))]
         if not self._tries_left:
             self._idle_left = IDLE_CHUNKS
         good_data = [data[index] for index in good]
         if good and (batch := self._batch(good_data)) is not None:
-            for index, message in zip(good, self._proved(good_data, batch), strict=True):
-                found[index] = message
-        return found
+            return self._proved(good_data, [start + index for index in good], batch)
+        return ()
 
     def _batch(self, data: Sequence[bytes]) -> "pa.RecordBatch | None":
         """Return the columns of all data; None if one datum is refused."""
@@ -127,12 +161,13 @@ class Columns:
         middle = (start + end) // 2
         return [*self._good(data, start, middle), *self._good(data, middle, end)]
 
-    def _proved(self, data: Sequence[bytes], batch: "pa.RecordBatch") -> list[tuple[Any, Any] | None]:
-        """Return event and message of each datum whose bytes come out the same when the columns are written again."""
+    def _proved(
+        self, data: Sequence[bytes], indexes: Sequence[int], batch: "pa.RecordBatch"
+    ) -> Iterable[tuple[Any, Sequence[int], "pa.StructArray"]]:
+        """Yield by event what is proved right of a batch; `indexes` are those of its data."""
         import pyarrow as pa
         import pyruhvro
 
-        found: list[tuple[Any, Any] | None] = [None] * len(data)
         [written] = pyruhvro.serialize_record_batch(batch, self._text, 1)
         bad: set[int] = set()
         if not written.equals(pa.array(data, pa.binary())):
@@ -140,27 +175,32 @@ class Columns:
         rows = batch.to_struct_array()
         for path, low, high in self._spans:
             _add_outside(rows, path, low, high, bad)
-        for name, indexes in self._by_event(rows, len(data)):
-            of_event = rows if len(indexes) == len(data) else rows.take(pa.array(indexes))
-            left: set[int] = set()
-            messages = self._make[name](of_event, left)
-            for position, index, message in zip(range(len(indexes)), indexes, messages, strict=True):
-                if index not in bad and position not in left:
-                    found[index] = (name, message)
-        return found
+        if bad:
+            good = [index for index in range(len(data)) if index not in bad]
+            rows, indexes = rows.take(pa.array(good, pa.int64())), [indexes[index] for index in good]
+        return self._by_event(rows, indexes)
 
-    def _by_event(self, rows: "pa.StructArray", count: int) -> Iterable[tuple[Any, Sequence[int]]]:
-        """Return the indexes of the messages of each event that is read."""
+    def _by_event(
+        self, rows: "pa.StructArray", indexes: Sequence[int]
+    ) -> Iterable[tuple[Any, Sequence[int], "pa.StructArray"]]:
+        """Yield the messages of each event that is read."""
+        import pyarrow as pa
+
+        if not len(rows):
+            return
         if self._event is None:
-            return [("", range(count))]
+            yield "", indexes, rows
+            return
         names = rows.field(self._event).to_pylist()
-        indexes: dict[Any, list[int]] = {name: [] for name in set(names) & self._make.keys()}
-        if len(indexes) == 1 and len(set(names)) == 1:
-            return [(names[0], range(count))]
+        by_name: dict[Any, list[int]] = {name: [] for name in set(names) & self._read}
+        if len(by_name) == 1 and len(set(names)) == 1:
+            yield names[0], indexes, rows
+            return
         for index, name in enumerate(names):
-            if name in indexes:
-                indexes[name].append(index)
-        return indexes.items()
+            if name in by_name:
+                by_name[name].append(index)
+        for name, some in by_name.items():
+            yield name, [indexes[index] for index in some], rows.take(pa.array(some, pa.int64()))
 
 
 # ---- which schemas ------------------------------------------------------------------------------------------------
@@ -173,23 +213,23 @@ def _schema_text(node: Node, within: tuple[int, ...], known: set[str]) -> tuple[
     does not have, a type within itself, and elements without bytes: a few bytes could hold a billion of them.
     """
     if id(node) in within:
-        raise UnsupportedSchema
+        raise UnsupportedSchema(f"{node.shown} within itself")
     within = (*within, id(node))
     if node.kind == "union":
-        inner, nullable = _present(node)
+        inner, nullable = present(node)
         if not nullable:
-            raise UnsupportedSchema
+            raise UnsupportedSchema(f"a union of {node.shown}")
         text, _ = _schema_text(inner, within, known)
         return ["null", text] if node.inner[0].kind == "null" else [text, "null"], 1
     if node.kind == "array":
         text, width = _schema_text(node.inner[0], within, known)
         if not width:
-            raise UnsupportedSchema
+            raise UnsupportedSchema(f"an array of {node.inner[0].shown}, whose values take no bytes")
         return {"type": "array", "items": text}, 1
-    if node.kind in _PLAIN:
+    if node.kind in PLAIN:
         return node.kind, 1
     if node.kind not in ("enum", "record") or (node.kind == "record" and not node.fields):
-        raise UnsupportedSchema
+        raise UnsupportedSchema(f"{node.shown} without fields" if node.kind == "record" else node.shown)
     definition: dict[str, Any] = {"type": node.kind, "name": node.name}
     if node.kind == "enum":
         width = 1
@@ -203,40 +243,11 @@ def _schema_text(node: Node, within: tuple[int, ...], known: set[str]) -> tuple[
     return text, width
 
 
-def _present(node: Node) -> tuple[Node, bool]:
-    """Return a type without null, and whether it had null; raises `UnsupportedSchema` for any other union."""
-    if node.kind != "union":
-        return node, False
-    others = [branch for branch in node.inner if branch.kind != "null"]
-    if len(others) != 1:
-        raise UnsupportedSchema
-    return others[0], len(node.inner) > 1
-
-
-def _same(writer: Node, reader: Node) -> Node:
-    """Return the writer's type without null; raises `UnsupportedSchema` if the reader's is not the very same."""
-    (w, w_nullable), (r, r_nullable) = _present(writer), _present(reader)
-    if (
-        w.kind != r.kind
-        or w_nullable != r_nullable
-        or w.logical != r.logical
-        or w.symbols != r.symbols
-        or not matches(w, r)
-    ):
-        raise UnsupportedSchema
-    return w
-
-
-def _names_events(record: Node, event: str) -> bool:
+def _names_events(writer: Node, reader: Node, event: str) -> bool:
     """Whether the field that names the event has texts or integers alone: in Python, True and 1.0 are equal to 1."""
-    kinds = [_present(field.type)[0] for field in record.fields if field.name == event]
-    return any(node.kind in ("string", "enum", "int", "long") and node.logical is None for node in kinds)
-
-
-_INSTANTS = {"timestamp-micros": 1, "timestamp-millis": 1000}
-"""Logical type → microseconds of its unit."""
-_FIRST, _LAST = -62_135_596_800_000_000, 253_402_300_799_999_999
-"""The years 1 to 9999 in microseconds. A message with an instant past them is `out_of_range`."""
+    nodes = [present(field.type)[0] for root in (writer, reader) for field in root.fields if field.name == event]
+    names = [node for node in nodes if node.kind in ("string", "enum", "int", "long") and node.logical is None]
+    return len(names) == 2  # noqa: PLR2004 - both have it
 
 
 def _spans(
@@ -247,28 +258,26 @@ def _spans(
     A message is refused for an instant that only the rows of another event read, too. Raises `UnsupportedSchema` for
     any other type whose values may be refused.
     """
-    w = _same(writer, reader)
+    w, r = agreed(writer, reader)
     if w.kind == "record":
-        r, _ = _present(reader)
         for field, source in sources(r, w):
-            if wanted is None or field.name in wanted:
-                if source is None:
-                    raise UnsupportedSchema
+            if wanted is not None and field.name not in wanted:
+                continue
+            if source is None:
+                default_of(field)
+            else:
                 yield from _spans(source.type, field.type, wanted and wanted[field.name], (*path, source.name))
     elif w.logical is not None:
-        scale = _INSTANTS.get(w.logical.name)
+        scale = INSTANTS.get(w.logical.name)
         if scale is None:
-            raise UnsupportedSchema
-        yield path, _FIRST // scale, _LAST // scale
+            raise UnsupportedSchema(w.shown)
+        yield path, FIRST // scale, LAST // scale
     elif w.kind == "array":
-        _same(w.inner[0], _present(reader)[0].inner[0])
-        if w.inner[0].kind not in _PLAIN or w.inner[0].logical is not None:
-            raise UnsupportedSchema
-    elif w.kind not in _PLAIN and w.kind != "enum":
-        raise UnsupportedSchema
-
-
-_PLAIN = frozenset({"boolean", "int", "long", "float", "double", "string"})
+        agreed(w.inner[0], r.inner[0])
+        if w.inner[0].kind not in PLAIN or w.inner[0].logical is not None:
+            raise UnsupportedSchema(f"an array of {w.inner[0].shown}")
+    elif w.kind not in PLAIN and w.kind != "enum":
+        raise UnsupportedSchema(w.shown)
 
 
 def _add_outside(rows: "pa.StructArray", path: tuple[str, ...], low: int, high: int, bad: set[int]) -> None:
@@ -282,125 +291,3 @@ def _add_outside(rows: "pa.StructArray", path: tuple[str, ...], low: int, high: 
     if ends["min"] is not None and not low <= ends["min"] <= ends["max"] <= high:
         values = enumerate(array.to_pylist())
         bad.update(index for index, value in values if value is not None and not low <= value <= high)
-
-
-# ---- columns to Structs ---------------------------------------------------------------------------------------------
-
-
-def _record(struct: type[msgspec.Struct], w: Node, r: Node) -> Make:
-    """Make what turns a record's columns into Structs; a field that the reader does not have is absent."""
-    known = {field.name: (field.type, source) for field, source in sources(r, w)}
-    parts: list[tuple[str, Make] | Any] = []
-    for field in msgspec.structs.fields(struct):
-        if field.encode_name not in known:
-            parts.append((None, field.default))
-            continue
-        reader, source = known[field.encode_name]
-        if source is None:
-            raise UnsupportedSchema
-        parts.append((source.name, _value(field.type, source.type, reader)))
-
-    def make(array: "pa.StructArray", bad: set[int]) -> list[Any]:
-        columns = [repeat(part, len(array)) if name is None else part(array.field(name), bad) for name, part in parts]
-        return list(map(struct, *columns)) if columns else [struct() for _ in range(len(array))]
-
-    return make
-
-
-def _value(hint: Any, writer: Node, reader: Node) -> Make:
-    """Make what turns a column into values that msgspec would decode by the hint; raises `UnsupportedSchema`."""
-    w = _same(writer, reader)
-    struct: Any = next((part for part in get_args(hint) if isinstance(part, msgspec.StructMeta)), None)
-    if struct is not None:
-        if w.kind != "record":
-            raise UnsupportedSchema
-        return _with_null(_record(struct, w, _present(reader)[0]))
-    element = w.inner[0] if w.kind == "array" else w
-    name = element.logical.name if element.logical is not None else element.kind
-    if name not in _LEAVES or (element is not w and name not in ("int", "long", "boolean", "string")):
-        raise UnsupportedSchema
-    sample, make = _LEAVES[name]
-    _check_unchanged(sample if element is w else [sample], hint)
-    return make if element is w else _lists(name)
-
-
-def _check_unchanged(sample: Any, hint: Any) -> None:
-    """Raise `UnsupportedSchema` if msgspec would refuse a value like the sample, or convert it to another."""
-    try:
-        converted = msgspec.convert(sample, hint)
-    except msgspec.ValidationError:
-        raise UnsupportedSchema from None
-    if converted != sample or converted.__class__ is not sample.__class__:
-        raise UnsupportedSchema
-
-
-def _with_null(make: Make) -> Make:
-    """Make what gives None for a record that is null."""
-
-    def nullable(array: "pa.StructArray", bad: set[int]) -> Sequence[Any]:
-        values = make(array, bad)
-        if not array.null_count:
-            return values
-        return [value if valid else None for value, valid in zip(values, array.is_valid().to_pylist(), strict=True)]
-
-    return nullable
-
-
-def _unchanged(array: "pa.Array", bad: set[int]) -> list[Any]:
-    values: list[Any] = array.to_pylist()
-    return values
-
-
-def _texts(array: "pa.Array", bad: set[int]) -> list[Any]:
-    """Leave a NUL to `reading`, and so to the interpreter."""
-    values: list[Any] = array.to_pylist()
-    if "\0" in "".join(filter(None, values)):
-        bad.update(index for index, value in enumerate(values) if value and "\0" in value)
-    return values
-
-
-def _numbers(array: "pa.Array", bad: set[int]) -> list[Any]:
-    """Leave NaN and infinity to it, too."""
-    values: list[Any] = array.to_pylist()
-    if not all(map(math.isfinite, filter(None, values))):
-        bad.update(index for index, value in enumerate(values) if value is not None and not math.isfinite(value))
-    return values
-
-
-def _instants(scale: int) -> Make:
-    """Make what turns numbers into instants; `scale` is the microseconds of their unit."""
-
-    def instants(array: "pa.Array", bad: set[int]) -> list[Any]:
-        values = array.to_pylist()
-        try:
-            return [None if value is None else EPOCH + timedelta(0, 0, value * scale) for value in values]
-        except OverflowError:  # `_add_outside` has found such rows: they are left to `reading`
-            within = range(_FIRST // scale, _LAST // scale + 1)
-            return [EPOCH + timedelta(0, 0, value * scale) if value in within else None for value in values]
-
-    return instants
-
-
-def _lists(name: str) -> Make:
-    """Make what gives lists of a type; a NUL in a text is left to `reading`."""
-
-    def lists(array: "pa.Array", bad: set[int]) -> list[Any]:
-        values: list[Any] = array.to_pylist()
-        if name == "string" and "\0" in "".join(array.flatten().to_pylist()):
-            bad.update(index for index, value in enumerate(values) if value and any("\0" in text for text in value))
-        return values
-
-    return lists
-
-
-_LEAVES: dict[str, tuple[Any, Make]] = {
-    "boolean": (True, _unchanged),
-    "int": (5, _unchanged),
-    "long": (5, _unchanged),
-    "float": (1.5, _numbers),
-    "double": (1.5, _numbers),
-    "string": ("x", _texts),
-    "enum": ("x", _unchanged),
-    **{name: (EPOCH, _instants(scale)) for name, scale in _INSTANTS.items()},
-}
-"""Kind or logical type → a sample, and what reads a column of it."""

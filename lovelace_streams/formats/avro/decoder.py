@@ -6,25 +6,29 @@ The messages of a window that have one schema are read together where that is ce
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
 import msgspec
 
+from lovelace_streams.columns import ColumnLoop, ItemsOnly
 from lovelace_streams.errors import DestinationFault, RecordFault
-from lovelace_streams.formats.avro.columns import Columns, UnsupportedSchema, columns_are_known
+from lovelace_streams.formats.avro.arrow import UnsupportedSchema
+from lovelace_streams.formats.avro.column_loop import AvroLoop
+from lovelace_streams.formats.avro.columns import Columns, columns_are_known
 from lovelace_streams.formats.avro.framing import Framing, SchemaSource, framing_of
 from lovelace_streams.formats.avro.paths import ImpossiblePath, impossible_paths
 from lovelace_streams.formats.avro.reading import Read, Wanted, reading
 from lovelace_streams.formats.avro.registry import NoSchema
 from lovelace_streams.formats.avro.schema import Node, Schema, load
+from lovelace_streams.formats.column_loops import loops_of
 from lovelace_streams.formats.decoder import Skipped
 from lovelace_streams.formats.events import EventName, Events, EventTargets, Items
 from lovelace_streams.formats.items import Found, emit_items, fail_message
 from lovelace_streams.formats.json import JsonDecoder
 from lovelace_streams.records import DeadLetter, Envelope, Reason, Record, SkipReason
-from lovelace_streams.rows.normalizer import RawItem
+from lovelace_streams.rows.normalizer import Normalizer, RawItem
 from lovelace_streams.rows.paths import find
 from lovelace_streams.rows.row import Row
 from lovelace_streams.rows.targets import MapFunction, Target
@@ -81,6 +85,8 @@ class AvroDecoder:
         self.grace = GRACE_SECONDS
         self._failing: dict[Any, float] = {}
         """Key that the registry does not answer for → since when, as long as it answers for others."""
+        self._in_vain: set[int] = set()
+        """Ids of values of this chunk that were read at once in vain: they are read one by one."""
         self._ahead: dict[int, ColumnItem] = {}
         """Id of a record of this window → its item, read together with others."""
         self._waiting: dict[Any, tuple[int, list[Record]]] = {}
@@ -195,17 +201,27 @@ class AvroDecoder:
         Records whose schema was not asked for yet wait until `decode` has asked, because that may have to wait.
         """
         self._ahead, self._waiting = {}, {}
+        in_vain, self._in_vain = self._in_vain, set()
+        records = [record for record in records if id(record.value) not in in_vain] if in_vain else records
+        for key, start, indexes in self._together([record.value for record in records]):
+            self._read_ahead(key, start, [records[index] for index in indexes])
+
+    def _together(self, values: Sequence[bytes | None]) -> Iterator[tuple[Any, int, Sequence[int]]]:
+        """Yield the key of each schema that wrote enough values, where their data begin, and their indexes."""
         size = getattr(self.framing, "size", None)
         if size is None:  # a framing of the user's own may not say
             return
-        by_frame: dict[bytes, list[Record]] = {}
-        for record in records:
-            if record.value is not None:
-                by_frame.setdefault(record.value[:size], []).append(record)
-        for same in by_frame.values():
-            if len(same) >= TOGETHER_MIN:
-                with suppress(RecordFault):
-                    self._read_ahead(*self.framing.named(same[0].value or b""), same)
+        by_frame: dict[bytes, list[int]] = {}
+        for index, value in enumerate(values):
+            if value is not None:
+                by_frame.setdefault(value[:size], []).append(index)
+        for indexes in by_frame.values():
+            if len(indexes) >= TOGETHER_MIN:
+                try:
+                    key, start = self.framing.named(values[indexes[0]] or b"")
+                except RecordFault:
+                    continue
+                yield key, start, indexes
 
     def _read_ahead(self, key: Any, start: int, records: list[Record]) -> None:
         """Read records of one schema, whose data begin at `start`."""
@@ -226,6 +242,52 @@ class AvroDecoder:
                 item = target.item_of(root)
                 if item is not None:
                     self._ahead[id(record)] = ColumnItem(target, item, root, value, read=read, start=start)
+
+    def column_loop(self, normalizer: Normalizer) -> ColumnLoop:
+        """Make what decodes and maps a chunk's messages at once. Raises `ItemsOnly` if it would leave them all."""
+        loops = loops_of(self._events, normalizer)
+        if reason := self._one_by_one():
+            raise ItemsOnly({str(name): reason for name in self.targets})
+        reasons = self._refused_events()
+        if all(reasons.values()):
+            raise ItemsOnly(reasons)
+        return AvroLoop(self._known_together, self.targets, loops, self._read_in_vain)
+
+    def _one_by_one(self) -> str:
+        """Say why all messages are read one by one; "" if some may be read at once."""
+        if not columns_are_known():
+            return "the extra avro-columns is not installed"
+        if not self._at_once:
+            return "AvroDecoder reads one by one: at_once=False"
+        return "" if hasattr(self.framing, "size") else f"{type(self.framing).__name__} has no size"
+
+    def _refused_events(self) -> dict[str, str]:
+        """Say of each event why messages of the flow's own schemas are read one by one; "" if some are not."""
+        reasons = dict.fromkeys(map(str, self.targets), "")
+        for schema in (self.reader,) if self.reader is not None else self.framing.schemas:
+            try:
+                refused = self._by_columns(schema).refused
+            except UnsupportedSchema as error:
+                refused = dict.fromkeys(self.targets, str(error))
+            reasons = {str(name): refused.get(name, "") for name in self.targets}
+            if not all(reasons.values()):
+                break
+        return reasons
+
+    def _known_together(self, values: Sequence[bytes | None]) -> Iterator[tuple[Columns, int, Sequence[int]]]:
+        """Yield what reads values at once, where their data begin, and their indexes; without those it must ask for."""
+        self._in_vain = set()
+        for key, start, indexes in self._together(values):
+            if key not in self._reads and not self.waits:
+                with suppress(RecordFault):
+                    self._compiled(key)
+            columns = self._columns.get(key)
+            if columns is not None:
+                yield columns, start, indexes
+
+    def _read_in_vain(self, values: Sequence[bytes | None]) -> None:
+        """Note values that were read at once in vain, so that `look_ahead` does not try them again."""
+        self._in_vain = set(map(id, values))
 
     # -- schemas ------------------------------------------------------------------------------------------------------
 
@@ -249,7 +311,7 @@ class AvroDecoder:
             oldest = next(iter(self._reads))
             del self._reads[oldest], self._columns[oldest]
         self._reads[key] = read
-        self._columns[key] = self._by_columns(schema)
+        self._columns[key] = self._columns_of(schema)
         if key in self._waiting:
             self._read_ahead(key, *self._waiting.pop(key))
         return read
@@ -284,14 +346,14 @@ class AvroDecoder:
         except (RecursionError, SyntaxError, MemoryError):
             raise NoSchema("a schema that is too large") from None
 
-    def _by_columns(self, writer: Schema) -> Columns | None:
-        types = {name: self._types[id(target)] for name, target in self.targets.items() if target.typed}
-        if not types or not self._at_once:
-            return None
-        try:
-            return Columns(writer, self.reader or writer, self._wanted, types, self._events.field)
-        except UnsupportedSchema:
-            return None
+    def _columns_of(self, writer: Schema) -> Columns | None:
+        with suppress(UnsupportedSchema):
+            return self._by_columns(writer) if self._at_once else None
+        return None
+
+    def _by_columns(self, writer: Schema) -> Columns:
+        """Return what reads many messages of a schema; raises `UnsupportedSchema` if they are read one by one."""
+        return Columns(writer, self.reader or writer, self._wanted, self.targets, self._types, self._events.field)
 
 
 class ColumnItem(RawItem):

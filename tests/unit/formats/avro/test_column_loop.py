@@ -1,0 +1,218 @@
+"""Which messages of a chunk become columns, and which are left to be read one by one; and why a flow has none."""
+
+import struct
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from decimal import Decimal
+from functools import partial
+from typing import Annotated, Any
+
+import pytest
+
+from lovelace_streams.avro import AvroDecoder, Confluent, Schema, SingleObject, parse
+from lovelace_streams.columns import Chunk, ItemsOnly, Run, Slice, envelopes_of
+from lovelace_streams.errors import DestinationFault
+from lovelace_streams.formats.decoder import Ports, sort, sort_chunks
+from lovelace_streams.formats.events import Events, Items
+from lovelace_streams.rows import From, FromKafka, Row, Skip, rule
+from lovelace_streams.rows.interpreter import latest
+from lovelace_streams.rows.normalizer import normalizer
+from tests.unit.formats.avro.messages import ANN, Member, encoded, record_of
+from tests.unit.formats.avro.messages import SCHEMA as MEMBER
+
+NOW = latest(1_700_000_000_000)
+
+
+class Order(Row, table="orders", primary_key="id"):
+    id: int
+    note: str | None = "none"
+    at: Annotated[datetime | None, FromKafka("timestamp")]
+
+
+FIRST: dict[str, Any] = {"type": "record", "name": "Order", "fields": [{"name": "id", "type": "int"}]}
+NEWEST: dict[str, Any] = {
+    "type": "record",
+    "name": "Order",
+    "fields": [{"name": "id", "type": "long"}, {"name": "note", "type": ["null", "string"], "default": None}],
+}
+
+
+class Asked(Confluent):
+    """A registry whose answers the test knows."""
+
+    def __init__(self, schemas: dict[int, Any]) -> None:
+        super().__init__("http://127.0.0.1:1")
+        self.answers = {number: parse(schema) for number, schema in schemas.items()}
+        self.asked: list[int] = []
+
+    def schema(self, key: Any) -> Schema:
+        self.asked.append(key)
+        if key not in self.answers:
+            raise DestinationFault("down", f"schema {key}")
+        return self.answers[key]
+
+
+def framed(number: int, schema: Any, datum: Any) -> bytes:
+    return struct.pack(">BI", 0, number) + encoded(datum, schema)
+
+
+def chunk_of(values: list[bytes | None]) -> Chunk:
+    count = len(values)
+    stamps = [1_700_000_000_000] * count
+    return Chunk("orders", 0, 0, range(count), [None] * count, values, stamps, [Run(0, count, 0, 0, [])])
+
+
+def sorted_by(decoder: AvroDecoder, chunk: Chunk, row: type[Row] = Order) -> tuple[list[int], Ports]:
+    """How many rows each slice of a chunk has, and what became of the chunk."""
+    chunk.loop = decoder.column_loop(normalizer(row))
+    ports = sort_chunks(partial(sort, decoder), [chunk])
+    return [len(part) for part in ports.oks if isinstance(part, Slice)], ports
+
+
+def test_a_schema_that_changes_in_turn_makes_one_slice() -> None:
+    framing = Asked({1: FIRST, 2: NEWEST})
+    decoder = AvroDecoder(framing, Order, reader=NEWEST)
+    values: list[bytes | None] = []
+    for number in range(20):
+        values.append(framed(1, FIRST, {"id": 2 * number}))
+        values.append(framed(2, NEWEST, {"id": 2 * number + 1, "note": "ab"}))
+    assert sorted_by(decoder, chunk_of(values))[0] == []  # no schema is known: nothing is asked for by a loop
+    sizes, ports = sorted_by(decoder, chunk_of(values))
+
+    assert sizes == [40]
+    rows = [each.payload for each in envelopes_of(ports.oks)]
+    at = datetime.fromtimestamp(1_700_000_000, UTC)
+    assert rows == [Order(id=number, note="ab" if number % 2 else None, at=at) for number in range(40)]
+    assert framing.asked == [1, 2]
+
+
+def test_what_a_registry_does_not_give_is_left_in_its_place() -> None:
+    decoder = AvroDecoder(Asked({1: FIRST}), Order, reader=NEWEST)
+    known, unknown = framed(1, FIRST, {"id": 1}), framed(9, FIRST, {"id": 1})
+    sorted_by(decoder, chunk_of([known] * 20))
+    chunk = chunk_of([known] * 20 + [unknown] * 20 + [known] * 20)
+    mapped = decoder.column_loop(normalizer(Order))(chunk, NOW)
+
+    assert mapped.left == list(range(20, 40))
+    assert [len(rows) for rows in mapped.slices] == [40]
+
+
+GOOD = encoded({"id": 7, "note": "ab"}, NEWEST)
+
+
+@pytest.mark.parametrize(
+    ("odd", "ended"),
+    [
+        pytest.param(None, "tombstone", id="tombstone"),
+        pytest.param(GOOD + b"\0", "not_avro", id="bytes left over"),
+        pytest.param(GOOD[:-1], "not_avro", id="ends too early"),
+        pytest.param(GOOD.replace(b"ab", b"\xff\xfe"), "not_utf8", id="not UTF-8"),
+        pytest.param(b"", "not_avro", id="empty"),
+    ],
+)
+def test_what_is_odd_leaves_alone(odd: bytes | None, ended: str) -> None:
+    values: list[bytes | None] = [GOOD] * 300
+    values[0] = values[150] = values[299] = odd
+    sizes, ports = sorted_by(AvroDecoder(NEWEST, Order), chunk_of(values))
+
+    assert sum(sizes) > 300 - 3 * 8  # halving leaves some beside each
+    assert len(envelopes_of(ports.oks)) == 297
+    assert [str(letter.reason) for letter in ports.errs] + [reason for reason, _ in ports.skipped] == [ended] * 3
+
+
+def test_what_was_read_in_vain_is_not_read_at_once_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = AvroDecoder(NEWEST, Order)
+    reads: list[int] = []
+    read = decoder._read_ahead  # noqa: SLF001 - what costs a second time
+    monkeypatch.setattr(decoder, "_read_ahead", lambda *seen: (reads.append(len(seen[2])), read(*seen)))
+    sizes, ports = sorted_by(decoder, chunk_of([GOOD + b"\0"] * 100))
+
+    assert (sizes, len(ports.errs), reads) == ([], 100, [])
+
+
+def test_a_class_with_a_rule_takes_structs() -> None:
+    class Small(Row, table="small", primary_key="id"):
+        id: int
+
+        @rule("id")
+        def is_small(self) -> bool:
+            return self.id < 9
+
+    values: list[bytes | None] = [encoded({"id": number, "note": None}, NEWEST) for number in range(20)]
+    chunk = chunk_of(values)
+    mapped = AvroDecoder(NEWEST, Small).column_loop(normalizer(Small))(chunk, NOW)
+
+    assert [list(rows.columns.values["id"]) for rows in mapped.slices] == [list(range(9))]
+    assert mapped.left == list(range(9, 20))
+
+
+def test_a_member_is_all_columns() -> None:
+    values: list[bytes | None] = [encoded()] * 40
+    sizes, ports = sorted_by(AvroDecoder(MEMBER, Items("member", Member)), chunk_of(values), Member)
+
+    assert sizes == [40]
+    assert [each.payload for each in envelopes_of(ports.oks)] == [ANN] * 40
+
+
+AMOUNT = {"type": "bytes", "logicalType": "decimal", "precision": 6, "scale": 2}
+
+
+class Paid(Row, table="paid", primary_key="f0"):
+    f0: int
+    f1: Decimal | None
+
+
+class Many(Row, table="many", primary_key="f0"):
+    f0: int
+
+
+def in_record(name: str) -> Any:
+    return record_of("int", {"type": "array", "items": record_of("int", name=name)})
+
+
+@pytest.mark.parametrize(
+    ("decoder", "row", "reason"),
+    [
+        (lambda: AvroDecoder(record_of("int", AMOUNT), Paid), Paid, "decimal"),
+        (lambda: AvroDecoder(record_of("int", ["int", "string"]), Many), Many, "a union of int or string"),
+        (lambda: AvroDecoder(record_of("int", {"type": "map", "values": "int"}), Many), Many, "map"),
+        (
+            lambda: AvroDecoder(SingleObject(record_of("int", "bytes")), Many, reader=record_of("int", "bytes")),
+            Many,
+            "bytes",
+        ),
+        (lambda: AvroDecoder(in_record("S"), Items("f1", Many)), Many, "an array of S"),
+        (lambda: AvroDecoder(NEWEST, Order, at_once=False), Order, "AvroDecoder reads one by one: at_once=False"),
+        (lambda: AvroDecoder(NEWEST, len), Order, "items become rows by a function, len"),
+    ],
+)
+def test_why_there_are_no_columns(decoder: Callable[[], AvroDecoder], row: type[Row], reason: str) -> None:
+    with pytest.raises(ItemsOnly) as needed:
+        decoder().column_loop(normalizer(row))
+    assert needed.value.reasons == {"": reason}
+
+
+def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyruhvro", None)
+    with pytest.raises(ItemsOnly, match="the extra avro-columns is not installed"):
+        AvroDecoder(NEWEST, Order).column_loop(normalizer(Order))
+
+
+class One(Row, table="ones", primary_key="id"):
+    id: Annotated[int, From("f1")]
+
+
+class Passed(Row, table="passed", primary_key="f1"):
+    f1: int
+    f2: dict[str, Any] | None
+
+
+def test_one_event_of_a_topic_may_have_columns() -> None:
+    schema = record_of("string", "int", ["null", "string"])
+    events = Events("f0", {"one": Items("$", One), "passed": Items("$", Passed)}, Skip("unknown_event"))
+    values: list[bytes | None] = [encoded({"f0": name, "f1": 1, "f2": None}, schema) for name in ["one", "passed"] * 20]
+    mapped = AvroDecoder(schema, events).column_loop(normalizer(One, Passed))(chunk_of(values), NOW)
+
+    assert mapped.left == list(range(1, 40, 2))
+    assert [len(rows) for rows in mapped.slices] == [20]
