@@ -46,6 +46,7 @@ Column = Callable[["pa.StructArray", Chunk, Sequence[int], datetime, set[int]], 
 class RowColumns:
     """Makes the columns of a target's row class. Raises `UnsupportedSchema` for one that needs a Struct or a row.
 
+    >>> import pyarrow as pa
     >>> from lovelace_streams import Row
     >>> from lovelace_streams.avro import parse
     >>> class Order(Row, table="orders", primary_key="id"):
