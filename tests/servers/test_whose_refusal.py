@@ -214,12 +214,12 @@ def test_statements_that_a_pooler_loses_are_prepared_no_more(
             assert retry.write(things(f"{round_}", "b")) == [WRITTEN, WRITTEN]
     assert waits, "the pooler never lost a statement"
     assert len(waits) <= 2, "once a writer"
-    assert not (first._connection.prepares and second._connection.prepares)
+    assert first._connection.prepared is None or second._connection.prepared is None
 
 
 def reopened(writer: PostgresWriter) -> PostgresWriter:
     """As a worker does after a fault, and each time here."""
-    if not writer._connection.prepares:
+    if writer._connection.prepared is None:
         writer.open()
     return writer
 

@@ -23,13 +23,11 @@ from lovelace_streams.writers.postgres.faults import ADVICE as BY_CODE
 from lovelace_streams.writers.postgres.faults import PREPARED_ELSEWHERE, fault_of
 from lovelace_streams.writers.postgres.grouping import Tables, TargetTable
 from lovelace_streams.writers.postgres.session import connect_parameters, pins
+from lovelace_streams.writers.postgres.trip import Prepared
 
 log = structlog.get_logger(__name__)
 
 ADVICE = "compare with `lovelace ddl FLOW`"
-
-ONLY_WHERE_ASKED = 1_000_000_000
-"""psycopg prepares a statement that was executed so often; sooner where the call asks for it, which is what we want."""
 
 
 class PostgresConnection:
@@ -40,8 +38,9 @@ class PostgresConnection:
         self.tables = tables
         self._driver: psycopg.Connection[Any] | None = None
         self._more_pins: dict[str, str] = {}
-        self.prepares = settings.prepare
-        """Whether statements are prepared: POSTGRES_PREPARE, until a pooler shows that it gives us other sessions."""
+        self.prepared: Prepared | None = set() if settings.prepare else None
+        """The statements that the session has prepared; None if none is: without POSTGRES_PREPARE, and as soon as a
+        pooler shows that it gives us other sessions."""
 
     @property
     def name(self) -> str:
@@ -115,9 +114,9 @@ class PostgresConnection:
 
     def stop_preparing(self, code: str) -> bool:
         """Prepare no statement any more, for this code; False if none was prepared."""
-        if not self.prepares:
+        if self.prepared is None:
             return False
-        self.prepares = False
+        self.prepared = None
         hint = "a pooler in transaction mode gives each transaction another session: set POSTGRES_PREPARE=false"
         log.warning("statements are not prepared any more", writer=self.name, code=code, hint=hint)
         return True
@@ -135,6 +134,8 @@ class PostgresConnection:
     def close(self) -> None:
         """Close the connection, if there is one."""
         connection, self._driver = self._driver, None
+        if self.prepared:
+            self.prepared = set()
         if connection is not None:
             with suppress(psycopg.Error):
                 connection.close()
@@ -161,7 +162,7 @@ class PostgresConnection:
             return psycopg.connect(
                 self.settings.dsn,
                 autocommit=True,
-                prepare_threshold=ONLY_WHERE_ASKED if self.prepares else None,
+                prepare_threshold=None,
                 **connect_parameters(self.settings.dsn),
             )
         except (psycopg.Error, ValueError) as error:

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import psycopg
-from psycopg import errors, generators
-from psycopg.pq import ExecStatus
+from psycopg import generators
 
-REFUSED = frozenset({ExecStatus.FATAL_ERROR, ExecStatus.BAD_RESPONSE})
+from lovelace_streams.writers.postgres.trip import raise_refused
+
 PAUSE_BLOCKS_MAX = 64
 """Blocks without a COPY after one that failed, at most: where all keys exist, one block in 65 costs a COPY in vain."""
 
@@ -65,16 +65,10 @@ def copy_in(
     pgconn = connection.pgconn
     with connection.lock:
         pgconn.send_query(b";".join((*begin, statement, end)))
-        _raise_refused(connection, connection.wait(generators.execute(pgconn)))
+        raise_refused(connection, connection.wait(generators.execute(pgconn)))
         if pgconn.put_copy_data(lines) == 0:  # libpq could not take it, and would commit nothing
             raise psycopg.OperationalError("no memory for a block")
         pgconn.put_copy_end()
         results = connection.wait(generators.execute(pgconn))
-        _raise_refused(connection, results)
+        raise_refused(connection, results)
     return next(int(result.command_tuples or 0) for result in results if (result.command_status or b"")[:4] == b"COPY")
-
-
-def _raise_refused(connection: psycopg.Connection[Any], results: Sequence[Any]) -> None:
-    for result in results:
-        if result.status in REFUSED:
-            raise errors.error_from_result(result, encoding=connection.info.encoding)

@@ -18,7 +18,8 @@ from lovelace_streams.writers.postgres.faults import fault_of
 from lovelace_streams.writers.postgres.grouping import Tables, TargetTable
 from lovelace_streams.writers.postgres.sql import EncodeError, Plan
 from lovelace_streams.writers.postgres.stored import trusted
-from lovelace_streams.writers.postgres.transaction import Query, Transactions
+from lovelace_streams.writers.postgres.transaction import Transactions
+from lovelace_streams.writers.postgres.trip import Query
 from lovelace_streams.writers.postgres.types import TypeInfo
 
 SOFT_ERRORS_SINCE = 160_000
@@ -81,7 +82,7 @@ class InputCheck:
             [literal] = plan.encode([entry.row for entry in entries.values()], [column])
         except EncodeError:  # it can't even be sent: refused elsewhere
             return
-        code = self._code_of((_cast_all(real), [literal]))
+        code = self._code_of(Query(_cast_all(real), [literal]))
         if code is None:
             return
         indexes = list(entries)
@@ -100,7 +101,7 @@ class InputCheck:
             " where {name} is not null limit 1"
         ).format(name=name, type=real, table=identifier(table.table), rows=STORED_ROWS)
         try:
-            return bool(self._transactions.fetch((query.as_bytes(), None)))
+            return bool(self._transactions.fetch(Query(query.as_bytes())))
         except psycopg.Error as error:
             self._transactions.roll_back(self._transactions.driver, error)
             return False
@@ -108,12 +109,12 @@ class InputCheck:
     def _is_soft(self, real: TypeInfo, plan: Plan, column: str, entry: Entry, code: str) -> bool:
         """Whether the type itself says that it is no value of its own."""
         if self._transactions.driver.info.server_version < SOFT_ERRORS_SINCE:
-            return code in SYNTAX_ERRORS and self._code_of((_cast_all(real), ["{NULL}"])) is None
+            return code in SYNTAX_ERRORS and self._code_of(Query(_cast_all(real), ["{NULL}"])) is None
         query = sql.SQL("select v from unnest(%s::text[]) as v where pg_input_is_valid(v, {})").format(
             sql.Literal(real.display_name)
         )
         try:
-            return not self._transactions.fetch((query.as_bytes(), plan.encode([entry.row], [column])))
+            return not self._transactions.fetch(Query(query.as_bytes(), plan.encode([entry.row], [column])))
         except psycopg.Error as error:
             self._transactions.roll_back(self._transactions.driver, error)
             return False

@@ -32,7 +32,8 @@ from lovelace_streams.writers.postgres.faults import (
 from lovelace_streams.writers.postgres.grouping import TableRows, Tables, TargetTable, UniformRows
 from lovelace_streams.writers.postgres.input_check import InputCheck
 from lovelace_streams.writers.postgres.sql import EncodeError, Plan
-from lovelace_streams.writers.postgres.transaction import Query, Transactions, UnexplainedCount
+from lovelace_streams.writers.postgres.transaction import Transactions, UnexplainedCount
+from lovelace_streams.writers.postgres.trip import Query
 
 PRECHECKED_BLOCKS = 16
 """After a block with rule violations, the next 16 blocks are checked against the rules before they are written."""
@@ -62,7 +63,7 @@ class Isolation:
         *,
         one_by_one: bool,
     ) -> None:
-        self.violations = ViolationFinder(tables, transactions, connection)
+        self.violations = ViolationFinder(tables, transactions)
         self.subtransactions = Subtransactions(tables, transactions)
         self.input_check = InputCheck(tables, transactions)
         self.probe = Probe(tables, connection, transactions, attempt)
@@ -106,10 +107,9 @@ class Isolation:
 class ViolationFinder:
     """Asks the database which rows break rules that the catalogue tells: all of a rule's rows by one query."""
 
-    def __init__(self, tables: Tables, transactions: Transactions, connection: PostgresConnection) -> None:
+    def __init__(self, tables: Tables, transactions: Transactions) -> None:
         self._tables = tables
         self._transactions = transactions
-        self._connection = connection
         self._precheck_blocks_left = 0
 
     def find_violations(self, items: Sequence[Item], refused: Refused) -> Mapping[int, Refusal]:
@@ -142,7 +142,7 @@ class ViolationFinder:
             except EncodeError:  # rows that can't even be sent are refused first
                 return {}
             query = plan.reference_violations if references else plan.violations
-            for ordinal, rule in self._fetch((query, parameters)):
+            for ordinal, rule in self._fetch(Query(query, parameters, prepare=True)):
                 if references or plan.violation_is_certain(rows[ordinal - 1]):
                     named[indexes[ordinal - 1]] = rules[rule]
         if named and not references:
@@ -164,7 +164,9 @@ class ViolationFinder:
         except EncodeError:
             return {}
         rules = schema.rules
-        found = {ordinal - 1: rules[rule] for ordinal, rule in self._fetch((plan.violations, parameters))}
+        found = {
+            ordinal - 1: rules[rule] for ordinal, rule in self._fetch(Query(plan.violations, parameters, prepare=True))
+        }
         named = {i: refusal for i, refusal in found.items() if plan.violation_of_encodable_is_certain(block[i].row)}
         if named:
             self._precheck_blocks_left = PRECHECKED_BLOCKS
@@ -173,7 +175,7 @@ class ViolationFinder:
     def _fetch(self, query: Query) -> list[tuple[int, int]]:
         """Fetch ordinal and rule of the rows that break one; none if the server can't evaluate an expression."""
         try:
-            return self._transactions.fetch(query, prepare=self._connection.prepares)
+            return self._transactions.fetch(query)
         except psycopg.Error as error:
             self._transactions.undo(self._transactions.driver, error)
             return []
@@ -262,9 +264,9 @@ class Subtransactions:
         runs = TableRows(table, range(len(entries)), entries, self._transactions.keys_are_new).run_lengths()
         script = plan.subtransaction_script(TOLERATED_IN_SUBTRANSACTIONS, sorted(DEPENDS_ON_OTHER_ROWS))
         [(text,)] = self._transactions.fetch(
-            (subtransactions.set_parameters(len(columns)), [*columns, subtransactions.run_ends(runs)]),
-            (script, None),
-            (subtransactions.FETCH_OUTCOMES, None),
+            Query(subtransactions.set_parameters(len(columns)), [*columns, subtransactions.run_ends(runs)]),
+            Query(script),
+            Query(subtransactions.FETCH_OUTCOMES),
         )
         return subtransactions.OUTCOMES_DECODER.decode(text)
 
@@ -375,7 +377,7 @@ class Probe:
         entries = [entry for item, _ in suspects for entry in item]
         for table in self._tables.tables_of(entries):
             for plan in set(table.plans_of([entry for entry in entries if self._tables.table_of(entry) is table])):
-                queries = [(b"explain " + statement, ["{}"] * len(plan.names)) for statement in plan.statements]
+                queries = [Query(b"explain " + statement, ["{}"] * len(plan.names)) for statement in plan.statements]
                 try:
                     self._transactions.fetch(*queries)
                 except psycopg.Error as error:

@@ -3,14 +3,15 @@
 A transaction leaves nothing behind in its session, since a pooler may hand the session to another client.
 """
 
-import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import msgspec
 import psycopg
+from psycopg.pq.abc import PGresult
 
 from lovelace_streams.errors import DestinationFault
 from lovelace_streams.settings import PostgresSettings
@@ -22,9 +23,8 @@ from lovelace_streams.writers.postgres.copy import copy_in
 from lovelace_streams.writers.postgres.faults import ENCODE_ERROR, PREPARED_ELSEWHERE, fault_of, refused_by
 from lovelace_streams.writers.postgres.grouping import StatementRows, UniformRows
 from lovelace_streams.writers.postgres.sql import HELD_OFF, RESET_HELD_OFF, Plan
-
-Query = tuple[bytes, Sequence[Any] | None]
-"""A query and its parameters. None: it has none, and a `%` in it is a `%`."""
+from lovelace_streams.writers.postgres.trip import Query, one_trip, rows_of
+from lovelace_streams.writers.postgres.types import EncodedColumn
 
 
 class TransactionFrame(msgspec.Struct, frozen=True):
@@ -59,25 +59,26 @@ class UnexplainedCount(DestinationFault):
 class Answer:
     """What the server said of a statement (or pair): how many of its rows it wrote, and, if it can tell, which."""
 
-    def __init__(
-        self,
-        rows: StatementRows,
-        literals: Sequence[str],
-        cursors: Sequence[psycopg.Cursor[Any]],
-        before: psycopg.Cursor[Any] | None,
-        after: psycopg.Cursor[Any] | None,
-    ) -> None:
+    def __init__(self, rows: StatementRows, literals: Sequence[str], results: Sequence[PGresult]) -> None:
         self.rows = rows
         self._literals = literals
-        self._cursors = cursors
-        self._before = before
+        self._before: PGresult | None = None
         """How many rows of the transaction stored ones held off before this statement; None: not asked."""
-        self._after = after
+        self._after: PGresult | None = None
+        self._results = results
+        if rows.plan.asks_what_is_held_off:
+            self._before, *self._results, self._after = results
+
+    @staticmethod
+    def queries(rows: StatementRows, literals: Sequence[str]) -> list[Query]:
+        """Return the queries that give the results."""
+        asks = [Query(HELD_OFF)] * rows.plan.asks_what_is_held_off
+        return [*asks, *(Query(each, literals, prepare=True) for each in rows.plan.statements), *asks]
 
     @property
     def missed(self) -> int:
         """How many rows were not written."""
-        return len(self.rows.indexes) - sum(cursor.rowcount for cursor in self._cursors)
+        return len(self.rows.indexes) - sum(result.command_tuples or 0 for result in self._results)
 
     @property
     def is_complete(self) -> bool:
@@ -97,19 +98,20 @@ class Answer:
         suppressed = self.rows.table.schema.may_suppress and not self.held_off
         outcomes = [RowOutcome.SUPPRESSED if suppressed else RowOutcome.SUPERSEDED] * count
         if self.missed < count:
-            *updates, insert = self._cursors
-            written = [row for update in updates for row in update.fetchall()]
-            if keys := insert.fetchall():
-                written += fetch((self.rows.plan.ordinals_of_keys, self._with_keys(keys)))
+            *updates, insert = self._results
+            written = [row for update in updates for row in rows_of(update)]
+            if keys := rows_of(insert):
+                written += fetch(Query(self.rows.plan.ordinals_of_keys, self._with_keys(keys)))
             for (ordinal,) in written:
                 outcomes[ordinal - 1] = RowOutcome.WRITTEN
         return outcomes
 
-    def _with_keys(self, keys: Sequence[tuple[str, ...]]) -> list[Any]:
+    def _with_keys(self, keys: Sequence[tuple[str, ...]]) -> list[str]:
         """Return the parameters of `ordinals_of_keys`: the keys that were sent, and those that are stored."""
         plan = self.rows.plan
         sent = [self._literals[plan.names.index(column)] for column in plan.key_columns]
-        return [*sent, *(list(column) for column in zip(*keys, strict=True))]
+        stored = [EncodedColumn(list(column), False, False).literal() for column in zip(*keys, strict=True)]
+        return [*sent, *stored]
 
 
 class Transactions:
@@ -148,8 +150,8 @@ class Transactions:
     def dry_run(self) -> Iterator[None]:
         """Roll back in the end what is written within. Raises `DestinationFault` or `DeploymentFault`."""
         connection, frame = self._connection.driver, self._frame
-        with self._connection.faults(), one_trip(connection):
-            _execute(connection, frame.begin)
+        with self._connection.faults():
+            self._run(frame.begin)
         self._frame = DRY_RUN
         try:
             yield
@@ -172,30 +174,27 @@ class Transactions:
 
         Raises `psycopg.Error`; `RowsUntold`, with nothing written; `UnexplainedCount`.
         """
-        connection = self._connection.driver
         end = self._frame.keep if commit else self._frame.undo
         all_told = all(rows.are_told for rows in statements)
-        with one_trip(connection):
-            _execute(connection, self._frame.begin)
-            answers = [
-                self._answer(connection, rows, literals) for rows, literals in zip(statements, parameters, strict=True)
-            ]
-            held_off = connection.execute(HELD_OFF, prepare=False) if _may_hold_off(statements) else None
-            if all_told:
-                connection.execute(end, prepare=False)
+        parts = [Answer.queries(*each) for each in zip(statements, parameters, strict=True)]
+        asks = [HELD_OFF] * _may_hold_off(statements)
+        results = self._run(self._frame.begin, *parts, asks, [end] * all_told)
+        answers = [
+            Answer(rows, literals, own)
+            for rows, literals, own in zip(statements, parameters, results[1:], strict=False)
+        ]
         if not all_told:
             if not all(answer.rows.are_told or answer.is_complete for answer in answers):
-                connection.execute(self._frame.undo, prepare=False)
+                self._run([self._frame.undo])
                 raise RowsUntold
-            connection.execute(end, prepare=False)
-        return self._outcomes(answers, _count(held_off))
+            self._run([end])
+        return self._outcomes(answers, sum(map(_count, results[len(parts) + 1])))
 
-    def _answer(self, connection: psycopg.Connection[Any], rows: StatementRows, literals: list[str]) -> Answer:
-        plan = rows.plan
-        before = connection.execute(HELD_OFF, prepare=False) if plan.asks_what_is_held_off else None
-        cursors = [connection.execute(each, literals, prepare=self._connection.prepares) for each in plan.statements]
-        after = connection.execute(HELD_OFF, prepare=False) if plan.asks_what_is_held_off else None
-        return Answer(rows, literals, cursors, before, after)
+    def _run(self, *parts: Sequence[Query | bytes]) -> list[list[PGresult]]:
+        """Run all queries in one round trip; return the results of each part. Raises `psycopg.Error`."""
+        queries = [Query(each) if isinstance(each, bytes) else each for part in parts for each in part]
+        results = iter(one_trip(self._connection.driver, queries, self._connection.prepared))
+        return [list(islice(results, len(part))) for part in parts]
 
     def _outcomes(self, answers: Sequence[Answer], held_off: int) -> list[list[RowOutcome]]:
         """Tell which rows were written, and what kept the others from it: a stored row, else a trigger."""
@@ -206,17 +205,13 @@ class Transactions:
             raise UnexplainedCount(self._settings.name)
         return [answer.outcomes(self.fetch) for answer in answers]
 
-    def fetch(self, *queries: Query, prepare: bool = False) -> list[Any]:
+    def fetch(self, *queries: Query) -> list[Any]:
         """Run queries in one round trip, under the same timeout as a block; return the rows of the last one.
 
         Raises `psycopg.Error`.
         """
-        connection = self._connection.driver
-        with one_trip(connection):
-            _execute(connection, self._frame.begin)
-            cursors = [connection.execute(query, parameters, prepare=prepare) for query, parameters in queries]
-            connection.execute(self._frame.keep, prepare=False)
-        return cursors[-1].fetchall()
+        [_, results, _] = self._run(self._frame.begin, queries, [self._frame.keep])
+        return rows_of(results[-1])
 
     def keys_are_new(self, plan: Plan, entries: Sequence[Entry]) -> list[bool]:
         """Tell of each row whether its key is new to the table: then an INSERT alone writes it, in the order read.
@@ -224,7 +219,7 @@ class Transactions:
         It is asked before the transaction. The pair of statements still meets a row that comes in between.
         """
         keys = plan.encode([entry.row for entry in entries], plan.key_columns)
-        new = {ordinal - 1 for (ordinal,) in self.fetch((plan.new_keys, keys))}
+        new = {ordinal - 1 for (ordinal,) in self.fetch(Query(plan.new_keys, keys))}
         return [index in new for index in range(len(entries))]
 
     def undo(self, connection: psycopg.Connection[Any], error: psycopg.Error) -> Refused:
@@ -245,41 +240,10 @@ class Transactions:
         return error.sqlstate or ENCODE_ERROR
 
 
-class NotSent(psycopg.DataError):
-    """A value that the driver could not encode. It carries no text, which might quote the value."""
-
-
-@contextmanager
-def one_trip(connection: psycopg.Connection[Any]) -> Iterator[None]:
-    """Send all statements within in one network round trip. Raises the error of the one that failed.
-
-    An exception must not leave psycopg's own block: psycopg would log the errors after it, with the rows they quote.
-    """
-    first: psycopg.Error | None = None
-    try:
-        with connection.pipeline():
-            try:
-                yield
-            except psycopg.Error as error:
-                first = error
-            except (ValueError, TypeError, ArithmeticError, LookupError, struct.error):
-                first = NotSent()
-    except psycopg.Error as error:
-        first = first or error
-    if first is not None:
-        raise first
-
-
 def _may_hold_off(statements: Sequence[StatementRows]) -> bool:
     return any(rows.plan.may_hold_off for rows in statements)
 
 
-def _count(cursor: psycopg.Cursor[Any] | None) -> int:
+def _count(result: PGresult | None) -> int:
     """Return the number that a query gave; 0 without a query."""
-    row = cursor.fetchone() if cursor is not None else None
-    return row[0] if row is not None else 0
-
-
-def _execute(connection: psycopg.Connection[Any], statements: Sequence[bytes]) -> None:
-    for statement in statements:
-        connection.execute(statement, prepare=False)
+    return 0 if result is None else int(rows_of(result)[0][0])
