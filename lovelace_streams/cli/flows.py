@@ -9,7 +9,8 @@ import typer
 
 from lovelace_streams.cli.shared import Flow, err, out, print_table, report_faults
 from lovelace_streams.errors import DeploymentFault, with_flow
-from lovelace_streams.flows.discovery import topology
+from lovelace_streams.flows.discovery import dataflow, topology
+from lovelace_streams.flows.explain import HEAD, headline, plans_of, table, told
 from lovelace_streams.settings import Settings
 from lovelace_streams.writers import SupportsEvolution
 
@@ -84,6 +85,26 @@ def check(
     names = ("reason", "step", "items", "detail", "example")
     print_table(names, ([f.reason, f.step, f.items, f.detail, f.example] for f in trial.failures), head=False)
     raise typer.Exit(report.exit)
+
+
+@app.command()
+@report_faults
+def explain(
+    flow: Flow,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Say which way a flow's messages go, and why: many at once, as columns, or item by item. It connects to nothing.
+
+    For each source: its steps, the events of its messages with the rows that they become, and how the writer writes.
+    docs/fast-flows.md tells what makes a flow fast.
+    """
+    plans = plans_of(dataflow(flow), Settings())
+    if as_json:
+        print(json.dumps({"flow": flow, "sources": [told(plan) for plan in plans]}))
+        return
+    for plan in plans:
+        out.print(headline(plan), markup=False, highlight=False, soft_wrap=True)
+        print_table(HEAD, table(plan), head=False)
 
 
 @app.command()

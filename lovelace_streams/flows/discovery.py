@@ -52,11 +52,16 @@ def _modules() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
 
 
-def topology(name: str) -> Topology:
-    """Build a dataflow and read its parts; nothing of it runs. Raises `DeploymentFault` for a module without a flow."""
+def dataflow(name: str) -> Dataflow:
+    """Build a dataflow; nothing of it runs. Raises `DeploymentFault` for a module without a flow."""
     flow = getattr(find_flow(name), "flow", None)
     if callable(flow) and not isinstance(flow, Dataflow):
         flow = flow()
     if not isinstance(flow, Dataflow):
         raise DeploymentFault(f"the module {name!r} has no flow: add a function `flow` that returns a Dataflow")
-    return topology_of(flow)
+    return flow
+
+
+def topology(name: str) -> Topology:
+    """Build a dataflow and read its parts. Raises `DeploymentFault` as `dataflow` and `topology_of`."""
+    return topology_of(dataflow(name))

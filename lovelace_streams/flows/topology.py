@@ -15,11 +15,9 @@ from lovelace_streams.formats.decoder import Decoder
 from lovelace_streams.rows.row import Row
 from lovelace_streams.settings import ProgressSettings
 from lovelace_streams.sources.kafka import KafkaSource
-from lovelace_streams.sources.ports import LoosePort, all_steps, loose_ports, operator_of
+from lovelace_streams.sources.ports import LoosePort, loose_ports, operator_of
+from lovelace_streams.sources.route import ROUTE, name_of, source_steps, stages
 from lovelace_streams.writers import Writer
-
-ROUTE = ("decode", "normalize", "batch", "upsert")
-"""Our steps in the order in which records pass them."""
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -49,6 +47,7 @@ class Topology(msgspec.Struct, frozen=True):
     """Whether it ends in `progress`, which counts for jobs where there is a service."""
     loose: tuple[LoosePort, ...]
     """Ports that lead nowhere: no worker runs such a flow."""
+    flow: Dataflow
 
     @property
     def source(self) -> KafkaSource:
@@ -76,17 +75,18 @@ def topology_of(flow: Dataflow) -> Topology:
     ('orders.raw',)
     """
     steps = list(_our_steps(flow.substeps))
-    sources = [step for step in steps if operator_of(step) == "kafka_source"]
+    sources = [step for step in source_steps(flow) if operator_of(step) == "kafka_source"]
     if not sources:
         raise DeploymentFault(f"the flow {flow.flow_id!r} reads no topic: begin it with ls.kafka_source(…)")
     ends = [step.settings for step in steps if operator_of(step) == "progress"]
     return Topology(
         name=flow.flow_id,
-        routes=tuple(_route(source, steps, flow) for source in sources),
+        routes=tuple(_route(flow, source) for source in sources),
         writers=tuple(dict.fromkeys(step.writer for step in steps if operator_of(step) == "upsert")),
         progress=next((settings for settings in ends if settings.url is not None), None),
         counts=bool(ends),
         loose=loose_ports(flow),
+        flow=flow,
     )
 
 
@@ -99,28 +99,23 @@ def _our_steps(steps: list[Any]) -> Iterator[Any]:
             yield from _our_steps(getattr(step, "substeps", []))
 
 
-def _route(source: Any, steps: list[Any], flow: Dataflow) -> Route:
-    """Follow the stream from a source on."""
+def _route(flow: Dataflow, source: Any) -> Route:
+    """Follow records from a source on, as long as the next of our steps takes them."""
+    passed = {stage.step.step_id: stage for stage in stages(flow, source)}
     found: dict[str, Any] = {}
-    last, stream = "kafka_source", source.down
+    last = passed[source.step_id]
     for operator in ROUTE:
-        step = next((each for each in steps if operator_of(each) == operator and _takes(each, stream)), None)
+        step = last.taker(operator)
         if step is None:
             break
         found[operator] = step
-        last, stream = operator, getattr(step, "oks", None) or getattr(step, "down", None)
-    whole = last == ROUTE[-1]
+        last = passed[step.step_id]
     return Route(
         source.source,
         getattr(found.get("decode"), "decoder", None),
         getattr(found.get("normalize"), "target", None),
         getattr(found.get("upsert"), "writer", None),
-        last,
-        None if whole else next((each.step_name for each in all_steps(flow.substeps) if _takes(each, stream)), None),
+        operator_of(last.step),
+        next((name_of(flow, taker) for taker in last.takers), None),
         tuple(getattr(found.get("normalize"), "skips", ())),
     )
-
-
-def _takes(step: Any, stream: Any) -> bool:
-    """Whether a stream enters a step."""
-    return any(stream.stream_id in getattr(step, name).stream_ids.values() for name in step.ups_names)

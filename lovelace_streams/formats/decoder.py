@@ -5,7 +5,7 @@
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, Protocol, runtime_checkable
 
@@ -13,6 +13,7 @@ from lovelace_streams.columns import Chunk, ColumnLoop, before, in_between
 from lovelace_streams.records import DeadLetter, Envelope, Record
 from lovelace_streams.rows.interpreter import latest
 from lovelace_streams.rows.normalizer import Normalizer
+from lovelace_streams.rows.targets import Target
 
 Skipped = tuple[str, Envelope[Any]]
 """Why an item is skipped (`SkipReason`, or a reason of the flow's own), and the item."""
@@ -48,6 +49,15 @@ class SupportsPathCheck(Protocol):
 
     def check_paths(self) -> None:
         """Raise `DeploymentFault` if the rows read a path that no message can have."""
+
+
+@runtime_checkable
+class SupportsTargets(Protocol):
+    """A decoder that knows which events have items, and what these become."""
+
+    @property
+    def targets(self) -> Mapping[Any, Target]:
+        """Event → where its items are and what they become; "" if no event is named."""
 
 
 @runtime_checkable

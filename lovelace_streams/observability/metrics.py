@@ -26,6 +26,11 @@ READ_ITEMS = Counter(
     "Items that were read: those that came to an end, are pending, or were given up.",
     ["pipeline"],
 )
+DECODED_ITEMS = Counter(
+    "lovelace_decoded_items_total",
+    "Items that were read, by their way: made in `columns`, many at once, or as `items`, one by one.",
+    ["pipeline", "way"],
+)
 GIVEN_UP_ITEMS = Counter(
     "lovelace_given_up_items_total",
     "Items that had no outcome when their partition was given up: its next owner reads them again.",
@@ -112,9 +117,15 @@ def read(pipeline: str | None, topic: str, partition: int, count: int) -> None:
 
 
 def decoded(pipeline: str | None, window: Sequence[Envelope[Any] | Chunk]) -> None:
-    """Count the items of a window's messages, once they are known."""
-    if count := sum(part.decoded if isinstance(part, Chunk) else part.record.items for part in window):
+    """Count the items of a window's messages, once they are known, and which way they were made."""
+    count = sum(part.decoded if isinstance(part, Chunk) else part.record.items for part in window)
+    in_columns = sum(sum(part.items) for part in window if isinstance(part, Chunk))
+    if count:
         READ_ITEMS.labels(pipeline).inc(count)
+    if in_columns:
+        DECODED_ITEMS.labels(pipeline, "columns").inc(in_columns)
+    if count > in_columns:
+        DECODED_ITEMS.labels(pipeline, "items").inc(count - in_columns)
 
 
 def items(pipeline: str | None, settled: Settled, count: int) -> None:

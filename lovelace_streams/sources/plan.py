@@ -1,12 +1,17 @@
-"""Whether a flow's messages may pass its steps as columns, read from the flow itself before it runs; and why not.
+"""The plan of a flow: whether messages pass its steps as columns, and at which step, for which event, they can't.
 
-Theory of this file. Columns flow where our own steps follow each other without anything between, from the source to the
-writer, and each of them takes columns: the format gives them (`SupportsColumns` of `formats.decoder`), row classes map
-them, the writer encodes them (`SupportsColumns` of `writers`). A step of the flow's own gets items one by one, and so
-does everything before it: an object is then made anyway. The plan is made once, and the source has it.
+Theory of this file. Columns (`columns`) flow where our own steps follow each other without anything between, from the
+source to the writer, and each of them takes columns: the format gives them (`SupportsColumns` of `formats.decoder`),
+row classes map them, the writer encodes them (`SupportsColumns` of `writers.column_block`). A step of the flow's own
+gets items one by one, and so does everything before it: an object is then made anyway. So one step, or one event of
+several, that needs items has all messages of its source pass as items.
+
+The plan is made here and nowhere else. A worker makes it once, at its start, and its source has the loop; `lovelace
+explain` and `lovelace check` print it. Nothing connects, and no record is looked at.
 """
 
-from itertools import pairwise
+from collections.abc import Mapping
+from itertools import repeat
 from typing import Any
 
 import msgspec
@@ -15,27 +20,76 @@ from bytewax.dataflow import Dataflow
 from lovelace_streams.columns import AdaptiveLoop, ColumnLoop, ItemsOnly
 from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.formats.decoder import SupportsColumns as FormatSupportsColumns
-from lovelace_streams.rows.normalizer import normalizer
-from lovelace_streams.sources.ports import all_steps, operator_of
+from lovelace_streams.formats.decoder import SupportsTargets
+from lovelace_streams.rows.normalizer import Normalizer, normalizer
+from lovelace_streams.sources.ports import ENDS, operator_of
+from lovelace_streams.sources.route import PORTS, ROUTE, Stage, name_of, source_steps, stages
+from lovelace_streams.writers import SupportsWays
 from lovelace_streams.writers.column_block import SupportsColumns as WriterSupportsColumns
 
-WAY = (("kafka_source", "down"), ("decode", "oks"), ("normalize", "oks"), ("batch", "down"), ("upsert", ""))
-"""Our steps in the order in which records pass them, and the port that leads to the next."""
+COLUMNS, ITEMS = "columns", "items"
+"""The two ways of messages."""
+UNNAMED = frozenset({"sorted_ports"})
+"""Operators of ours that are a part of the step before them."""
+
+
+class StepPlan(msgspec.Struct, frozen=True):
+    """A step that messages of a source pass."""
+
+    step: str
+    operator: str
+    """`decode`, and so on; for a step of the flow's own Bytewax' operator, as `op.map`."""
+    needs_items: str = ""
+    """Why it has messages pass as items; "" if it does not."""
+    writes: tuple[tuple[str, str], ...] = ()
+    """Of `upsert`: the ways that a block may be written and when each is taken, as far as the declarations tell."""
+
+
+class EventPlan(msgspec.Struct, frozen=True):
+    """An event that a decoder takes items of."""
+
+    event: str
+    """"" where no event is named."""
+    becomes: str
+    """The row class, or the function, that makes a row of an item."""
+    needs_items: str = ""
+    """Why it has messages pass as items; "" if it does not."""
 
 
 class ColumnPlan(msgspec.Struct, frozen=True):
-    """How a flow's messages pass its steps."""
+    """How messages of one source pass a flow's steps."""
 
+    source: str = ""
+    """The name of the step that reads."""
+    topics: tuple[str, ...] = ()
+    steps: tuple[StepPlan, ...] = ()
+    events: tuple[EventPlan, ...] = ()
     loop: ColumnLoop | None = None
     """What makes columns of messages; None: they pass as items."""
-    reason: str = ""
-    """Why they pass as items."""
-    reasons: dict[str, str] = {}
-    """Event → why it needs items; "" for one that would not."""
+    could: bool = False
+    """Whether format and writer take columns, so that only the flow or its settings keep messages from passing so."""
+
+    @property
+    def way(self) -> str:
+        """`columns` or `items`."""
+        return ITEMS if self.loop is None else COLUMNS
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """All that has messages pass as items, in the order in which they meet it."""
+        of_events = (f"{each.event}: {each.needs_items}" if each.event else each.needs_items for each in self.events)
+        found = [each.needs_items for each in self.steps]
+        found += [reason for each, reason in zip(self.events, of_events, strict=True) if each.needs_items]
+        return tuple(dict.fromkeys(filter(None, found)))
+
+    @property
+    def reason(self) -> str:
+        """The first of them; "" for columns."""
+        return next(iter(self.reasons), "")
 
 
-def column_plan(flow: Dataflow, source: Any) -> ColumnPlan:
-    """Make the plan of a flow for what it reads from a source; builds and connects nothing.
+def column_plans(flow: Dataflow, *, traced: bool = False) -> list[ColumnPlan]:
+    """Make the plan of each source of a flow; `traced`: spans are recorded.
 
     >>> import lovelace_streams as ls
     >>> class Order(ls.Row, table="orders", primary_key="id"):
@@ -43,53 +97,122 @@ def column_plan(flow: Dataflow, source: Any) -> ColumnPlan:
     >>> flow = Dataflow("orders")
     >>> source = ls.KafkaSource(ls.KafkaSettings("127.0.0.1:9092"), topics=["orders.raw"])
     >>> _ = ls.decode("decode", ls.kafka_source("kafka", flow, source), ls.JsonDecoder(Order))
-    >>> column_plan(flow, source).reason
-    'no step takes the items of decode'
+    >>> [(plan.way, plan.reason) for plan in column_plans(flow)]
+    [('items', 'no step takes the items of decode')]
     """
-    if not source.settings.columnar:
-        return ColumnPlan(reason="COLUMNAR=off")
+    return [_plan(flow, step, traced=traced) for step in source_steps(flow)]
+
+
+def column_plan(flow: Dataflow, source: Any, *, traced: bool = False) -> ColumnPlan:
+    """Make the plan for what a flow reads from one source."""
+    step = next((step for step in source_steps(flow) if step.source is source), None)
+    return ColumnPlan() if step is None else _plan(flow, step, traced=traced)
+
+
+def _plan(flow: Dataflow, source: Any, *, traced: bool) -> ColumnPlan:
+    passed = [stage for stage in stages(flow, source) if operator_of(stage.step) not in UNNAMED]
+    ours = {operator_of(stage.step): stage.step for stage in reversed(passed)}
+    decoder = ours["decode"].decoder if "decode" in ours else None
+    writer = ours["upsert"].writer if "upsert" in ours else None
+    why = _needs_of_steps(flow, passed, traced=traced)
+    mapper, reason = _mapper(ours.get("normalize"))
+    if reason:
+        why.setdefault(ours["normalize"].step_id, reason)
+    loop, of_events, reason = _loop(decoder, mapper)
+    if reason:
+        why.setdefault(ours["decode"].step_id, reason)
+    plan = ColumnPlan(
+        name_of(flow, source),
+        source.source.topics,
+        tuple(_step(flow, stage.step, why.get(stage.step.step_id, "")) for stage in passed),
+        _events(decoder, of_events),
+        could=isinstance(decoder, FormatSupportsColumns) and isinstance(writer, WriterSupportsColumns),
+    )
+    return plan if plan.reasons else msgspec.structs.replace(plan, loop=loop)
+
+
+def _step(flow: Dataflow, step: Any, why: str) -> StepPlan:
+    writer = step.writer if operator_of(step) == "upsert" else None
+    writes = tuple(writer.ways()) if isinstance(writer, SupportsWays) else ()
+    return StepPlan(name_of(flow, step), operator_of(step) or _operator(step), why, writes)
+
+
+def _operator(step: Any) -> str:
+    """Name the operator of a step of the flow's own, as its author imports Bytewax'."""
+    kind = type(step)
+    return f"{'op.' if kind.__module__.startswith('bytewax.') else ''}{kind.__name__}"
+
+
+# ---- why steps need items -------------------------------------------------------------------------------------------
+
+
+def _needs_of_steps(flow: Dataflow, passed: list[Stage], *, traced: bool) -> dict[str, str]:
+    """Return the steps that need items, by their id, each with the reason."""
+    needs: dict[str, str] = {}
+    if reason := _need_of_source(passed[0].step, traced=traced):
+        needs[passed[0].step.step_id] = reason
+    for expected, stage in zip((operator_of(passed[0].step), *ROUTE, *repeat("", len(passed))), passed, strict=False):
+        reason = _need_of_step(flow, stage)
+        if not (reason or needs) and operator_of(stage.step) != expected:
+            reason = f"{name_of(flow, stage.step)} is where {expected or 'the way ends'} would be"
+        if reason:
+            needs.setdefault(stage.step.step_id, reason)
+    return needs
+
+
+def _need_of_source(step: Any, *, traced: bool) -> str:
+    if operator_of(step) != "kafka_source":
+        return f"{type(step.source).__name__} gives items"
+    if not step.source.settings.columnar:
+        return "COLUMNAR=off"
+    return "tracing is on, and a span is linked to each record" if traced else ""
+
+
+def _need_of_step(flow: Dataflow, stage: Stage) -> str:
+    step, operator, name = stage.step, operator_of(stage.step), name_of(flow, stage.step)
+    if operator == "upsert":
+        return "" if isinstance(step.writer, WriterSupportsColumns) else f"{type(step.writer).__name__} takes rows"
+    if operator not in PORTS:
+        return f"{_operator(step)}({name!r}), a step of the flow's own, takes items"
+    if operator == "decode" and not isinstance(step.decoder, FormatSupportsColumns):
+        return f"{type(step.decoder).__name__} gives items"
+    if not stage.takers:
+        return f"no step takes the items of {name}"
+    ours = [taker for taker in stage.takers if operator_of(taker)]
+    ends = [name_of(flow, taker) for taker in ours if operator_of(taker) in ENDS]
+    if ends:
+        return f"{ends[0]} takes the items of {name}"
+    return f"{len(ours)} steps take the items of {name}" if len(ours) > 1 else ""
+
+
+# ---- why events need items ------------------------------------------------------------------------------------------
+
+
+def _mapper(step: Any) -> tuple[Normalizer | None, str]:
+    """Make what a `normalize` step maps by, or say why that maps item by item."""
     try:
-        steps = _way(flow, source)
-        decoder, writer = steps["decode"].decoder, steps["upsert"].writer
-        if not isinstance(decoder, FormatSupportsColumns):
-            return ColumnPlan(reason=f"{type(decoder).__name__} gives items")
-        if not isinstance(writer, WriterSupportsColumns):
-            return ColumnPlan(reason=f"{type(writer).__name__} takes rows")
-        target = steps["normalize"].target
-        return ColumnPlan(AdaptiveLoop(decoder.column_loop(normalizer(target, skips=steps["normalize"].skips))))
+        mapper = None if step is None else normalizer(step.target, skips=step.skips)
+    except (TypeError, ValueError, DeploymentFault) as fault:  # the step itself says it, too
+        return None, str(fault)
+    reason = "" if mapper is None else mapper.items_only
+    return (None if reason else mapper), reason
+
+
+def _loop(decoder: Any, mapper: Normalizer | None) -> tuple[ColumnLoop | None, Mapping[str, str], str]:
+    """Make the loop of a decoder, or say which events need items and why, or what is wrong with it."""
+    if mapper is None or not isinstance(decoder, FormatSupportsColumns):
+        return None, {}, ""
+    try:
+        return AdaptiveLoop(decoder.column_loop(mapper)), {}, ""
     except ItemsOnly as needed:
-        return ColumnPlan(reason=str(needed), reasons=dict(needed.reasons))
-    except (TypeError, ValueError, DeploymentFault) as fault:  # the steps themselves say what is wrong
-        return ColumnPlan(reason=str(fault))
+        return None, needed.reasons, ""
+    except (TypeError, ValueError, DeploymentFault) as fault:
+        return None, {}, str(fault)
 
 
-def _way(flow: Dataflow, source: Any) -> dict[str, Any]:
-    """Find our steps that follow each other. Raises `ItemsOnly` if another one takes what flows between them."""
-    steps: list[Any] = list(all_steps(flow.substeps))
-    found: dict[str, Any] = {}
-    step: Any = next((each for each in steps if operator_of(each) == WAY[0][0] and each.source is source), None)
-    for (operator, port), (following, _) in pairwise(WAY):
-        if step is None:
-            raise ItemsOnly({"": f"the flow has no {operator} step"})
-        stream = getattr(step, port)
-        takers = [each for each in steps if _takes(each, stream)]
-        ours = [each for each in takers if operator_of(each) == following]
-        others = [each for each in takers if each not in ours and not _is_within(each, ours)]
-        if others:
-            raise ItemsOnly({"": f"{others[0].step_name} takes the items of {step.step_name}"})
-        if not ours:
-            raise ItemsOnly({"": f"no step takes the items of {step.step_name}"})
-        [step] = ours[:1]
-        if len(ours) > 1:
-            raise ItemsOnly({"": f"{ours[1].step_name} takes the items, too"})
-        found[following] = step
-    return found
-
-
-def _takes(step: Any, stream: Any) -> bool:
-    return any(stream.stream_id in getattr(step, name).stream_ids.values() for name in step.ups_names)
-
-
-def _is_within(step: Any, ours: list[Any]) -> bool:
-    """Whether a step is a part of one of ours."""
-    return any(step.step_id.startswith(f"{each.step_id}.") for each in ours)
+def _events(decoder: Any, reasons: Mapping[str, str]) -> tuple[EventPlan, ...]:
+    if not isinstance(decoder, SupportsTargets):
+        return tuple(EventPlan(event, "", reason) for event, reason in reasons.items())
+    return tuple(
+        EventPlan(str(event), target.name, reasons.get(str(event), "")) for event, target in decoder.targets.items()
+    )

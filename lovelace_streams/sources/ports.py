@@ -90,13 +90,13 @@ class _Ports:
         self.takers: dict[str, list[Operator]] = {}
         """Stream → the steps that take it."""
         for node in self.nodes:
-            for stream in _streams(node, node.ups_names):
+            for stream in streams_of(node, node.ups_names):
                 self.takers.setdefault(stream, []).append(node)
         self.names: dict[str, tuple[str, str]] = {}
         """Stream → step and port, as the flow's author knows them."""
         for step in all_steps(flow.substeps):
             for port in step.dwn_names:
-                for stream in _streams(step, [port]):
+                for stream in streams_of(step, [port]):
                     self.names.setdefault(stream, (_name(step), port))
         self.alive: dict[str, bool] = {}
         self.found: dict[LoosePort, None] = {}
@@ -113,7 +113,7 @@ class _Ports:
         if node.step_id in self.seen or operator_of(node) in ENDS:
             return
         self.seen.add(node.step_id)
-        onward = [taker for stream in _streams(node, node.dwn_names) for taker in self._judged(stream)]
+        onward = [taker for stream in streams_of(node, node.dwn_names) for taker in self._judged(stream)]
         for taker in onward:
             self._follow(taker)
 
@@ -132,7 +132,7 @@ class _Ports:
 
     def _has_ours(self, node: Operator) -> bool:
         """Whether a step is one of ours, or leads to one."""
-        takers = [taker for stream in _streams(node, node.dwn_names) for taker in self.takers.get(stream, [])]
+        takers = [taker for stream in streams_of(node, node.dwn_names) for taker in self.takers.get(stream, [])]
         return operator_of(node) != "" or any(map(self._has_ours, takers))
 
     def _wrong_taker(self, stream: str, takers: list[Operator]) -> str | None:
@@ -143,7 +143,7 @@ class _Ports:
 
     def _leads(self, node: Operator) -> bool:
         """Whether a step is an end, or leads to one by any of its ports."""
-        return operator_of(node) in ENDS or any(map(self._reaches, _streams(node, node.dwn_names)))
+        return operator_of(node) in ENDS or any(map(self._reaches, streams_of(node, node.dwn_names)))
 
     def _reaches(self, stream: str) -> bool:
         """Whether an end can be reached over a stream."""
@@ -166,5 +166,6 @@ def _nodes(steps: Iterable[Operator]) -> Iterator[Operator]:
             yield from _nodes(step.substeps)
 
 
-def _streams(step: Operator, ports: Iterable[str]) -> list[str]:
+def streams_of(step: Operator, ports: Iterable[str]) -> list[str]:
+    """Return the streams that a step takes or gives by some of its ports."""
     return [stream for port in ports for stream in getattr(step, port).stream_ids.values()]

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import bytewax.operators as op
+import structlog
 from bytewax.dataflow import Dataflow, Stream, operator
 from bytewax.inputs import DynamicSource, StatelessSourcePartition
 
@@ -21,6 +22,8 @@ from lovelace_streams.runtime.worker import WorkerContext
 from lovelace_streams.settings import KafkaSettings
 from lovelace_streams.sources.plan import column_plan
 from lovelace_streams.sources.ports import loose_ports, refusal_of
+
+log = structlog.get_logger(__name__)
 
 TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 """Kafka's own rule for the name of a topic."""
@@ -98,8 +101,10 @@ class WorkerSource(WorkerContext, DynamicSource[Envelope[bytes]]):
         if self.flow is not None and (loose := loose_ports(self.flow)):
             self.note(DeploymentFault(refusal_of(loose)))
         self.begin()
-        if self.flow is not None and not tracing.is_on():  # a span is linked to each record
-            self.columnar = column_plan(self.flow, self).loop
+        if self.flow is not None and not self.fault:
+            plan = column_plan(self.flow, self, traced=tracing.is_on())
+            log.info("plan", pipeline=self.pipeline, way=plan.way, reason=plan.reason)
+            self.columnar = plan.loop
         return _Worker(self)
 
 

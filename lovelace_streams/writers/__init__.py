@@ -272,6 +272,17 @@ class SupportsNotes(Protocol):
         """Return a line for each thing that `lovelace check` should say of the open tables."""
 
 
+@runtime_checkable
+class SupportsWays(Protocol):
+    """A writer that can say how it writes."""
+
+    def ways(self) -> list[tuple[str, str]]:
+        """Return the ways that a block may be written, and when each is taken: the quickest first.
+
+        It says what follows from the declarations alone; it connects to nothing.
+        """
+
+
 def dry_run(writer: Writer, block: Sequence[Entry]) -> list[RowResult]:
     """Call `Writer.dry_run`, or the `rehearse` of a writer that still has the old name."""
     if not hasattr(writer, "dry_run") and hasattr(writer, "rehearse"):

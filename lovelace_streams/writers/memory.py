@@ -51,6 +51,10 @@ class MemoryWriter:
         """Return nothing: a dict needs no DDL."""
         return ""
 
+    def ways(self) -> list[tuple[str, str]]:
+        """Return its one way; see `SupportsWays`."""
+        return [("row by row", "always, into a dict")]
+
     def open(self) -> None:
         """Do nothing: there is no connection."""
 

@@ -13,9 +13,10 @@ from lovelace_streams.admin.check.destination import check_destination
 from lovelace_streams.admin.check.report import AWAY, DEPLOYMENT, FAILS, CheckReport, SampleResult
 from lovelace_streams.admin.check.sample import SampleRun, where_it_ends
 from lovelace_streams.errors import DeploymentFault, DestinationFault
+from lovelace_streams.flows.explain import note, plans_of
 from lovelace_streams.flows.topology import Route, Topology
 from lovelace_streams.reporting.client import ask_service
-from lovelace_streams.settings import unread_variables
+from lovelace_streams.settings import Settings, unread_variables
 from lovelace_streams.sources.kafka import KafkaSource
 from lovelace_streams.writers import Writer
 
@@ -43,6 +44,8 @@ class _Check:
             self.report.add("note", line)
         for loose in self.topology.loose:
             self.report.add("deployment", str(loose))
+        for line in filter(None, map(note, plans_of(self.topology.flow, Settings()))):
+            self.report.add("note", line)
         ready = {writer for writer in self.topology.writers if self._attempt(check_destination, writer, self.report)}
         self._attempt(self._progress)
         try:

@@ -90,6 +90,16 @@ class ClickHouseWriter:
 
         return create_table(*self.rows)
 
+    def ways(self) -> list[tuple[str, str]]:
+        """Return how blocks are inserted; see `SupportsWays`."""
+        if self.one_by_one:
+            return [("an insert an item", "always: one_by_one=True")]
+        most = self.settings.block_rows
+        return [
+            ("Native block", f"one insert of a whole block, of up to {most} rows"),
+            ("Native blocks in halves", "where the server refuses a block, until its refused rows are found"),
+        ]
+
     def open(self) -> None:
         """Connect and compare the rows with the real table. Raises `DestinationFault` or `DeploymentFault`."""
         self.close()

@@ -30,6 +30,7 @@ from lovelace_streams.writers.postgres.isolation import Isolation, Item, ItemOut
 from lovelace_streams.writers.postgres.parallel import CALL_ROWS, ParallelWriters, PartitionedBlock
 from lovelace_streams.writers.postgres.sql import EncodeError
 from lovelace_streams.writers.postgres.transaction import RowsUntold, Transactions, UnexplainedCount
+from lovelace_streams.writers.postgres.ways import ways_of
 
 log = structlog.get_logger(__name__)
 
@@ -159,6 +160,10 @@ class PostgresWriter:
     def ddl(self) -> str:
         """Return the `CREATE TABLE` of its tables."""
         return "\n\n".join(create_table(*each.rows) for each in self.tables.declared)
+
+    def ways(self) -> list[tuple[str, str]]:
+        """Return how blocks may be written; see `SupportsWays`."""
+        return ways_of(self.rows, copy_rows_min=COPY_ROWS_MIN, one_by_one=self.one_by_one)
 
     def notes(self) -> list[str]:
         """Return what `lovelace check` says of the open tables; see `SupportsNotes`."""
