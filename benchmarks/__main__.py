@@ -79,6 +79,7 @@ SUITE = {
         "--seconds 8 --runs 3 --rates 1000",
     ),
     "clickhouse": Sizes("--rows 100000 --runs 3", "--rows 300000 --runs 5", "--rows 20000 --runs 1", 1.5),
+    "ways": Sizes("--rows 100000 --runs 3", "--rows 300000 --runs 5", "--rows 20000 --runs 1", 2.5),
     "kinds": Sizes("--rows 100000 --runs 3", "--rows 300000 --runs 3", "--rows 20000 --runs 1", 3),
     "ledger": Sizes(
         "--rows 100000 --runs 3", "--rows 200000 --runs 3", "--rows 20000 --runs 1 --jobs 1000", 1, "--rows 50000"

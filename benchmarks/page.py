@@ -1,4 +1,4 @@
-"""The figures of docs/performance.md and docs/scaling.md, made of the results: `python -m benchmarks.page`.
+"""The figures of docs/performance.md and other pages, made of the results: `python -m benchmarks.page`.
 
 The pages' words are written by hand and hold no figure that was measured; those stand between marks, each part made by
 the function of that name in `tables` or `plan`. Pictures go to docs/images. A test holds the pages to the results.
@@ -13,7 +13,7 @@ from benchmarks.goals import Measured
 from benchmarks.measured import load
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGES = ("performance.md", "scaling.md")
+PAGES = ("performance.md", "scaling.md", "fast-flows.md")
 PARTS: dict[str, Callable[[Measured], str]] = {**tables.PARTS, **plan.PARTS}
 MADE = re.compile(r"(<!-- ([\w-]+): made by benchmarks/page.py -->\n).*?(<!-- end -->)", re.DOTALL)
 

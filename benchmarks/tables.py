@@ -12,7 +12,11 @@ PERCENTILES = {"p50_ms": "p50", "p99_ms": "p99", "p999_ms": "p99.9"}
 
 def machine(measured: Measured) -> str:
     """Where it was measured, and of which commits."""
-    said = [each.summary for each in measured.values() if each.summary.get("machine")]
+    return _machine([each for name, each in measured.items() if name != "ways"])
+
+
+def _machine(results: Sequence[Results]) -> str:
+    said = [each.summary for each in results if each.summary.get("machine")]
     if not said:
         return "Nothing is measured yet.\n"
     it = said[0]["machine"]
@@ -22,6 +26,12 @@ def machine(measured: Measured) -> str:
         f"Measured on {it['cores']} cores ({it['cpu']}), {it['memory_gb']} GB, {it['system']},"
         f" at commit {commits}; {versions}.\n"
     )
+
+
+def ways(measured: Measured) -> str:
+    """The same job, written in several ways; on a page of its own, which says where it was measured."""
+    found = measured["ways"]
+    return _shown(found, f"{_count(found)} members. {_machine([found])}", _speeds(found))
 
 
 def goals(measured: Measured) -> str:
@@ -207,6 +217,7 @@ PARTS: dict[str, Callable[[Measured], str]] = {
     "latency": latency,
     "clickhouse": _plain("clickhouse"),
     "avro": _plain("avro"),
+    "ways": ways,
     "ledger": ledger,
     "workers": workers,
     "rows-before": rows_before,

@@ -1,12 +1,15 @@
 """References that are made of the code.
 
-- The tables of docs/metrics.md: `python docs/reference.py` writes them anew, tests/unit/test_docs.py compares.
-  Prometheus shows the same words as a metric's help.
+- The tables of docs/metrics.md, and what docs/fast-flows.md shows of `lovelace explain` for the flows in dataflows/:
+  `python docs/reference.py` writes them anew, tests/unit/test_docs.py compares. Prometheus shows the same words as a
+  metric's help.
 - The page of the command line, made whenever the site is built (`hooks.py`).
 """
 
+import importlib
 import re
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -17,20 +20,49 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from lovelace_streams.api.gauges import GAUGES
 from lovelace_streams.cli import app
+from lovelace_streams.flows import explain
+from lovelace_streams.flows.discovery import flow_names
 from lovelace_streams.observability import metrics
+from lovelace_streams.testing.flows import OwnSettings
 
-PAGE = Path(__file__).with_name("metrics.md")
+HERE = Path(__file__).parent
+PAGES = ("metrics.md", "fast-flows.md")
 MADE = re.compile(r"(<!-- (\w+): made by docs/reference.py -->\n).*?(<!-- end -->)", re.DOTALL)
 HEAD = "| metric | type | labels | means |\n|---|---|---|---|\n"
 
 
-def tables() -> dict[str, str]:
-    """The page's tables by the name in their mark."""
-    worker = [it for it in vars(metrics).values() if isinstance(it, MetricWrapperBase)]
-    return {
-        "worker": HEAD + "".join(map(_line, worker)),
-        "service": HEAD + "".join(_row(name, "gauge", labels, text) for name, text, labels in GAUGES.values()),
-    }
+def worker() -> str:
+    """The metrics of a worker."""
+    return HEAD + "".join(_line(it) for it in vars(metrics).values() if isinstance(it, MetricWrapperBase))
+
+
+def service() -> str:
+    """The metrics of the progress service."""
+    return HEAD + "".join(_row(name, "gauge", labels, text) for name, text, labels in GAUGES.values())
+
+
+def explained() -> str:
+    """What `lovelace explain` says of the flows in dataflows/, with settings that no environment changes."""
+    if str(HERE.parent) not in sys.path:
+        sys.path.insert(0, str(HERE.parent))
+    modules = {name: importlib.import_module(f"dataflows.{name}") for name in flow_names()}
+    settings = OwnSettings()
+    return "".join(
+        f"\n### `{name}`\n\n{_plan(plan)}"
+        for name, module in modules.items()
+        if callable(getattr(module, "flow", None))
+        for plan in explain.plans_of(module.flow(settings), settings)
+    )
+
+
+def _plan(plan: Any) -> str:
+    rows = ["| " + " | ".join(cells) + " |\n" for cells in (explain.HEAD, ["---"] * len(explain.HEAD))]
+    rows += ["| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |\n" for cells in explain.table(plan)]
+    return f"{explain.headline(plan)}\n\n{''.join(rows)}"
+
+
+PARTS: dict[str, Callable[[], str]] = {"worker": worker, "service": service, "explain": explained}
+"""What is made, by the name in its mark."""
 
 
 def _line(metric: MetricWrapperBase) -> str:
@@ -44,9 +76,8 @@ def _row(name: str, kind: str, labels: Iterable[str], text: str) -> str:
 
 
 def rendered(page: str) -> str:
-    """The page with its tables made anew."""
-    made = tables()
-    return MADE.sub(lambda match: f"{match[1]}{made[match[2]]}{match[3]}", page)
+    """The page with its parts made anew."""
+    return MADE.sub(lambda match: f"{match[1]}{PARTS[match[2]]()}{match[3]}", page)
 
 
 def commands() -> str:
@@ -81,4 +112,6 @@ def _parameter(it: Any) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(rendered(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for each in PAGES:
+        path = HERE / each
+        path.write_text(rendered(path.read_text(encoding="utf-8")), encoding="utf-8")

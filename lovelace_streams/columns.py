@@ -51,8 +51,8 @@ class Chunk:
     """
 
     __slots__ = (
-        "_sizes", "alone", "assignment", "in_flight", "items", "keys", "loop", "offsets", "open", "partition", "runs",
-        "states", "timestamps", "topic", "values",
+        "_sizes", "alone", "assignment", "in_flight", "items", "keys", "loop", "offsets", "open", "partition", "rows",
+        "runs", "states", "timestamps", "topic", "values",
     )  # fmt: skip
 
     def __init__(
@@ -79,6 +79,8 @@ class Chunk:
         """How many of its messages are `OPEN`."""
         self.items: Sequence[int] = bytes(len(offsets))
         """How many items of each message are in columns: 0 for one that is not, or not yet."""
+        self.rows = 0
+        """How many rows were made of it in columns."""
         self.alone: dict[int, Record] = {}
         """Place → the record of a message that was looked at alone."""
         self.in_flight: dict[int, Record] = {}

@@ -152,6 +152,7 @@ def sort_chunks(sort: Callable[[list[Envelope[bytes]]], Ports], window: Sequence
         else:
             assert chunk.loop is not None
             mapped = chunk.loop(chunk, newest_version)
+            chunk.rows = sum(map(len, mapped.slices))
             if not (mapped.left or mapped.lost):
                 ports.oks += mapped.slices
                 continue

@@ -119,7 +119,7 @@ def read(pipeline: str | None, topic: str, partition: int, count: int) -> None:
 def decoded(pipeline: str | None, window: Sequence[Envelope[Any] | Chunk]) -> None:
     """Count the items of a window's messages, once they are known, and which way they were made."""
     count = sum(part.decoded if isinstance(part, Chunk) else part.record.items for part in window)
-    in_columns = sum(sum(part.items) for part in window if isinstance(part, Chunk))
+    in_columns = sum(part.rows for part in window if isinstance(part, Chunk))
     if count:
         READ_ITEMS.labels(pipeline).inc(count)
     if in_columns:

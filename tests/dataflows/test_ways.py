@@ -82,7 +82,7 @@ def test_good_messages_go_as_columns(
 
 def test_what_goes_one_by_one_is_counted_so() -> None:
     bad = [b"not json", {"id": "x", "note": ""}, {"id": 1, "note": "a\0b"}]
-    messages = [order(1), *bad, order(2), None]
+    messages = [order(1), *bad, order(2), None, [order(3), {"id": 4}, order(5)]]
 
-    assert ways_of(orders, "orders", messages, columnar=True) == (2, 4)
-    assert ways_of(orders, "orders", messages, columnar=False) == (0, 6)
+    assert ways_of(orders, "orders", messages, columnar=True) == (4, 5)
+    assert ways_of(orders, "orders", messages, columnar=False) == (0, 9)

@@ -78,12 +78,16 @@ def test_every_setting_is_documented_and_nothing_else() -> None:
         assert shown == wanted, name
 
 
-def test_the_reference_of_metrics_is_that_of_the_code() -> None:
+@pytest.mark.parametrize("page", ["docs/metrics.md", "docs/fast-flows.md"])
+def test_what_pages_show_of_the_code_is_made_of_it(page: str) -> None:
     reference = runpy.run_path(str(ROOT / "docs" / "reference.py"))
-    page = TEXTS["docs/metrics.md"]
 
-    assert reference["rendered"](page) == page, "make the tables anew: .venv/bin/python docs/reference.py"
-    assert page.count("| `lovelace_") >= len(GAUGES) + 15
+    assert reference["rendered"](TEXTS[page]) == TEXTS[page], "make it anew: .venv/bin/python docs/reference.py"
+
+
+def test_the_reference_of_metrics_and_the_plans_are_there() -> None:
+    assert TEXTS["docs/metrics.md"].count("| `lovelace_") >= len(GAUGES) + 15
+    assert TEXTS["docs/fast-flows.md"].count("| step | kafka | kafka_source |") >= 2
 
 
 def test_every_endpoint_is_documented() -> None:
