@@ -262,6 +262,10 @@ def test_the_sample_ends_at_a_step_of_the_flows_own_and_the_report_names_it(
     assert "no row was tried: the sample ends after normalize, because the flow's own step 'paid' follows" in said(
         report, "note"
     )
+    assert (
+        "kafka: messages pass item by item, because op.filter('paid'), a step of the flow's own, takes items"
+        in said(report, "note")
+    )
     assert report.sample.ends == {}
     assert [f.reason for f in report.sample.failures] == ["wrong_type"]
 

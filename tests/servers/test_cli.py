@@ -94,6 +94,18 @@ def test_a_flow_that_is_not_there(run: Run) -> None:
     assert "discord" in line
 
 
+def test_explain_needs_no_server(run: Run) -> None:
+    nowhere = {"KAFKA_BROKERS": "127.0.0.1:1", "POSTGRES_DSN": "postgresql://127.0.0.1:1/none"}
+    columns = run("explain", "discord", COLUMNAR="on", **nowhere)
+    items = json.loads(run("explain", "discord", "--json", COLUMNAR="off", **nowhere).stdout)
+
+    assert columns.returncode == 0, columns.stderr
+    assert columns.stdout.startswith("kafka: discord.members.raw: messages pass as columns")
+    assert "event\tGUILD_MEMBERS_CHUNK\tMemberJoined\tcolumns\t" in columns.stdout.splitlines()
+    assert [(source["way"], source["reasons"]) for source in items["sources"]] == [("items", ["COLUMNAR=off"])]
+    assert "no dataflow 'nosuch'" in refused(run("explain", "nosuch"))
+
+
 # -- submit ------------------------------------------------------------------------------------------------------------
 
 
