@@ -68,7 +68,7 @@ def ways_of(flow: Callable[..., Dataflow], pipeline: str, messages: Sequence[Any
     ("flow", "pipeline", "messages", "items"),
     [
         (orders, "orders", [order(number) for number in range(50)], 50),
-        (orders, "orders", [[order(number) for number in range(begin, begin + 7)] for begin in (0, 7, 14)], 21),
+        (orders, "orders", [[order(7 * n + k) for k in range(7)] for n in range(10)], 70),
         (orders, "orders", [Message(order(number), job="a", items=1) for number in range(20)], 20),
         (discord.flow, "discord", of_members(), 39 + 39 + 39 + 5),
     ],
@@ -82,7 +82,11 @@ def test_good_messages_go_as_columns(
 
 def test_what_goes_one_by_one_is_counted_so() -> None:
     bad = [b"not json", {"id": "x", "note": ""}, {"id": 1, "note": "a\0b"}]
-    messages = [order(1), *bad, order(2), None, [order(3), {"id": 4}, order(5)]]
+    messages = [order(1), *bad, order(2), None, [order(3), {"id": 4}, order(5)], *map(order, range(10, 20))]
 
-    assert ways_of(orders, "orders", messages, columnar=True) == (4, 5)
-    assert ways_of(orders, "orders", messages, columnar=False) == (0, 9)
+    assert ways_of(orders, "orders", messages, columnar=True) == (14, 5)
+    assert ways_of(orders, "orders", messages, columnar=False) == (0, 19)
+
+
+def test_a_few_messages_are_no_chunk() -> None:
+    assert ways_of(orders, "orders", [order(1), order(2)], columnar=True) == (0, 2)
