@@ -30,7 +30,9 @@ def headline(plan: ColumnPlan) -> str:
     """
     topics = ", ".join(plan.topics)
     if plan.way == COLUMNS:
-        return f"{plan.source}: {topics}: messages pass as columns, decoded and mapped in one loop"
+        others = [event.event for event in plan.events if event.needs_items]
+        but = f"; those of {', '.join(others)} as items" if others else ""
+        return f"{plan.source}: {topics}: messages pass as columns, decoded and mapped in one loop{but}"
     return f"{plan.source}: {topics}: messages pass as items" + (f", because {plan.reason}" if plan.reason else "")
 
 
@@ -39,7 +41,7 @@ def table(plan: ColumnPlan) -> Iterator[tuple[str, str, str, str, str]]:
     for step in plan.steps:
         yield "step", step.step, step.operator, plan.way, step.needs_items
     for event in plan.events:
-        yield "event", event.event or "every message", event.becomes, plan.way, event.needs_items
+        yield "event", event.event or "every message", event.becomes, plan.way_of(event), event.needs_items
     for step in plan.steps:
         for way, when in step.writes:
             yield "write", step.step, "", way, when
@@ -57,7 +59,7 @@ def told(plan: ColumnPlan) -> dict[str, Any]:
         "way": plan.way,
         "reasons": list(plan.reasons),
         "steps": [step | way for step in steps],
-        "events": [event | way for event in events],
+        "events": [event | {"way": plan.way_of(each)} for event, each in zip(events, plan.events, strict=True)],
     }
 
 

@@ -12,28 +12,21 @@ from types import MappingProxyType
 from typing import Any
 
 from lovelace_streams.columns import Chunk, Columns, ItemsOnly, Mapped, Slice
-from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.formats.events import EventTargets
 from lovelace_streams.records import Envelope
-from lovelace_streams.rows.loops import RowLoop, items_only
+from lovelace_streams.rows.loops import RowLoop
 from lovelace_streams.rows.normalizer import Normalizer
 
 
 def loops_of(events: EventTargets, normalizer: Normalizer) -> dict[int, RowLoop]:
-    """Make the loop of each target, by its `id`. Raises `ItemsOnly` if one of them is mapped item by item."""
-    reasons = {name: _items_only(target, normalizer) for name, target in events.by_event.items()}
-    if any(reasons.values()):
-        raise ItemsOnly({str(name): reason for name, reason in reasons.items()})
-    return {id(target): RowLoop(target) for target in events.targets}
+    """Make the loop of each target that has one, by its `id`; messages of the others are left.
 
-
-def _items_only(target: Any, normalizer: Normalizer) -> str:
-    if reason := items_only(target) or normalizer.items_only:
-        return reason
-    try:
-        return "" if normalizer.generated(target) is not None else f"{target.name} has too many paths for a field"
-    except DeploymentFault as fault:
-        return str(fault)
+    Raises `ItemsOnly` if the items of all of them are mapped one by one.
+    """
+    reasons = {str(name): normalizer.needs_items(target) for name, target in events.by_event.items()}
+    if all(reasons.values()):
+        raise ItemsOnly(reasons)
+    return {id(target): RowLoop(target) for target in events.targets if not normalizer.needs_items(target)}
 
 
 class Decoded:

@@ -74,11 +74,11 @@ class JsonDecoder:
         return self._events.by_event
 
     def column_loop(self, normalizer: Normalizer) -> ColumnLoop:
-        """Make what decodes and maps a chunk's messages at once. Raises `ItemsOnly` as `rows_of` does."""
+        """Make what decodes and maps a chunk's messages at once. Raises `ItemsOnly` as `loops_of` does."""
         loops = loops_of(self._events, normalizer)
         locations: Locations = {}
         decode = self._typed_decode(locations, listed=True)
-        by_kind = {kind: loops[id(target)] for kind, (target, _) in locations.items()}
+        by_kind = {kind: loops[id(target)] for kind, (target, _) in locations.items() if id(target) in loops}
         return JsonLoop(decode, by_kind, loops, Lists(self._decode_typed, self._locations))
 
     def decode(

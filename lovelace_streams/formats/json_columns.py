@@ -123,9 +123,9 @@ class JsonLoop:
         try:
             message, target, raws = self._lists.read(value)
             items = self._lists.decoded(target, raws)
+            into = decoded[self._targets[id(target)]]
         except Exception:  # noqa: BLE001 - as above
             return False
-        into = decoded[self._targets[id(target)]]
         into.places.append(place)
         into.messages.append(message)
         into.lists[place] = items

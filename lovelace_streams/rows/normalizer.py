@@ -17,6 +17,7 @@ from lovelace_streams.rows.declaration import Skip
 from lovelace_streams.rows.functions import apply
 from lovelace_streams.rows.interpreter import interpret, latest
 from lovelace_streams.rows.json_values import Digits
+from lovelace_streams.rows.loops import items_only
 from lovelace_streams.rows.paths import find
 from lovelace_streams.rows.row import Row
 from lovelace_streams.rows.targets import MapFunction, Target
@@ -130,6 +131,22 @@ class Normalizer:
             return target.map if target.typed else None
         except (SyntaxError, RecursionError, MemoryError):  # more paths for a field than Python nests
             return None
+
+    def needs_items(self, target: Target) -> str:
+        """Say why the items of a decoder's target are mapped one by one; "" if a loop maps them (`rows.loops`).
+
+        >>> from lovelace_streams import Row
+        >>> class Order(Row, table="orders", primary_key="id"):
+        ...     id: int
+        >>> normalizer(Order).needs_items(Target(Order)), normalizer(Order).needs_items(Target(lambda order: order))
+        ('', 'items become rows by a function, <lambda>')
+        """
+        if reason := self.items_only or items_only(target):
+            return reason
+        try:
+            return "" if self.generated(target) is not None else f"{target.name} has too many paths for a field"
+        except DeploymentFault as fault:
+            return str(fault)
 
     def interpret(self, envelope: Envelope[RawItem], now_ms: int) -> Row | tuple[Row, ...] | Skip:
         """Do what `normalize` does, for an item that no generated function accepts."""

@@ -3,8 +3,8 @@
 Theory of this file. Columns (`columns`) flow where our own steps follow each other without anything between, from the
 source to the writer, and each of them takes columns: the format gives them (`SupportsColumns` of `formats.decoder`),
 row classes map them, the writer encodes them (`SupportsColumns` of `writers.column_block`). A step of the flow's own
-gets items one by one, and so does everything before it: an object is then made anyway. So one step, or one event of
-several, that needs items has all messages of its source pass as items.
+gets items one by one, and so does everything before it: an object is then made anyway. So one step that needs items has
+all messages of its source pass as items. An event that needs them has its own messages pass so, beside the others.
 
 The plan is made here and nowhere else. A worker makes it once, at its start, and its source has the loop; `lovelace
 explain` and `lovelace check` print it. Nothing connects, and no record is looked at.
@@ -53,7 +53,7 @@ class EventPlan(msgspec.Struct, frozen=True):
     becomes: str
     """The row class, or the function, that makes a row of an item."""
     needs_items: str = ""
-    """Why it has messages pass as items; "" if it does not."""
+    """Why its messages pass as items; "" if they need not."""
 
 
 class ColumnPlan(msgspec.Struct, frozen=True):
@@ -76,11 +76,15 @@ class ColumnPlan(msgspec.Struct, frozen=True):
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """All that has messages pass as items, in the order in which they meet it."""
-        of_events = (f"{each.event}: {each.needs_items}" if each.event else each.needs_items for each in self.events)
+        """All that has messages of every event pass as items, in the order in which they meet it."""
         found = [each.needs_items for each in self.steps]
-        found += [reason for each, reason in zip(self.events, of_events, strict=True) if each.needs_items]
+        if all(each.needs_items for each in self.events):
+            found += [f"{each.event}: {each.needs_items}" if each.event else each.needs_items for each in self.events]
         return tuple(dict.fromkeys(filter(None, found)))
+
+    def way_of(self, event: EventPlan) -> str:
+        """Return the way of an event's messages."""
+        return ITEMS if event.needs_items else self.way
 
     @property
     def reason(self) -> str:
@@ -125,7 +129,7 @@ def _plan(flow: Dataflow, source: Any, *, traced: bool) -> ColumnPlan:
         name_of(flow, source),
         source.source.topics,
         tuple(_step(flow, stage.step, why.get(stage.step.step_id, "")) for stage in passed),
-        _events(decoder, of_events),
+        _events(decoder, mapper, of_events),
         could=isinstance(decoder, FormatSupportsColumns) and isinstance(writer, WriterSupportsColumns),
     )
     return plan if plan.reasons else msgspec.structs.replace(plan, loop=loop)
@@ -210,9 +214,11 @@ def _loop(decoder: Any, mapper: Normalizer | None) -> tuple[ColumnLoop | None, M
         return None, {}, str(fault)
 
 
-def _events(decoder: Any, reasons: Mapping[str, str]) -> tuple[EventPlan, ...]:
+def _events(decoder: Any, mapper: Normalizer | None, reasons: Mapping[str, str]) -> tuple[EventPlan, ...]:
     if not isinstance(decoder, SupportsTargets):
         return tuple(EventPlan(event, "", reason) for event, reason in reasons.items())
-    return tuple(
-        EventPlan(str(event), target.name, reasons.get(str(event), "")) for event, target in decoder.targets.items()
-    )
+    found = []
+    for event, target in decoder.targets.items():
+        reason = reasons.get(str(event)) or ("" if mapper is None else mapper.needs_items(target))
+        found.append(EventPlan(str(event), target.name, reason))
+    return tuple(found)

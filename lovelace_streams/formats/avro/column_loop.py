@@ -25,6 +25,7 @@ Together = Callable[[Sequence[bytes | None]], Iterable[tuple[ArrowColumns, int, 
 class AvroLoop:
     """Makes columns of the messages of a chunk. `targets` are by event, `loops` map Structs, by the `id` of a target.
 
+    Messages of a target without a loop are left.
     `together` finds what can be read at once; `in_vain(values)` hears what was read so and is left nevertheless.
     """
 
@@ -36,7 +37,7 @@ class AvroLoop:
         in_vain: Callable[[Sequence[bytes | None]], None],
     ) -> None:
         self._together = together
-        self._targets = targets
+        self._targets = {event: target for event, target in targets.items() if id(target) in loops}
         self._loops = loops
         self._in_vain = in_vain
 
@@ -50,8 +51,11 @@ class AvroLoop:
                 places = [place for place in places if declared[place] in (None, 1)]  # noqa: PLW2901
             tried.update(places)
             for event, indexes, records in arrow.proved(_data(values, start, places)):
-                target = self._targets[event]
-                self._add_rows(rows[id(target)], arrow, event, records, chunk, _chosen(places, indexes), latest)
+                chosen = _chosen(places, indexes)
+                if (target := self._targets.get(event)) is None:
+                    tried.difference_update(chosen)
+                else:
+                    self._add_rows(rows[id(target)], arrow, event, records, chunk, chosen, latest)
         made = [each.columns(chunk) for each in rows.values() if each.places]
         left = _others(len(chunk), made)
         self._in_vain([values[place] for place in left if place in tried])

@@ -8,11 +8,12 @@ The messages of a window that have one schema are read together where that is ce
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from datetime import datetime
 from typing import Any
 
 import msgspec
 
-from lovelace_streams.columns import ColumnLoop, ItemsOnly
+from lovelace_streams.columns import Chunk, ColumnLoop, ItemsOnly, Mapped
 from lovelace_streams.errors import DestinationFault, RecordFault
 from lovelace_streams.formats.avro.arrow import UnsupportedSchema
 from lovelace_streams.formats.avro.column_loop import AvroLoop
@@ -457,6 +458,27 @@ class JsonOrAvro:
         """Show the Avro decoder its messages."""
         self.avro.look_ahead([record for record in records if _is_avro(record)])
 
+    def column_loop(self, normalizer: Normalizer) -> ColumnLoop:
+        """Make the loop of each format; a chunk goes through that of its first message, which leaves the others.
+
+        Raises `ItemsOnly` if neither format makes columns.
+        """
+        loops: list[ColumnLoop | None] = []
+        for decoder in (self._json, self.avro):
+            try:
+                loops.append(decoder.column_loop(normalizer))
+            except ItemsOnly as needed:
+                reasons = needed
+                loops.append(None)
+        if not any(loops):
+            raise reasons
+
+        def columns(chunk: Chunk, latest: datetime) -> Mapped:
+            loop = loops[_begins_avro(chunk.values[0])]
+            return Mapped([], list(range(len(chunk)))) if loop is None else loop(chunk, latest)
+
+        return columns
+
     def decode(
         self,
         record: Record,
@@ -471,4 +493,8 @@ class JsonOrAvro:
 
 
 def _is_avro(record: Record) -> bool:
-    return bool(record.value) and record.value[0] in b"\0\xc3"  # type: ignore[index]
+    return _begins_avro(record.value)
+
+
+def _begins_avro(value: bytes | None) -> bool:
+    return bool(value) and value[0] in b"\0\xc3"  # type: ignore[index]

@@ -9,6 +9,7 @@ from bytewax.dataflow import Dataflow, Stream, operator
 from structlog.testing import capture_logs
 
 import lovelace_streams as ls
+from lovelace_streams.flows.explain import headline
 from lovelace_streams.operators.ports import Sorted
 from lovelace_streams.records import DeadLetter, Envelope, Record
 from lovelace_streams.rows.targets import Target
@@ -187,7 +188,7 @@ def test_a_format_or_writer_without_columns_leaves_nothing_to_do(
     assert needs(plan) == {named: reason}
 
 
-def test_one_event_that_needs_items_is_named_and_decides_for_all() -> None:
+def test_an_event_that_needs_items_is_named_and_leaves_the_others_alone() -> None:
     events = ls.Events(
         "type", {"seen": ls.Items("item", Item), "cleaned": ls.Items("item", clean)}, ls.Skip("unknown_event")
     )
@@ -195,7 +196,19 @@ def test_one_event_that_needs_items_is_named_and_decides_for_all() -> None:
 
     assert [(each.event, each.becomes) for each in plan.events] == [("seen", "Item"), ("cleaned", "clean")]
     assert needs(plan) == {"cleaned": "items become rows by a function, clean"}
-    assert (plan.way, plan.reason) == ("items", "cleaned: items become rows by a function, clean")
+    assert (plan.way, plan.reasons) == ("columns", ())
+    assert [plan.way_of(event) for event in plan.events] == ["columns", "items"]
+    assert headline(plan).endswith(
+        "messages pass as columns, decoded and mapped in one loop; those of cleaned as items"
+    )
+
+
+def test_events_that_all_need_items_have_every_message_pass_as_items() -> None:
+    events = ls.Events("type", {"one": ls.Items("item", clean), "two": ls.Items("it", clean)}, ls.Skip("unknown_event"))
+    plan = plan_of(what=events)
+
+    assert plan.way == "items"
+    assert plan.reasons == tuple(f"{event}: items become rows by a function, clean" for event in ("one", "two"))
 
 
 def test_everything_that_needs_items_is_told_at_once() -> None:

@@ -10,11 +10,12 @@ from typing import Annotated, Any
 
 import pytest
 
-from lovelace_streams.avro import AvroDecoder, Confluent, Schema, SingleObject, parse
+from lovelace_streams.avro import AvroDecoder, Confluent, JsonOrAvro, Schema, SingleObject, parse
 from lovelace_streams.columns import Chunk, ItemsOnly, Run, Slice, envelopes_of
 from lovelace_streams.errors import DestinationFault
 from lovelace_streams.formats.decoder import Ports, sort, sort_chunks
 from lovelace_streams.formats.events import Events, Items
+from lovelace_streams.formats.json import JsonDecoder
 from lovelace_streams.rows import From, FromKafka, Row, Skip, rule
 from lovelace_streams.rows.interpreter import latest
 from lovelace_streams.rows.normalizer import normalizer
@@ -96,6 +97,62 @@ def test_what_a_registry_does_not_give_is_left_in_its_place() -> None:
 
     assert mapped.left == list(range(20, 40))
     assert [len(rows) for rows in mapped.slices] == [40]
+
+
+EVENTS = {
+    "type": "record",
+    "name": "Event",
+    "fields": [{"name": "t", "type": "string"}, {"name": "id", "type": "long"}],
+}
+
+
+class Plain(Row, table="orders", primary_key="id"):
+    id: int
+
+
+class Judged(Row, table="orders", primary_key="id"):
+    id: int
+
+    def __post_init__(self) -> None:
+        assert self.id
+
+
+def test_messages_of_an_event_that_needs_items_are_left() -> None:
+    events = Events("t", {"order": Items("$", Plain), "judged": Items("$", Judged)}, Skip("unknown_event"))
+    values: list[bytes | None] = [encoded({"t": ("order", "judged")[n % 2], "id": n}, EVENTS) for n in range(40)]
+    mapped = AvroDecoder(EVENTS, events).column_loop(normalizer([Plain, Judged]))(chunk_of(values), NOW)
+
+    assert mapped.left == list(range(1, 40, 2))
+    assert [row.id for rows in mapped.slices for _, _, row in rows.columns.rows(0, 20)] == list(range(0, 40, 2))
+
+
+def test_a_topic_of_both_formats_makes_columns_of_either() -> None:
+    avro = AvroDecoder(Asked({1: FIRST}), Order, reader=NEWEST)
+    both = JsonOrAvro(JsonDecoder(Order), avro)
+    sorted_by(avro, chunk_of([framed(1, FIRST, {"id": 0})] * 20))  # now the schema is known
+    loop = both.column_loop(normalizer(Order))
+    first: list[bytes | None] = [framed(1, FIRST, {"id": number}) for number in range(20)]
+    second: list[bytes | None] = [b'{"id": %d}' % number for number in range(20)]
+
+    for values, left in [
+        (first, []),
+        (second, []),
+        (first + second, list(range(20, 40))),
+        (second + first, list(range(20, 40))),
+    ]:
+        mapped = loop(chunk_of(values), NOW)
+        assert mapped.left == left
+        assert [list(rows.columns.values["id"]) for rows in mapped.slices] == [list(range(20))]
+
+
+def test_a_topic_of_both_formats_of_which_one_makes_columns() -> None:
+    both = JsonOrAvro(JsonDecoder(Order), AvroDecoder(Asked({1: FIRST}), Order, reader=NEWEST, at_once=False))
+    loop = both.column_loop(normalizer(Order))
+
+    assert loop(chunk_of([b'{"id": 1}'] * 20), NOW).left == []
+    assert loop(chunk_of([framed(1, FIRST, {"id": 1})] * 20), NOW).left == list(range(20))
+    with pytest.raises(ItemsOnly):
+        JsonOrAvro(JsonDecoder(Judged), AvroDecoder(FIRST, Judged)).column_loop(normalizer(Judged))
 
 
 GOOD = encoded({"id": 7, "note": "ab"}, NEWEST)
