@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
+from msgspec import structs
 from typer.testing import CliRunner
 
 from lovelace_streams.cli import app
 from lovelace_streams.flows.discovery import dataflow
 from lovelace_streams.flows.explain import note, plans_of
 from lovelace_streams.settings import Settings
+from lovelace_streams.sources.plan import ColumnPlan, StepPlan
 
 Explain = Callable[..., Result]
 
@@ -100,3 +102,9 @@ def test_check_has_a_note_of_a_flow_that_could_be_quick(name: str, noted: list[s
     assert list(notes) == [
         f"kafka: messages pass item by item, because {each}: `lovelace explain FLOW` says more" for each in noted
     ]
+
+
+def test_check_has_none_of_a_flow_that_is_as_quick_as_it_can_be() -> None:
+    plan = ColumnPlan("kafka", ("items",), (StepPlan("decode", "decode", "CsvDecoder gives items"),))
+
+    assert (note(plan), note(structs.replace(plan, could=True))[:38]) == ("", "kafka: messages pass item by item, bec")
