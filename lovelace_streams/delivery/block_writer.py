@@ -359,7 +359,7 @@ class BlockWriter(Service):
     def _wait(self, seconds: float) -> bool:
         if self._retry.inconclusive:
             return False
-        return self._context.keep_alive(seconds, self._block.assignments if self._block is not None else ())
+        return self._context.keep_alive(seconds, assignments=self._block.assignments if self._block is not None else ())
 
     def _on_fault(self, fault: DestinationFault, failures: int) -> None:  # noqa: ARG002 - the outage counts them
         self._span.event("fault", code=fault.code)

@@ -24,8 +24,8 @@ class Waiter(Protocol):
     def ending(self) -> bool:
         """Whether the worker drains or stops."""
 
-    def keep_alive(self, seconds: float, assignments: Iterable[int] = ()) -> bool:
-        """Wait; False at once if the worker ends or one of the assignments has ended."""
+    def keep_alive(self, seconds: float, records: Iterable[Record] = ()) -> bool:
+        """Wait; False at once if the worker ends or the assignment of one of the records has ended."""
 
     def note(self, fault: DeploymentFault) -> None:
         """Stop the worker for this reason."""
@@ -84,7 +84,7 @@ class WaitingDecoder:
                 except DestinationFault as fault:
                     failures += 1
                     self._on_wait(record, fault, failures)
-                    if not self._waiter.keep_alive(self._backoff.seconds(failures), [record.assignment]):
+                    if not self._waiter.keep_alive(self._backoff.seconds(failures), [record]):
                         return not self._waiter.ending
                 except DeploymentFault as fault:
                     self._waiter.note(fault)

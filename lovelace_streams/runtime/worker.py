@@ -169,13 +169,13 @@ class WorkerContext:
         starting = self._reader is not None and self._reader.starting and not self.ending
         return starting or self.in_flight.unfinished or any(service.unfinished() for service in self.services)
 
-    def keep_alive(self, seconds: float, assignments: Iterable[int] = ()) -> bool:
+    def keep_alive(self, seconds: float, records: Iterable[Record] = (), *, assignments: Iterable[int] = ()) -> bool:
         """Wait for `seconds` without reading; the consumer is polled and the other services are served.
 
-        False at once if the worker ends, or if one of the assignments has ended.
+        False at once if the worker ends, or if one of the assignments, or that of one of the records, has ended.
         """
         assert self._reader is not None
-        awaited = set(assignments)
+        awaited = {*assignments, *(record.assignment for record in records)}
         deadline = time.monotonic() + seconds
         while True:
             left = deadline - time.monotonic()

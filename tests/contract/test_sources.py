@@ -595,10 +595,10 @@ def test_idle_keeps_the_worker_alive_and_loses_nothing_that_arrives(case, start)
     total = fill(case, 10)
     worker = start(poll_size=2)
     read = worker.read(2)
-    assert worker.source.keep_alive(0.2, [envelope.record.assignment for envelope in read])
+    assert worker.source.keep_alive(0.2, [envelope.record for envelope in read])
     case.send(numbers(10, 15))
 
-    assert worker.source.keep_alive(0.5, [envelope.record.assignment for envelope in read])
+    assert worker.source.keep_alive(0.5, [envelope.record for envelope in read])
 
     assert all(worker.source.is_current(envelope.record) for envelope in read)
     assert sum(worker.read_until.values()) == len(read), "nothing is read meanwhile"
@@ -725,7 +725,7 @@ def test_who_waits_hears_at_once_that_its_partition_is_gone(case, start) -> None
 
     def hears() -> bool:
         second.window()
-        return not first.source.keep_alive(0.05, [envelope.record.assignment for envelope in read])
+        return not first.source.keep_alive(0.05, [envelope.record for envelope in read])
 
     eventually(hears, pause=0)
-    assert not first.source.keep_alive(DEADLINE, [envelope.record.assignment for envelope in read])
+    assert not first.source.keep_alive(DEADLINE, [envelope.record for envelope in read])

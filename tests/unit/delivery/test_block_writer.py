@@ -122,7 +122,7 @@ def test_two_large_blocks_are_left_and_a_third_waits_for_the_first(block_writer,
 
 
 def test_a_block_behind_one_that_failed_is_not_tried_before_it(block_writer, writer, batch, monkeypatch):
-    monkeypatch.setattr(block_writer._context, "keep_alive", lambda *_: True)  # the pauses of the back-off
+    monkeypatch.setattr(block_writer._context, "keep_alive", lambda *_, **__: True)  # the pauses of the back-off
     writer.faults = [DestinationFault("57P01")]
     block_writer.write([batch(BACKGROUND_ROWS_MIN)])
     block_writer.write([batch(BACKGROUND_ROWS_MIN + 1)])

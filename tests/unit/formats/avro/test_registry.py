@@ -157,7 +157,7 @@ class Waiting:
     def tell(self, _record: Record, fault: DestinationFault | None, _failures: int) -> None:
         self.told.append(str(fault or "goes on"))
 
-    def keep_alive(self, seconds: float, _assignments: Any = ()) -> bool:
+    def keep_alive(self, seconds: float, _records: Any = ()) -> bool:
         self.now += max(seconds, 1.0)
         self.waited += max(seconds, 1.0)
         self.each_wait(self.waited)
