@@ -20,11 +20,13 @@ import msgspec
 from benchmarks.common import alternate, arguments, speed, summary
 from lovelace_streams import Envelope, From, Items, JsonDecoder, Record, Row
 from lovelace_streams.avro import AvroDecoder
+from lovelace_streams.columns import Chunk, Run
 from lovelace_streams.formats.avro.columns import columns_are_known
 from lovelace_streams.formats.avro.reading import reading
 from lovelace_streams.formats.avro.schema import load
 from lovelace_streams.formats.decoder import sort
 from lovelace_streams.operators.normalize import sort as map_all
+from lovelace_streams.rows.interpreter import latest
 from lovelace_streams.rows.normalizer import normalizer
 
 WINDOW = 500
@@ -103,6 +105,8 @@ def measurements(records: int) -> dict[str, Callable[[], dict[str, Any]]]:
         for way, decoder in ways.items():
             calls[f"decoded for {name}, {way}"] = (_decoding(decoder, avro), WINDOW)
             calls[f"decoded and mapped to {name}, {way}"] = (_mapping(decoder, row, avro), WINDOW)
+        if columns_are_known():
+            calls[f"into columns of {name}"] = (_columns(ways["at once"], row, avro), WINDOW)
         calls[f"the same as JSON, {name}"] = (_mapping(_Json(items), row, text), WINDOW)
     return {
         what: lambda call=call, each=each: timed(call, records, each)  # type: ignore[misc]
@@ -133,6 +137,14 @@ def _mapping(decoder: Any, row: type[Row], message: bytes) -> Callable[[], Any]:
     return lambda: map_all(mapper, decode())
 
 
+def _columns(decoder: AvroDecoder, row: type[Row], message: bytes) -> Callable[[], Any]:
+    count = WINDOW
+    stamps = [1_700_000_000_000] * count
+    chunk = Chunk("messages", 0, 0, range(count), [None] * count, [message] * count, stamps, [Run(0, count, 0, 0, [])])
+    loop, newest = decoder.column_loop(normalizer(row)), latest(stamps[0])
+    return lambda: loop(chunk, newest)
+
+
 def timed(call: Callable[[], Any], records: int, each: int) -> dict[str, Any]:
     """The same record so often, `each` of them a call."""
     began, cpu = time.perf_counter(), time.process_time()
@@ -150,6 +162,8 @@ def main() -> int:
         for name in ("Wide", "Narrow")
         for way in ("one by one", "at once")
     ]
+    if columns_are_known():
+        pairs += [(f"into columns of {name}", f"decoded and mapped to {name}, at once") for name in ("Wide", "Narrow")]
     print(json.dumps(summary("avro", results, pairs, rows=options.rows)), flush=True)
     return 0
 
