@@ -6,9 +6,10 @@ The messages of a window that have one schema are read together where that is ce
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
+from itertools import repeat
 from typing import Any
 
 import msgspec
@@ -210,13 +211,9 @@ class AvroDecoder:
     def _together(self, values: Sequence[bytes | None]) -> Iterator[tuple[Any, int, Sequence[int]]]:
         """Yield the key of each schema that wrote enough values, where their data begin, and their indexes."""
         size = getattr(self.framing, "size", None)
-        if size is None:  # a framing of the user's own may not say
+        if size is None or not values:  # a framing of the user's own may not say
             return
-        by_frame: dict[bytes, list[int]] = {}
-        for index, value in enumerate(values):
-            if value is not None:
-                by_frame.setdefault(value[:size], []).append(index)
-        for indexes in by_frame.values():
+        for indexes in _by_frame(values, size):
             if len(indexes) >= TOGETHER_MIN:
                 try:
                     key, start = self.framing.named(values[indexes[0]] or b"")
@@ -369,6 +366,19 @@ class ColumnItem(RawItem):
         assert self.read is not None
         root = self.read(self.text, self.start)
         return find(root, self.target.path), root
+
+
+def _by_frame(values: Sequence[bytes | None], size: int) -> Iterable[Sequence[int]]:
+    """Return the indexes of values whose first bytes are the same."""
+    frame = (values[0] or b"")[:size]
+    with suppress(TypeError):  # None among them
+        if len(frame) == size and all(map(bytes.startswith, values, repeat(frame))):  # type: ignore[arg-type]
+            return (range(len(values)),)
+    by_frame: dict[bytes, list[int]] = {}
+    for index, value in enumerate(values):
+        if value is not None:
+            by_frame.setdefault(value[:size], []).append(index)
+    return by_frame.values()
 
 
 def _is_same_record(reader: Node, writer: Node) -> bool:

@@ -9,8 +9,6 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Union
 
-from msgspec import UNSET
-
 from lovelace_streams.columns import Chunk
 from lovelace_streams.formats.avro.arrow import (
     INSTANTS,
@@ -37,8 +35,10 @@ from lovelace_streams.rows.types import SIMPLE
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Take = Callable[["pa.StructArray", set[int]], Sequence[Any]]
-"""Reads what is at a place of each record; adds the indexes of records that are left."""
+FILLED, NULLS, BLANKS = 0, 1, 2
+"""What a place lacks: nothing, values that are null, or any."""
+Take = Callable[["pa.StructArray", set[int]], tuple[Sequence[Any], int]]
+"""Reads what is at a place of each record, and what it lacks; adds the indexes of records that are left."""
 Column = Callable[["pa.StructArray", Chunk, Sequence[int], datetime, set[int]], Sequence[Any]]
 """Makes the values of a field: `column(records, chunk, places, latest, left)`."""
 
@@ -131,8 +131,8 @@ def _field_of(name: str, writer: Node, reader: Node) -> tuple[SchemaField | None
 
 
 def _constant(value: Any) -> Take:
-    def constant(records: "pa.StructArray", left: set[int]) -> Sequence[Any]:
-        return [value] * len(records)
+    def constant(records: "pa.StructArray", left: set[int]) -> tuple[Sequence[Any], int]:
+        return [value] * len(records), BLANKS
 
     return constant
 
@@ -140,14 +140,17 @@ def _constant(value: Any) -> Take:
 def _at(names: Sequence[str], make: Make, blank: Any) -> Take:
     *parents, name = names
 
-    def take(records: "pa.StructArray", left: set[int]) -> Sequence[Any]:
+    def take(records: "pa.StructArray", left: set[int]) -> tuple[Sequence[Any], int]:
         array: Any = records
         absent: set[int] = set()
         for parent in parents:
             array = array.field(parent)
             absent |= nulls(array)
-        values = make(array.field(name), left)
-        return [blank if index in absent else value for index, value in enumerate(values)] if absent else values
+        array = array.field(name)
+        values = make(array, left)
+        if absent:
+            return [blank if index in absent else value for index, value in enumerate(values)], BLANKS
+        return values, NULLS if array.null_count else FILLED
 
     return take
 
@@ -174,7 +177,7 @@ def _column(field: Field, target: Target, writer: Node, reader: Node) -> Column:
     if takes and not raw and len(lines.lines) == before and all(_is_kept(field, kind) for _, kind in places):
         return _whole(takes, each, nullable=field.column.nullable)
     return lambda records, chunk, places, latest, left: each(
-        chunk, places, latest, left, *(take(records, left) for take in takes)
+        chunk, places, latest, left, *(take(records, left)[0] for take in takes)
     )
 
 
@@ -235,11 +238,9 @@ def _whole(takes: Sequence[Take], each: Each, *, nullable: bool) -> Column:
     def whole(
         records: "pa.StructArray", chunk: Chunk, places: Sequence[int], latest: datetime, left: set[int]
     ) -> Sequence[Any]:
-        values = first(records, left)
-        if None not in values and UNSET not in values:
+        values, lack = first(records, left)
+        if lack == FILLED or (lack == NULLS and nullable and not others):
             return values
-        if not others and nullable and UNSET not in values:
-            return values
-        return each(chunk, places, latest, left, values, *(take(records, left) for take in others))
+        return each(chunk, places, latest, left, values, *(take(records, left)[0] for take in others))
 
     return whole
