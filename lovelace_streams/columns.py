@@ -476,6 +476,8 @@ class Mapped(msgspec.Struct, gc=False):
     """Places of messages that it does not take, ascending."""
     lost: list[Envelope[Any]] = []
     """Decoded items that it does not take, of messages of which it takes others."""
+    untried: int = 0
+    """How many messages it left without a try, as those of a schema that was not asked for yet: that cost nothing."""
 
 
 ColumnLoop = Callable[[Chunk, datetime], Mapped]
@@ -511,6 +513,6 @@ class AdaptiveLoop:
             self._pause -= 1
             return Mapped([], list(range(len(chunk))))
         mapped = self._loop(chunk, latest)
-        if len(mapped.left) > len(chunk) * LEFT_SHARE_MAX:
+        if len(mapped.left) - mapped.untried > len(chunk) * LEFT_SHARE_MAX:
             self._pause = PAUSE_CHUNKS
         return mapped

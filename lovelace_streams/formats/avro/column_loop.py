@@ -25,8 +25,8 @@ Together = Callable[[Sequence[bytes | None]], Iterable[tuple[ArrowColumns, int, 
 class AvroLoop:
     """Makes columns of the messages of a chunk. `targets` are by event, `loops` map Structs, by the `id` of a target.
 
-    Messages of a target without a loop are left.
-    `together` finds what can be read at once; `in_vain(values)` hears what was read so and is left nevertheless.
+    Messages of a target without a loop are left. `together` finds what can be read at once; `in_vain(values)` hears
+    what was read so and is left nevertheless.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class AvroLoop:
         values, declared = chunk.values, declared_by(chunk)
         rows = {id(target): _Rows(target) for target in self._targets.values()}
         tried: set[int] = set()
+        items: set[int] = set()
         for arrow, start, places in self._together(values):
             if declared is not None:
                 places = [place for place in places if declared[place] in (None, 1)]  # noqa: PLW2901
@@ -53,14 +54,15 @@ class AvroLoop:
             for event, indexes, records in arrow.proved(_data(values, start, places)):
                 chosen = _chosen(places, indexes)
                 if (target := self._targets.get(event)) is None:
-                    tried.difference_update(chosen)
+                    items.update(chosen)
                 else:
                     self._add_rows(rows[id(target)], arrow, event, records, chunk, chosen, latest)
         made = [each.columns(chunk) for each in rows.values() if each.places]
         left = _others(len(chunk), made)
-        self._in_vain([values[place] for place in left if place in tried])
+        in_vain = [place for place in left if place in tried]
+        self._in_vain([values[place] for place in in_vain if place not in items])
         note_items(chunk, made)
-        return Mapped(in_order(made), left)
+        return Mapped(in_order(made), left, untried=len(left) - len(in_vain))
 
     def _add_rows(
         self,

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import pytest
 
 from lovelace_streams.avro import AvroDecoder, Confluent, JsonOrAvro, Schema, SingleObject, parse
-from lovelace_streams.columns import Chunk, ItemsOnly, Run, Slice, envelopes_of
+from lovelace_streams.columns import AdaptiveLoop, Chunk, ItemsOnly, Run, Slice, envelopes_of
 from lovelace_streams.errors import DestinationFault
 from lovelace_streams.formats.decoder import Ports, sort, sort_chunks
 from lovelace_streams.formats.events import Events, Items
@@ -95,8 +95,21 @@ def test_what_a_registry_does_not_give_is_left_in_its_place() -> None:
     chunk = chunk_of([known] * 20 + [unknown] * 20 + [known] * 20)
     mapped = decoder.column_loop(normalizer(Order))(chunk, NOW)
 
-    assert mapped.left == list(range(20, 40))
+    assert (mapped.left, mapped.untried) == (list(range(20, 40)), 20)
     assert [len(rows) for rows in mapped.slices] == [40]
+
+
+def test_a_loop_does_not_pause_for_a_schema_that_is_asked_for_now() -> None:
+    decoder = AvroDecoder(Asked({1: FIRST, 2: NEWEST}), Order, reader=NEWEST)
+    loop = AdaptiveLoop(decoder.column_loop(normalizer(Order)))
+    values: list[bytes | None] = [framed(2, NEWEST, {"id": 1, "note": None})] * 20
+    columns = []
+    for _ in range(3):
+        chunk = chunk_of(values)
+        chunk.loop = loop
+        columns.append(sum(isinstance(part, Slice) for part in sort_chunks(partial(sort, decoder), [chunk]).oks))
+
+    assert columns == [0, 1, 1]
 
 
 EVENTS = {
