@@ -453,14 +453,6 @@ def before(parts: Sequence[Part], offset: int) -> list[Part]:
     return found
 
 
-class ItemsOnly(Exception):  # noqa: N818 - says what a flow needs, which is no error
-    """Why a flow's messages are mapped item by item, by event: "" for an event that would not need it."""
-
-    def __init__(self, reasons: Mapping[str, str]) -> None:
-        super().__init__(next(filter(None, reasons.values()), ""))
-        self.reasons = reasons
-
-
 def extend(parts: list[Part], more: Sequence[Part]) -> None:
     """Append parts; a slice that goes on where the last one ends becomes one with it."""
     append(parts, more[0])

@@ -11,7 +11,7 @@ from operator import itemgetter
 from types import MappingProxyType
 from typing import Any
 
-from lovelace_streams.columns import Chunk, Columns, ItemsOnly, Mapped, Slice
+from lovelace_streams.columns import Chunk, Columns, Mapped, Slice
 from lovelace_streams.formats.events import EventTargets
 from lovelace_streams.records import Envelope
 from lovelace_streams.rows.loops import RowLoop
@@ -19,13 +19,7 @@ from lovelace_streams.rows.normalizer import Normalizer
 
 
 def loops_of(events: EventTargets, normalizer: Normalizer) -> dict[int, RowLoop]:
-    """Make the loop of each target that has one, by its `id`; messages of the others are left.
-
-    Raises `ItemsOnly` if the items of all of them are mapped one by one.
-    """
-    reasons = {str(name): normalizer.needs_items(target) for name, target in events.by_event.items()}
-    if all(reasons.values()):
-        raise ItemsOnly(reasons)
+    """Make the loop of each target that has one, by its `id`; messages of the others are left."""
     return {id(target): RowLoop(target) for target in events.targets if not normalizer.needs_items(target)}
 
 

@@ -99,8 +99,14 @@ class SupportsColumns(Protocol):
     the contract suite of formats holds (tests/contract/test_columns.py).
     """
 
+    def needs_items(self, normalizer: Normalizer) -> Mapping[str, str]:
+        """Say of each event why its items are mapped one by one; "" if a loop may map them. `lovelace explain` tells.
+
+        An event that is not named is "". Raises `DeploymentFault`.
+        """
+
     def column_loop(self, normalizer: Normalizer) -> ColumnLoop:
-        """Make the loop for rows as `normalizer` makes them. Raises `ItemsOnly` if it makes them one by one."""
+        """Make the loop for rows as `normalizer` makes them; it leaves the messages of events that need items."""
 
 
 class Ports:

@@ -73,8 +73,12 @@ class JsonDecoder:
         """Event → where its items are and what they become; "" if no event is named."""
         return self._events.by_event
 
+    def needs_items(self, normalizer: Normalizer) -> dict[str, str]:
+        """Say of each event why its items are mapped one by one; see `SupportsColumns`."""
+        return {str(name): normalizer.needs_items(target) for name, target in self.targets.items()}
+
     def column_loop(self, normalizer: Normalizer) -> ColumnLoop:
-        """Make what decodes and maps a chunk's messages at once. Raises `ItemsOnly` as `loops_of` does."""
+        """Make what decodes and maps a chunk's messages at once."""
         loops = loops_of(self._events, normalizer)
         locations: Locations = {}
         decode = self._typed_decode(locations, listed=True)

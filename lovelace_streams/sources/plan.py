@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 from bytewax.dataflow import Dataflow
 
-from lovelace_streams.columns import AdaptiveLoop, ColumnLoop, ItemsOnly
+from lovelace_streams.columns import AdaptiveLoop, ColumnLoop
 from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.formats.decoder import SupportsColumns as FormatSupportsColumns
 from lovelace_streams.formats.decoder import SupportsTargets
@@ -129,7 +129,7 @@ def _plan(flow: Dataflow, source: Any, *, traced: bool) -> ColumnPlan:
         name_of(flow, source),
         source.source.topics,
         tuple(_step(flow, stage.step, why.get(stage.step.step_id, "")) for stage in passed),
-        _events(decoder, mapper, of_events),
+        _events(decoder, of_events),
         could=isinstance(decoder, FormatSupportsColumns) and isinstance(writer, WriterSupportsColumns),
     )
     return plan if plan.reasons else msgspec.structs.replace(plan, loop=loop)
@@ -203,22 +203,20 @@ def _mapper(step: Any) -> tuple[Normalizer | None, str]:
 
 
 def _loop(decoder: Any, mapper: Normalizer | None) -> tuple[ColumnLoop | None, Mapping[str, str], str]:
-    """Make the loop of a decoder, or say which events need items and why, or what is wrong with it."""
+    """Make the loop of a decoder; say also which events need items and why, or what is wrong with it."""
     if mapper is None or not isinstance(decoder, FormatSupportsColumns):
         return None, {}, ""
     try:
-        return AdaptiveLoop(decoder.column_loop(mapper)), {}, ""
-    except ItemsOnly as needed:
-        return None, needed.reasons, ""
+        reasons = decoder.needs_items(mapper)
+        none = bool(reasons) and all(reasons.values())
+        return None if none else AdaptiveLoop(decoder.column_loop(mapper)), reasons, ""
     except (TypeError, ValueError, DeploymentFault) as fault:
         return None, {}, str(fault)
 
 
-def _events(decoder: Any, mapper: Normalizer | None, reasons: Mapping[str, str]) -> tuple[EventPlan, ...]:
+def _events(decoder: Any, reasons: Mapping[str, str]) -> tuple[EventPlan, ...]:
     if not isinstance(decoder, SupportsTargets):
         return tuple(EventPlan(event, "", reason) for event, reason in reasons.items())
-    found = []
-    for event, target in decoder.targets.items():
-        reason = reasons.get(str(event)) or ("" if mapper is None else mapper.needs_items(target))
-        found.append(EventPlan(str(event), target.name, reason))
-    return tuple(found)
+    return tuple(
+        EventPlan(str(event), target.name, reasons.get(str(event), "")) for event, target in decoder.targets.items()
+    )

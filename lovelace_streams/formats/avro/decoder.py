@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from lovelace_streams.columns import Chunk, ColumnLoop, ItemsOnly, Mapped
+from lovelace_streams.columns import Chunk, ColumnLoop, Mapped
 from lovelace_streams.errors import DestinationFault, RecordFault
 from lovelace_streams.formats.avro.arrow import UnsupportedSchema
 from lovelace_streams.formats.avro.column_loop import AvroLoop
@@ -241,15 +241,18 @@ class AvroDecoder:
                 if item is not None:
                     self._ahead[id(record)] = ColumnItem(target, item, root, value, read=read, start=start)
 
+    def needs_items(self, normalizer: Normalizer) -> dict[str, str]:
+        """Say of each event why its items are mapped one by one, as far as that is known of the flow's own schemas."""
+        one_by_one = self._one_by_one()
+        refused = {} if one_by_one else self._refused_events()
+        return {
+            str(name): normalizer.needs_items(target) or one_by_one or refused[str(name)]
+            for name, target in self.targets.items()
+        }
+
     def column_loop(self, normalizer: Normalizer) -> ColumnLoop:
-        """Make what decodes and maps a chunk's messages at once. Raises `ItemsOnly` if it would leave them all."""
-        loops = loops_of(self._events, normalizer)
-        if reason := self._one_by_one():
-            raise ItemsOnly({str(name): reason for name in self.targets})
-        reasons = self._refused_events()
-        if all(reasons.values()):
-            raise ItemsOnly(reasons)
-        return AvroLoop(self._known_together, self.targets, loops, self._read_in_vain)
+        """Make what decodes and maps a chunk's messages at once."""
+        return AvroLoop(self._known_together, self.targets, loops_of(self._events, normalizer), self._read_in_vain)
 
     def _one_by_one(self) -> str:
         """Say why all messages are read one by one; "" if some may be read at once."""
@@ -468,20 +471,17 @@ class JsonOrAvro:
         """Show the Avro decoder its messages."""
         self.avro.look_ahead([record for record in records if _is_avro(record)])
 
-    def column_loop(self, normalizer: Normalizer) -> ColumnLoop:
-        """Make the loop of each format; a chunk goes through that of its first message, which leaves the others.
+    def needs_items(self, normalizer: Normalizer) -> dict[str, str]:
+        """Say of each event why its items are mapped one by one in both formats; "" if one may have a loop."""
+        as_avro = self.avro.needs_items(normalizer)
+        return {name: reason and as_avro.get(name, "") for name, reason in self._json.needs_items(normalizer).items()}
 
-        Raises `ItemsOnly` if neither format makes columns.
-        """
-        loops: list[ColumnLoop | None] = []
-        for decoder in (self._json, self.avro):
-            try:
-                loops.append(decoder.column_loop(normalizer))
-            except ItemsOnly as needed:
-                reasons = needed
-                loops.append(None)
-        if not any(loops):
-            raise reasons
+    def column_loop(self, normalizer: Normalizer) -> ColumnLoop:
+        """Make the loop of each format; a chunk goes through that of its first message, which leaves the others."""
+        loops: list[ColumnLoop | None] = [
+            None if all(decoder.needs_items(normalizer).values()) else decoder.column_loop(normalizer)
+            for decoder in (self._json, self.avro)
+        ]
 
         def columns(chunk: Chunk, latest: datetime) -> Mapped:
             loop = loops[_begins_avro(chunk.values[0])]

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from lovelace_streams import Events, Items, JsonDecoder, Row, Skip
-from lovelace_streams.columns import Chunk, ItemsOnly, Run
+from lovelace_streams.columns import Chunk, Run
 from lovelace_streams.formats.decoder import SupportsColumns
 from lovelace_streams.rows.interpreter import latest
 from lovelace_streams.rows.normalizer import normalizer
@@ -66,10 +66,11 @@ def test_a_list_of_an_event_that_needs_items_is_left_beside_a_list_with_a_bad_it
     assert [(item.record.offset, item.item) for item in mapped.lost] == [(2, 1)]
 
 
-def test_events_that_all_need_items_have_no_loop() -> None:
-    with pytest.raises(ItemsOnly) as needed:
-        decoder(("one", Items("d", cleaned)), ("two", Items("d", Judged))).column_loop(normalizer(Order))
-    assert needed.value.reasons == {
+def test_each_event_that_needs_items_says_why() -> None:
+    made = decoder(("one", Items("d", cleaned)), ("two", Items("d", Judged)), ("order", Items("d", Order)))
+
+    assert made.needs_items(normalizer(Order)) == {
         "one": "items become rows by a function, cleaned",
         "two": "Judged has __post_init__, which looks at each row",
+        "order": "",
     }

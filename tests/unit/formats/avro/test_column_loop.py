@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import pytest
 
 from lovelace_streams.avro import AvroDecoder, Confluent, JsonOrAvro, Schema, SingleObject, parse
-from lovelace_streams.columns import AdaptiveLoop, Chunk, ItemsOnly, Run, Slice, envelopes_of
+from lovelace_streams.columns import AdaptiveLoop, Chunk, Run, Slice, envelopes_of
 from lovelace_streams.errors import DestinationFault
 from lovelace_streams.formats.decoder import Ports, sort, sort_chunks
 from lovelace_streams.formats.events import Events, Items
@@ -164,8 +164,9 @@ def test_a_topic_of_both_formats_of_which_one_makes_columns() -> None:
 
     assert loop(chunk_of([b'{"id": 1}'] * 20), NOW).left == []
     assert loop(chunk_of([framed(1, FIRST, {"id": 1})] * 20), NOW).left == list(range(20))
-    with pytest.raises(ItemsOnly):
-        JsonOrAvro(JsonDecoder(Judged), AvroDecoder(FIRST, Judged)).column_loop(normalizer(Judged))
+    assert both.needs_items(normalizer(Order)) == {"": ""}
+    neither = JsonOrAvro(JsonDecoder(Judged), AvroDecoder(FIRST, Judged))
+    assert neither.needs_items(normalizer(Judged)) == {"": "Judged has __post_init__, which looks at each row"}
 
 
 GOOD = encoded({"id": 7, "note": "ab"}, NEWEST)
@@ -258,15 +259,13 @@ def in_record(name: str) -> Any:
     ],
 )
 def test_why_there_are_no_columns(decoder: Callable[[], AvroDecoder], row: type[Row], reason: str) -> None:
-    with pytest.raises(ItemsOnly) as needed:
-        decoder().column_loop(normalizer(row))
-    assert needed.value.reasons == {"": reason}
+    assert decoder().needs_items(normalizer(row)) == {"": reason}
 
 
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyruhvro", None)
-    with pytest.raises(ItemsOnly, match="the extra avro-columns is not installed"):
-        AvroDecoder(NEWEST, Order).column_loop(normalizer(Order))
+    found = AvroDecoder(NEWEST, Order).needs_items(normalizer(Order))
+    assert found == {"": "the extra avro-columns is not installed"}
 
 
 class One(Row, table="ones", primary_key="id"):
@@ -282,7 +281,10 @@ def test_one_event_of_a_topic_may_have_columns() -> None:
     schema = record_of("string", "int", ["null", "string"])
     events = Events("f0", {"one": Items("$", One), "passed": Items("$", Passed)}, Skip("unknown_event"))
     values: list[bytes | None] = [encoded({"f0": name, "f1": 1, "f2": None}, schema) for name in ["one", "passed"] * 20]
-    mapped = AvroDecoder(schema, events).column_loop(normalizer(One, Passed))(chunk_of(values), NOW)
+    decoder, mapper = AvroDecoder(schema, events), normalizer(One, Passed)
+    mapped = decoder.column_loop(mapper)(chunk_of(values), NOW)
+    needs = decoder.needs_items(mapper)
 
+    assert (needs["one"], bool(needs["passed"])) == ("", True)
     assert mapped.left == list(range(1, 40, 2))
     assert [len(rows) for rows in mapped.slices] == [20]
