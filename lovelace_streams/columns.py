@@ -213,7 +213,10 @@ class Columns:
         message = bisect_left(self.places, offset, key=self.chunk.offsets.__getitem__)
         if self.ends is None:
             return message
-        return self.ends[message] + (item - bisect_left(lost, item) if (lost := self.lost.get(message)) else 0)
+        lost = self.lost.get(message)
+        if lost is None or self.chunk.offsets[self.places[message]] != offset:
+            return self.ends[message]
+        return self.ends[message] + item - bisect_left(lost, item)
 
     def item_of(self, row: int, message: int) -> int:
         """Return the number of a row's item within its message."""

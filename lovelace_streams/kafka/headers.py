@@ -127,14 +127,17 @@ def _headers_of_all(messages: Sequence[Message]) -> list[Headers | None]:
 def _header_runs(headers: list[Headers | None], offsets: Sequence[int], assignment: Assignment) -> list[Run]:
     """Cut a chunk's messages into runs; the headers of each run are parsed once."""
     count, after = len(offsets), assignment.next
+    runs: list[Run] = []
+    parsed = NO_HEADERS
     is_whole = offsets[-1] - offsets[0] == count - 1
     if is_whole and headers.count(headers[0]) == count:  # nearly always: one job, and nothing is compacted
         parsed = parse_job_headers(headers[0] or [], assignment.topic)
         if parsed.same is not None:
             return [_run(0, count, offsets[0], after, parsed)]
-    runs: list[Run] = []
-    parsed = NO_HEADERS
-    for place, (found, offset) in enumerate(zip(headers, offsets, strict=True)):
+        runs = [_run(0, 1, offsets[0], after, parsed)]
+        after = offsets[0] + 1
+    for place in range(len(runs), count):
+        found, offset = headers[place], offsets[place]
         is_same = (found or []) == parsed.same
         if not is_same:
             parsed = parse_job_headers(found or [], assignment.topic)
