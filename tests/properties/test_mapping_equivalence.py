@@ -163,7 +163,7 @@ RULES: list[Callable[[list[str]], Callable[[Any], Any]]] = [
 
 
 @st.composite
-def cases(draw: st.DrawFn) -> tuple[type[Row], str, list[dict[str, Any]]]:
+def cases(draw: st.DrawFn, table: str = "made") -> tuple[type[Row], str, list[dict[str, Any]]]:
     """A row class, the path of its items, and messages that nearly fit it."""
     where = draw(st.sampled_from(["$", "d", "d.a"]))
     annotations: dict[str, Any] = {"id": Annotated[int, From("id")]}
@@ -188,7 +188,7 @@ def cases(draw: st.DrawFn) -> tuple[type[Row], str, list[dict[str, Any]]]:
     for number in range(draw(st.integers(0, 2))):
         names = draw(st.lists(st.sampled_from(list(annotations)), min_size=1, max_size=3, unique=True))
         body[f"rule{number}"] = rule(*names)(draw(st.sampled_from(RULES))(names))
-    row = type(Row)("Made", (Row,), body, table="made", primary_key="id", version=version)
+    row = type(Row)(table.capitalize(), (Row,), body, table=table, primary_key="id", version=version)
     many = draw(st.booleans())
     messages = []
     for _ in range(draw(st.integers(1, 4))):
