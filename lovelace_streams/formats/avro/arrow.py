@@ -162,8 +162,6 @@ def _kind_of(writer: Node, reader: Node) -> str:
 
 def check_unchanged(sample: Any, hint: Any) -> None:
     """Raise `UnsupportedSchema` if msgspec would refuse a value like the sample, or convert it to another."""
-    if msgspec.Raw in get_args(hint):
-        raise UnsupportedSchema("a column whose type is not decoded, but converted from plain values")
     try:
         converted = msgspec.convert(sample, hint)
     except msgspec.ValidationError:

@@ -85,13 +85,13 @@ class Columns:
         for name, target in targets.items():
             if not target.typed:
                 continue
-            with suppress(UnsupportedSchema):
-                self.rows[name] = RowColumns(target, writer.root, reader.root)
             try:
-                self._structs[name] = record(structs[id(target)], writer.root, reader.root)
+                self.rows[name] = RowColumns(target, writer.root, reader.root)
             except UnsupportedSchema as error:
-                if name not in self.rows:
-                    self.refused[name] = str(error)
+                self.refused[name] = str(error)
+            with suppress(UnsupportedSchema):
+                self._structs[name] = record(structs[id(target)], writer.root, reader.root)
+                self.refused.pop(name, None)
         self._read = self._structs.keys() | self.rows.keys()
         if not self._read:
             raise UnsupportedSchema(next(iter(self.refused.values()), "no row class reads its messages by type"))

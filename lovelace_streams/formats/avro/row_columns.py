@@ -59,10 +59,10 @@ class RowColumns:
 
     def __init__(self, target: Target, writer: Node, reader: Node) -> None:
         assert target.row is not None
-        if rules_of(target.row):
-            raise UnsupportedSchema(f"{target.name} has rules, which look at a row")
         self._parents = _names(target.path, writer, reader)
         self._columns = [_column(field, target, writer, reader) for field in target.fields]
+        if rules_of(target.row):
+            raise UnsupportedSchema(f"{target.name} has rules, which look at a row")
 
     def values(
         self, records: "pa.StructArray", chunk: Chunk, places: Sequence[int], latest: datetime

@@ -1,6 +1,7 @@
 """The plan of a flow: which way messages go, what keeps them from going as columns, and that a worker goes by it."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import takewhile
 from typing import Any
 
@@ -10,6 +11,7 @@ from bytewax.dataflow import Dataflow, Stream, operator
 from structlog.testing import capture_logs
 
 import lovelace_streams as ls
+from lovelace_streams.avro import AvroDecoder
 from lovelace_streams.flows.explain import headline
 from lovelace_streams.operators.ports import Sorted
 from lovelace_streams.records import DeadLetter, Envelope, Record
@@ -202,6 +204,22 @@ def test_an_event_that_needs_items_is_named_and_leaves_the_others_alone() -> Non
     assert headline(plan).endswith(
         "messages pass as columns, decoded and mapped in one loop; those of cleaned as items"
     )
+
+
+class Passed(ls.Row, table="passed", primary_key="id"):
+    id: int
+    body: dict[str, Any]
+
+
+def test_an_event_that_only_a_format_has_no_columns_of_is_named() -> None:
+    fields = [{"name": "type", "type": "string"}, {"name": "id", "type": "long"}, {"name": "body", "type": "string"}]
+    schema = {"type": "record", "name": "Seen", "fields": fields}
+    events = ls.Events("type", {"seen": ls.Items("$", Item), "passed": ls.Items("$", Passed)}, ls.Skip("filtered"))
+    with_passed = partial(MemoryWriter, Passed)
+    plan = plan_of(what=events, decoder=partial(AvroDecoder, schema), target=[Item, Passed], writer=with_passed)
+
+    assert needs(plan) == {"passed": "Passed.body takes JSON of any kind"}
+    assert [plan.way_of(event) for event in plan.events] == ["columns", "items"]
 
 
 def test_events_that_all_need_items_have_every_message_pass_as_items() -> None:
