@@ -60,7 +60,7 @@ class RowColumns:
     def __init__(self, target: Target, writer: Node, reader: Node) -> None:
         assert target.row is not None
         self._parents = _names(target.path, writer, reader)
-        self._columns = [_column(field, target, writer, reader) for field in target.fields]
+        self._columns = [_column_named(field, target, writer, reader) for field in target.fields]
         if rules_of(target.row):
             raise UnsupportedSchema(f"{target.name} has rules, which look at a row")
 
@@ -158,12 +158,19 @@ def _at(names: Sequence[str], make: Make, blank: Any) -> Take:
 # ---- what becomes of it ---------------------------------------------------------------------------------------------
 
 
+def _column_named(field: Field, target: Target, writer: Node, reader: Node) -> Column:
+    try:
+        return _column(field, target, writer, reader)
+    except UnsupportedSchema as error:
+        raise UnsupportedSchema(f"{target.name}.{field.column.attribute} reads {error}") from None
+
+
 def _column(field: Field, target: Target, writer: Node, reader: Node) -> Column:
     lines = target.field_writer(OF_CHUNK)
     nodes = [lines.node_of(place) for place in field.places]
     raw = not nodes or any(node.hint is None for node in nodes)
     if field.from_json is not None:
-        raise UnsupportedSchema(f"{target.name}.{field.column.attribute} takes JSON of any kind")
+        raise UnsupportedSchema("JSON of any kind")
     places = []
     for place, node in zip(field.places, nodes, strict=True):
         parts = place.parts if place.root else (*target.path, *place.parts)

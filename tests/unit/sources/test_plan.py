@@ -218,7 +218,7 @@ def test_an_event_that_only_a_format_has_no_columns_of_is_named() -> None:
     with_passed = partial(MemoryWriter, Passed)
     plan = plan_of(what=events, decoder=partial(AvroDecoder, schema), target=[Item, Passed], writer=with_passed)
 
-    assert needs(plan) == {"passed": "Passed.body takes JSON of any kind"}
+    assert needs(plan) == {"passed": "Passed.body reads JSON of any kind"}
     assert [plan.way_of(event) for event in plan.events] == ["columns", "items"]
 
 
