@@ -6,11 +6,19 @@ it has beside that are the columns. Rows that came item by item lie between the 
 
 from collections.abc import Iterator, Sequence
 from itertools import chain, compress, repeat
-from typing import Any, Protocol, overload, runtime_checkable
+from typing import Any, NamedTuple, Protocol, overload, runtime_checkable
 
 from lovelace_streams.columns import Part, Slice, append
 from lovelace_streams.rows.row import Row
 from lovelace_streams.writers import Entry, sequence_of
+
+
+class RowKind(NamedTuple):
+    """What rows have in common that may share columns: their class, and whether they may replace stored ones."""
+
+    row: type[Row]
+    only_new: bool
+    """A replay's, which may not replace a newer row."""
 
 
 class ColumnBlock(Sequence[Entry]):
@@ -27,9 +35,23 @@ class ColumnBlock(Sequence[Entry]):
         return {part.columns.row if isinstance(part, Slice) else type(part.payload) for part in self.parts}
 
     @property
-    def has_replays(self) -> bool:
-        """Whether a row is a replay's, which may not replace a newer one."""
-        return any(part.record.origin is not None for part in self.parts if not isinstance(part, Slice))
+    def by_kind(self) -> "dict[RowKind, tuple[Sequence[int], ColumnBlock]]":
+        """The rows of each class, those of replays apart, and their indexes in the block."""
+        parts: dict[RowKind, list[Part]] = {}
+        indexes: dict[RowKind, list[int]] = {}
+        start = 0
+        for part in self.parts:
+            if isinstance(part, Slice):
+                kind, count = RowKind(part.columns.row, False), len(part)
+            else:
+                kind, count = RowKind(type(part.payload), part.record.origin is not None), 1
+            parts.setdefault(kind, []).append(part)
+            indexes.setdefault(kind, []).extend(range(start, start + count))
+            start += count
+        if len(parts) == 1:
+            [kind] = parts
+            return {kind: (range(start), self)}
+        return {kind: (indexes[kind], ColumnBlock(parts[kind])) for kind in parts}
 
     @property
     def columns(self) -> dict[str, Sequence[Any]]:

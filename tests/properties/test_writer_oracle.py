@@ -5,6 +5,7 @@ one by one (the oracle), and by the fast path in two different cuts.
 """
 
 from decimal import Decimal
+from itertools import cycle
 
 import psycopg
 import pytest
@@ -13,9 +14,10 @@ from hypothesis import strategies as st
 
 from lovelace_streams.rows import UNSET, Row
 from lovelace_streams.settings import PostgresSettings
-from lovelace_streams.writers import Entry, Refusal, RowOutcome
+from lovelace_streams.writers import Entry, Refusal, RowOutcome, sequence_of
 from lovelace_streams.writers.postgres import PostgresWriter
 from lovelace_streams.writers.postgres import writer as postgres
+from tests.columns import column_block
 from tests.examples import examples
 
 COLUMNS = "k, a, b, mail, parent, ref, note, amount, kind, v"
@@ -186,16 +188,19 @@ def entries(draw: st.DrawFn, *, versioned: bool) -> list[Entry]:
     careful = draw(st.booleans())
     keys = draw(st.sampled_from([3, 5, 40]))
     block = []
-    for _ in range(draw(st.integers(1, 14))):
+    for sequence in range(draw(st.integers(1, 14))):
         row = {"k": draw(st.integers(1, keys)), **draw(fields(absent=absent, careful=careful))}
         version = draw(st.integers(1, 4))
         if absent and draw(st.integers(0, 5)) == 0:
             row = {"k": row["k"], "a": row["a"]}
-            block.append(Entry(VersionedPart(**row, v=version) if versioned else Part(**row)))
+            part = VersionedPart(**row, v=version) if versioned else Part(**row)
+            block.append(Entry(part, sequence=sequence_of(sequence, 0)))
         elif versioned:
-            block.append(Entry(Versioned(**row, v=version), only_new=draw(st.integers(0, 9)) == 0))
+            only_new = draw(st.integers(0, 9)) == 0
+            block.append(Entry(Versioned(**row, v=version), only_new, sequence_of(sequence, 0)))
         else:
-            block.append(Entry(Whole(**row), only_new=draw(st.integers(0, 5)) == 0))
+            only_new = draw(st.integers(0, 5)) == 0
+            block.append(Entry(Whole(**row), only_new, sequence_of(sequence, 0)))
     return block
 
 
@@ -223,11 +228,12 @@ stored_rows = st.lists(
 
 
 def written(writer: PostgresWriter, block: list[Entry], sizes: list[int]) -> list[object]:
+    """Write a block in parts, by turns as columns, as it is, and encoded before."""
+    ways = (lambda part: writer.encode_columns(column_block(part)), lambda part: part, writer.encode)
     results: list[object] = []
-    for size in sizes:
+    for size, way in zip(sizes, cycle(ways), strict=False):
         if len(results) < len(block):
-            part = block[len(results) : len(results) + size]
-            results += writer.write(part if len(results) % 2 else writer.encode(part))
+            results += writer.write(way(block[len(results) : len(results) + size]))
     return results
 
 

@@ -14,17 +14,19 @@ import msgspec
 import psycopg
 import pytest
 
+from lovelace_streams.columns import Columns
 from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.records import Reason
 from lovelace_streams.rows import UNSET, Row
 from lovelace_streams.settings import PostgresSettings
-from lovelace_streams.writers import Entry, Refusal, RowOutcome
-from lovelace_streams.writers.postgres import PostgresWriter, subtransactions, transaction
+from lovelace_streams.writers import Entry, Refusal, RowOutcome, sequence_of
+from lovelace_streams.writers.postgres import PostgresWriter, parallel, subtransactions, transaction
 from lovelace_streams.writers.postgres import writer as postgres
 from lovelace_streams.writers.postgres.catalog import RowOrder
 from lovelace_streams.writers.postgres.ddl import create_table
 from lovelace_streams.writers.postgres.isolation import SUBTRANSACTION_ROWS
 from lovelace_streams.writers.postgres.parallel import PartitionedBlock
+from tests.columns import column_block
 
 SECRET = "secret-value"
 
@@ -302,7 +304,9 @@ def test_rules_of_a_set_are_told_in_two_writes_not_in_twenty(run, things, monkey
     writer = things("create table things (id bigint primary key, text text not null check (text <> 'bad'))")
     attempts = []
     write = writer._copy_or_upsert
-    monkeypatch.setattr(writer, "_copy_or_upsert", lambda rows, **options: attempts.append(len(rows)) or write(rows))
+    monkeypatch.setattr(
+        writer, "_copy_or_upsert", lambda rows, *more, **how: attempts.append(len(rows[0])) or write(rows, *more, **how)
+    )
     results = writer.write(entries(*[{3: "bad", 5: None}.get(n % 10, "ok") for n in range(1000)]))
 
     assert [n % 10 for n, result in enumerate(results) if isinstance(result, Refusal)] == [3, 5] * 100
@@ -317,7 +321,9 @@ def test_while_blocks_hold_bad_rows_they_are_checked_first_and_the_rest_is_copie
     writer.write(block[:100])
     attempts = []
     write = writer._copy_or_upsert
-    monkeypatch.setattr(writer, "_copy_or_upsert", lambda rows, **options: attempts.append(len(rows)) or write(rows))
+    monkeypatch.setattr(
+        writer, "_copy_or_upsert", lambda rows, *more, **how: attempts.append(len(rows[0])) or write(rows, *more, **how)
+    )
     results = [result for at in (100, 200) for result in writer.write(writer.encode(block[at : at + 100]))]
 
     assert [isinstance(result, Refusal) for result in results] == [n % 3 > 0 for n in range(100, 300)]
@@ -634,6 +640,67 @@ def test_where_the_server_has_no_subtransactions_for_us_rows_are_found_all_the_s
     assert not writer._isolation.subtransactions.are_available
 
 
+# -- columns --------------------------------------------------------------------------------------------------------
+
+
+class Label(Row, table="things", primary_key="id", version="at"):
+    id: int
+    text: str | None
+    note: str | None
+    at: int
+
+
+class Gone(Row, table="things", primary_key="id", version="at"):
+    id: int
+    gone: bool
+    at: int
+
+
+def test_classes_absent_columns_and_repeated_keys_are_written_from_columns(run, open_writer, monkeypatch):
+    """A statement for each class and set of absent columns, and one more round for the keys that come twice."""
+    run("create table things (id bigint primary key, text text, note text, gone bool, at int)")
+    one_by_one = open_writer(Label, Gone, one_by_one=True)
+    rows = [
+        *(Label(id=n, text="a", note="b", at=2) for n in range(20)),
+        *(Gone(id=n, gone=True, at=3) for n in range(10, 30)),
+        *(Label(id=n, text=UNSET, note="c", at=n % 5) for n in range(5)),
+        *(Label(id=n, text="d", note=UNSET, at=4) for n in range(28, 40)),
+    ]
+    block = numbered([Entry(row) for row in rows])
+    block[3].only_new = True
+    expected = one_by_one.write(block), run("select * from things order by id").fetchall()
+    run("truncate things")
+    writer = open_writer(Label, Gone)
+    statements = []
+    write = writer._transactions.write
+    monkeypatch.setattr(
+        writer._transactions,
+        "write",
+        lambda given, *more, **how: statements.append(given) or write(given, *more, **how),
+    )
+    made = rows_made(monkeypatch)
+
+    assert writer.write(writer.encode_columns(column_block(block))) == expected[0]
+    assert run("select * from things order by id").fetchall() == expected[1]
+    assert len(made) <= 1, "the row to probe with"
+    [given] = statements
+    assert [len(each.indexes) for each in given][:2] == [19, 10]
+    assert sum(len(each.indexes) for each in given) == len(block)
+
+
+def numbered(block):
+    """Entries of one chunk, in their order."""
+    return [msgspec.structs.replace(entry, sequence=sequence_of(n, 0)) for n, entry in enumerate(block)]
+
+
+def rows_made(monkeypatch):
+    """A list that grows by each row that is made of columns."""
+    made = []
+    make = Columns.make
+    monkeypatch.setattr(Columns, "make", lambda self, values: made.append(values) or make(self, values))
+    return made
+
+
 # -- several connections ---------------------------------------------------------------------------------------------
 
 
@@ -645,7 +712,8 @@ def test_where_the_server_has_no_subtransactions_for_us_rows_are_found_all_the_s
     ],
     ids=["partitioned", "by one connection"],
 )
-def test_several_connections_end_as_one_by_one(run, things, database, ddl):
+@pytest.mark.parametrize("columns", [False, True], ids=["items", "columns"])
+def test_several_connections_end_as_one_by_one(run, things, database, ddl, columns):
     chance = Random(7)
     block = [
         Entry(Thing(id=chance.randrange(300), text=chance.choice(["bad", "x" * chance.randrange(9)]) + f" {n}"))
@@ -659,10 +727,44 @@ def test_several_connections_end_as_one_by_one(run, things, database, ddl):
     writer = PostgresWriter(PostgresSettings(database, pool=3, block_rows=40), Thing)
     try:
         writer.open()
-        encoded = writer.encode(block)
+        encoded = writer.encode_columns(column_block(numbered(block))) if columns else writer.encode(block)
         assert writer.write(encoded) == expected[0]
         assert run("select * from things order by id").fetchall() == expected[1]
         assert isinstance(encoded, PartitionedBlock) == ("unique" not in ddl)
+    finally:
+        writer.close()
+
+
+def test_several_connections_are_driven_by_one_thread_without_a_row_made(run, database, monkeypatch):
+    run("create table things (id bigint primary key, text text)")
+    writer = PostgresWriter(PostgresSettings(database, pool=3, block_rows=100), Thing)
+    monkeypatch.setattr(parallel.ParallelWriters, "_write_left", lambda _writers, left: list(left))
+    made = rows_made(monkeypatch)
+    try:
+        writer.open()
+        for texts in (map(str, range(900)), ["new"] * 900):  # by COPY, then by the statement that merges
+            block = column_block(numbered(entries(*texts)))
+            for _ in range(2):
+                assert writer.write(writer.encode_columns(block)) == [RowOutcome.WRITTEN] * 900
+        assert run("select count(*), min(text), max(text) from things").fetchall() == [(900, "new", "new")]
+        assert len(made) <= 4 * 12, "a row of each transaction, to probe with"
+    finally:
+        writer.close()
+
+
+def test_one_connection_that_is_lost_leaves_no_other_at_work(run, database):
+    """All have ended when the fault is raised: a row that is tried again is in no other transaction."""
+    run("create table things (id bigint primary key, text text)")
+    writer = PostgresWriter(PostgresSettings(database, pool=2, block_rows=500), Thing)
+    try:
+        writer.open()
+        lost = writer._connection.driver.info.backend_pid
+        block = writer.encode_columns(column_block(numbered(entries(*map(str, range(200))))))
+        run("select pg_terminate_backend(%s)", [lost])
+        with pytest.raises(DestinationFault):
+            writer.write(block)
+        of_other = [rows.indexes for rows in block.partitions[1]]
+        assert run("select count(*) from things").fetchall() == [(sum(map(len, of_other)),)]
     finally:
         writer.close()
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg
 from psycopg import generators
+from psycopg.abc import PQGen
 
 from lovelace_streams.writers.postgres.trip import raise_refused
 
@@ -55,7 +56,7 @@ class CopyHeuristic:
 
 def copy_in(
     connection: psycopg.Connection[Any], begin: Sequence[bytes], statement: bytes, lines: bytes, end: bytes
-) -> int:
+) -> PQGen[int]:
     """Copy these lines in a transaction of their own, in two network round trips; return how many rows were written.
 
     The server does not count a row for which a trigger returned nothing. Raises `psycopg.Error`.
@@ -63,12 +64,11 @@ def copy_in(
     psycopg's own `copy` takes a round trip for each of these statements, which is most of the time at a hundred rows.
     """
     pgconn = connection.pgconn
-    with connection.lock:
-        pgconn.send_query(b";".join((*begin, statement, end)))
-        raise_refused(connection, connection.wait(generators.execute(pgconn)))
-        if pgconn.put_copy_data(lines) == 0:  # libpq could not take it, and would commit nothing
-            raise psycopg.OperationalError("no memory for a block")
-        pgconn.put_copy_end()
-        results = connection.wait(generators.execute(pgconn))
-        raise_refused(connection, results)
+    pgconn.send_query(b";".join((*begin, statement, end)))
+    raise_refused(connection, (yield from generators.execute(pgconn)))
+    if pgconn.put_copy_data(lines) == 0:  # libpq could not take it, and would commit nothing
+        raise psycopg.OperationalError("no memory for a block")
+    pgconn.put_copy_end()
+    results = yield from generators.execute(pgconn)
+    raise_refused(connection, results)
     return next(int(result.command_tuples or 0) for result in results if (result.command_status or b"")[:4] == b"COPY")

@@ -16,22 +16,24 @@ What the writer does follows from two facts of the catalogue: the row order of e
 INDEPENDENT: no table looks at another. REFERENCING: foreign keys refer to the key of another table. OPAQUE: triggers,
 policies or rules may look at another table, or a foreign key can't be compared here.
 
-    block ──▶ UniformRows ──────────────────────────▶ COPY, or one StatementRows
-      │       of one class, the same columns absent,
-      │       in one table with the order ANY
+    block ──▶ UniformRows, … ───────────────────────▶ COPY, or a StatementRows a round
+      │       each of one class, the same columns
+      │       absent, in one table with the order ANY
       └─────▶ phase 1, phase 2, … ─▶ TableRows ─────▶ StatementRows, StatementRows, …
               cut before a new key    the rows that   the rows that share
               that an earlier row     go to one       a statement (or a pair)
               refers to               table
 """
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum
+from functools import cached_property
 from itertools import compress
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -42,11 +44,11 @@ from lovelace_streams.rows.declaration import Column
 from lovelace_streams.rows.row import Row
 from lovelace_streams.rows.types import scalar
 from lovelace_streams.writers import Entry, attributes_of
-from lovelace_streams.writers.column_block import ColumnBlock
+from lovelace_streams.writers.column_block import ColumnBlock, RowKind
 from lovelace_streams.writers.postgres.catalog import ForeignKey, RowOrder, TableSchema
 from lovelace_streams.writers.postgres.sql import EncodeError, Plan
 from lovelace_streams.writers.postgres.stored import comparable_values, identity_of, key_compares_as_is
-from lovelace_streams.writers.postgres.types import EncodedColumn, exact_key, lines
+from lovelace_streams.writers.postgres.types import EncodedColumn, exact_key, lines, picker
 
 KeysAreNew = Callable[[Plan, Sequence[Entry]], list[bool]]
 """Tells of each row whether its key is new to the table."""
@@ -73,7 +75,7 @@ class StatementRows:
 
 
 class UniformRows:
-    """Rows that one statement can write: of one class, with the same columns absent, in a table with the order ANY.
+    """Rows of one class, with the same columns absent, in a table with the order ANY: they share a plan.
 
     Encoding them needs no connection, so `encode` does it while another block is being written. COPY and the statement
     that merges use the same texts.
@@ -84,18 +86,21 @@ class UniformRows:
         table: "TargetTable",
         plan: Plan,
         columns: Mapping[str, Sequence[Any]],
+        indexes: Sequence[int] | None = None,
         keys: Sequence[Any] | None = None,
     ) -> None:
         self.table = table
         self.schema = table.schema
         self.plan = plan
         self.keys = table.keys_of(columns) if keys is None else keys
+        self.indexes = range(len(self.keys)) if indexes is None else indexes
+        """Their places in the block."""
         self._columns = columns
         self._encoded: dict[str, EncodedColumn] | None = None
         self._lines: list[str] | None = None
         self._key_order: Sequence[int] | None = None
-        self._subset_of: tuple[UniformRows, Sequence[bool]] | None = None
-        """The rows that these are a subset of, and which of them are chosen."""
+        self._subset_of: tuple[UniformRows, Sequence[int]] | None = None
+        """The rows that these are some of, and which."""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -105,56 +110,121 @@ class UniformRows:
         """Whether the table's schema is still the one that the rows were encoded for: `open` reads it again."""
         return self.schema is self.table.schema
 
+    @cached_property
+    def has_distinct_keys(self) -> bool:
+        """Whether no key repeats. Raises `TypeError` for keys that can't be compared."""
+        return len(set(self.keys)) == len(self.keys)
+
     @property
     def encoded(self) -> dict[str, EncodedColumn]:
         """Every column as texts. Raises `EncodeError`."""
         if self._encoded is None:
             if self._subset_of is not None:
-                rows, chosen = self._subset_of
-                self._encoded = {name: column.subset(chosen) for name, column in rows.encoded.items()}
+                rows, some = self._subset_of
+                pick = picker(some)
+                self._encoded = {name: column.picked(pick) for name, column in rows.encoded.items()}
             else:
                 self._encoded = self.plan.encode_columns(self._columns)
         return self._encoded
 
     @property
     def lines(self) -> list[str]:
-        """The lines of a COPY, in the order of their keys. Raises `EncodeError`."""
+        """The lines of a COPY, in the order of the rows. Raises `EncodeError`."""
         if self._lines is None:
-            self._lines = lines([column.reordered(self.key_order) for column in self.encoded.values()])
+            if self._subset_of is not None and self._subset_of[0]._lines is not None:  # noqa: SLF001 - of this class
+                rows, some = self._subset_of
+                self._lines = picker(some)(rows.lines)
+            else:
+                self._lines = lines(list(self.encoded.values()))
         return self._lines
 
     def copy_data(self) -> bytes:
-        """Return the input of a COPY. Raises `EncodeError`."""
-        return ("\n".join(self.lines) + "\n").encode()
+        """Return the input of a COPY, in the order of the keys. Raises `EncodeError`."""
+        return ("\n".join(picker(self.key_order)(self.lines)) + "\n").encode()
 
     @property
     def key_order(self) -> Sequence[int]:
         """The rows by their keys: two writers that lock the same keys in one order do not deadlock."""
         if self._key_order is None:
-            self._key_order = sorted(range(len(self.keys)), key=self.keys.__getitem__)
+            self._key_order = self.table.sorted_by_key(self._columns, range(len(self.keys)))
         return self._key_order
 
-    def literals(self, names: Sequence[str], order: Sequence[int] | None = None) -> list[str]:
-        """Return an array literal a column, with the rows in this order. Raises `EncodeError`."""
-        columns = {name: self.encoded[name] for name in names}
-        if order is not None:
-            columns = {name: column.reordered(order) for name, column in columns.items()}
-        return [column.literal() for column in columns.values()]
+    def literals(self, names: Sequence[str], rows: Sequence[int] | None = None) -> list[str]:
+        """Return an array literal a column, of all rows, or of these in this order. Raises `EncodeError`."""
+        columns = [self.encoded[name] for name in names]
+        if rows is not None:
+            pick = picker(rows)
+            columns = [column.picked(pick) for column in columns]
+        return [column.literal() for column in columns]
 
-    def subset(self, chosen: Sequence[bool]) -> "UniformRows":
-        """Return the chosen rows, with everything that was already worked out of them."""
-        some = UniformRows(self.table, self.plan, self._columns, list(compress(self.keys, chosen)))
-        some._subset_of = self, chosen
-        if self._lines is not None:
-            some._lines = list(compress(self._lines, map(chosen.__getitem__, self.key_order)))
+    def some(self, rows: Sequence[int]) -> "UniformRows":
+        """Return some of the rows, in this order, with everything that was already worked out of them."""
+        pick = picker(rows)
+        of_key = {name: pick(self._columns[name]) for name in self.table.table.key}
+        some = UniformRows(self.table, self.plan, of_key, keys=pick(self.keys))
+        some._subset_of = self, rows
         return some
 
-    def statement(self) -> tuple[StatementRows, list[str]] | None:
-        """Return one statement for all rows in the order of their keys, and its parameters; None if a key repeats."""
-        if len(set(self.keys)) < len(self.keys):
-            return None
-        rows = StatementRows(self.table, self.plan, list(self.key_order))
-        return rows, self.literals(self.plan.names, self.key_order)
+    def value(self, name: str, row: int) -> Any:
+        """Return the value of a column of one row."""
+        if self._subset_of is None:
+            return self._columns[name][row]
+        rows, some = self._subset_of
+        return rows.value(name, some[row])
+
+
+class BlockStatements(NamedTuple):
+    """The statements that write a block, and the parameters of each."""
+
+    rows: list[StatementRows]
+    parameters: list[list[str]]
+
+
+def repeated_keys(groups: Sequence[UniformRows]) -> Sequence[Any] | None:
+    """Return the key of each row of the block, if one repeats; None if none does. Raises `TypeError`."""
+    first, *others = groups
+    if first.has_distinct_keys and (
+        not others or len(set().union(*[rows.keys for rows in groups])) == sum(map(len, groups))
+    ):
+        return None
+    keys: dict[int, Any] = {}
+    for rows in groups:
+        keys.update(zip(rows.indexes, rows.keys, strict=True))
+    return [keys[index] for index in range(len(keys))]
+
+
+def statements_of(groups: Sequence[UniformRows]) -> BlockStatements:
+    """Return the statements that write all rows of groups: the n-th row of each key in round n, a round after another.
+
+    A round has a statement for each group, with its rows in the order of their keys. Raises `EncodeError`, or
+    `TypeError` for keys that can't be compared.
+    """
+    keys = repeated_keys(groups)
+    if keys is None:
+        return _block_statements((rows, rows.key_order) for rows in groups)
+    count = Counter(keys)
+    rounds: dict[tuple[int, int], list[int]] = {}
+    repeated: list[tuple[int, int, int]] = []
+    for number, rows in enumerate(groups):
+        alone = [count[key] == 1 for key in rows.keys]
+        rounds[0, number] = [row for row in rows.key_order if alone[row]]
+        repeated += [(rows.indexes[row], number, row) for row, is_alone in enumerate(alone) if not is_alone]
+    seen: Counter[Any] = Counter()
+    for index, number, row in sorted(repeated):
+        rounds.setdefault((seen[keys[index]], number), []).append(row)
+        seen[keys[index]] += 1
+    in_order = sorted([each for each in rounds.items() if each[1]], key=lambda each: each[0][0])
+    return _block_statements(
+        (groups[number], sorted(rows, key=groups[number].keys.__getitem__)) for (_, number), rows in in_order
+    )
+
+
+def _block_statements(chosen: Iterable[tuple[UniformRows, Sequence[int]]]) -> BlockStatements:
+    statements = BlockStatements([], [])
+    for rows, some in chosen:
+        statements.rows.append(StatementRows(rows.table, rows.plan, picker(some)(rows.indexes)))
+        statements.parameters.append(rows.literals(rows.plan.names, some))
+    return statements
 
 
 class TargetTable:
@@ -173,6 +243,7 @@ class TargetTable:
         self._key_types = {c.name: scalar(c.type) for c in self.table.columns if c.name in self.table.key}
         self._optional = {row: _optional(row) for row in rows}
         self._getters = {row: _getters(row) for row in rows}
+        self._fields = {row: _fields(row) for row in rows}
         self._schema: TableSchema | None = None
         self._plans: dict[tuple[type[Row], frozenset[str], bool], Plan] = {}
 
@@ -209,12 +280,27 @@ class TargetTable:
             return columns[self.table.key[0]]
         return list(zip(*[columns[name] for name in self.table.key], strict=True))
 
-    def uniform_rows(self, entries: Sequence[Entry]) -> UniformRows | None:
-        """Return these rows as uniform ones; None if one statement may not write them."""
+    def sorted_by_key(self, columns: Mapping[str, Sequence[Any]], rows: Sequence[int]) -> Sequence[int]:
+        """Return rows in the order of their keys, those of one key as they were. Raises `TypeError`."""
+        for name in reversed(self.table.key):  # several sorts of numbers or texts are quicker than one of tuples
+            rows = sorted(rows, key=columns[name].__getitem__)
+        return rows
+
+    def uniform_rows(self, entries: Sequence[Entry]) -> list[UniformRows]:
+        """Return these rows as uniform ones, a group for each plan; none if rows have to go another way."""
         if self.schema.row_order is not RowOrder.ANY or not self._key_compares_as_is:
-            return None
+            return []
         if isinstance(entries, ColumnBlock):
-            return self._uniform_columns(entries)
+            return [
+                group
+                for kind, (indexes, block) in entries.by_kind.items()
+                for group in self._uniform_columns(kind, indexes, block.columns)
+            ]
+        uniform = self._uniform_rows_of(entries)
+        return [] if uniform is None else [uniform]
+
+    def _uniform_rows_of(self, entries: Sequence[Entry]) -> UniformRows | None:
+        """Return rows that are all of one plan; else None."""
         rows = [entry.row for entry in entries]
         kinds = set(map(type, rows))
         if len(kinds) > 1 or any([entry.only_new or entry.same_item for entry in entries]):  # noqa: C419 - twice as fast
@@ -230,28 +316,35 @@ class TargetTable:
                 absent.add(name)
             else:
                 columns[name] = column
-        plan = self.plan(kind, frozenset(absent))
+        plan = self.plan(kind, absent=frozenset(absent))
         return UniformRows(self, plan, columns) if plan.is_one_statement else None
 
-    def _uniform_columns(self, block: ColumnBlock) -> UniformRows | None:
-        """Do what `uniform_rows` does, of columns."""
-        kinds = block.row_classes
-        if len(kinds) > 1 or block.has_replays:
-            return None
-        [kind] = kinds
-        given = block.columns
+    def _uniform_columns(
+        self, kind: RowKind, indexes: Sequence[int], given: Mapping[str, Sequence[Any]]
+    ) -> Iterator[UniformRows]:
+        """Yield rows of one kind from their columns, a group for each set of columns that are absent."""
         columns: dict[str, Sequence[Any]] = {}
         absent = set()
-        for name, attribute in kind.__table__.attributes.items():
-            column = given[attribute]
-            if UnsetType in (types := set(map(type, column))):
+        mixed: dict[str, list[bool]] = {}
+        for name, (attribute, may_be_absent) in self._fields[kind.row].items():
+            column = columns[name] = given[attribute]
+            if may_be_absent and UnsetType in (types := set(map(type, column))):
                 if len(types) > 1:
-                    return None
-                absent.add(name)
-            else:
-                columns[name] = column
-        plan = self.plan(kind, frozenset(absent))
-        return UniformRows(self, plan, columns) if plan.is_one_statement else None
+                    mixed[name] = [value is UNSET for value in column]
+                else:
+                    absent.add(name)
+                    del columns[name]
+        if not mixed:
+            yield UniformRows(self, self.plan(*kind, absent=frozenset(absent)), columns, indexes)
+            return
+        rows_of: dict[tuple[bool, ...], list[int]] = {}
+        for row, lacks in enumerate(zip(*mixed.values(), strict=True)):
+            rows_of.setdefault(lacks, []).append(row)
+        for lacks, rows in rows_of.items():
+            missing = absent | set(compress(mixed, lacks))
+            pick = picker(rows)
+            present = {name: pick(column) for name, column in columns.items() if name not in missing}
+            yield UniformRows(self, self.plan(*kind, absent=frozenset(missing)), present, pick(indexes))
 
     @property
     def key_independent(self) -> bool:
@@ -267,15 +360,18 @@ class TargetTable:
 
     def partition_keys(self, entries: Sequence[Entry]) -> list[Hashable] | None:
         """Return the keys of rows of a `key_independent` table; None if one is not of its declared type."""
-        if any([entry.same_item for entry in entries]):  # noqa: C419 - twice as fast
-            return None
-        rows = [entry.row for entry in entries]
-        for name, kind in self._key_types.items():
-            if set(map(type, map(attrgetter(self.attributes[name]), rows))) != {kind}:
+        if isinstance(entries, ColumnBlock):
+            columns = {name: entries.column(self.attributes[name]) for name in self._key_types}
+        else:
+            if any([entry.same_item for entry in entries]):  # noqa: C419 - twice as fast
                 return None
-        return list(map(self.identity, rows))
+            rows = [entry.row for entry in entries]
+            columns = {name: list(map(attrgetter(self.attributes[name]), rows)) for name in self._key_types}
+        if any(set(map(type, columns[name])) != {kind} for name, kind in self._key_types.items()):
+            return None
+        return list(self.keys_of(columns))
 
-    def plan(self, kind: type[Row], absent: frozenset[str] = NONE_ABSENT, *, only_new: bool = False) -> Plan:
+    def plan(self, kind: type[Row], only_new: bool = False, *, absent: frozenset[str] = NONE_ABSENT) -> Plan:
         """Return the plan for rows of a class without these columns."""
         plan = self._plans.get((kind, absent, only_new))
         if plan is None:
@@ -295,7 +391,7 @@ class TargetTable:
             if names and UNSET in get(row):
                 absent = frozenset(name for name, value in zip(names, get(row), strict=False) if value is UNSET)
             if absent or entry.only_new or kind is not self.rows[0]:
-                plans.append(self.plan(kind, absent, only_new=entry.only_new))
+                plans.append(self.plan(kind, entry.only_new, absent=absent))
             else:
                 plans.append(usual)
         return plans
@@ -428,9 +524,9 @@ class Tables:
         """Return the tables that these rows go to."""
         return {self.table_of(entry) for entry in entries} if len(self.declared) > 1 else set(self.declared)
 
-    def uniform_rows(self, entries: Sequence[Entry]) -> UniformRows | None:
-        """Return these rows as uniform ones; None if one statement may not write them, or if there are none."""
-        return self.declared[0].uniform_rows(entries) if len(self.declared) == 1 and entries else None
+    def uniform_rows(self, entries: Sequence[Entry]) -> list[UniformRows]:
+        """Return these rows as uniform ones, a group for each plan; none if rows have to go another way."""
+        return self.declared[0].uniform_rows(entries) if len(self.declared) == 1 and entries else []
 
     @property
     def key_independent(self) -> bool:
@@ -597,6 +693,11 @@ def _optional(row: type[Row]) -> tuple[tuple[str, ...], Callable[[Row], Any]]:
 def _getters(row: type[Row]) -> list[tuple[str, Callable[[Row], Any], bool]]:
     """Return for each column its name, how to get it, and whether it may be absent."""
     return [(column.name, attrgetter(column.attribute), _may_be_absent(column)) for column in row.__table__.columns]
+
+
+def _fields(row: type[Row]) -> dict[str, tuple[str, bool]]:
+    """Return for each column its field, and whether it may be absent."""
+    return {column.name: (column.attribute, _may_be_absent(column)) for column in row.__table__.columns}
 
 
 def _may_be_absent(column: Column) -> bool:

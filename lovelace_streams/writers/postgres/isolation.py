@@ -7,6 +7,7 @@ what these leave over. At last `Probe` decides whose fault the refusals are.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Protocol
 
 import psycopg
@@ -70,6 +71,11 @@ class Isolation:
         self._attempt = attempt
         self._one_by_one = one_by_one
 
+    @property
+    def expects_refusals(self) -> bool:
+        """Whether recent blocks held rows that were refused: then a block is checked before it is written."""
+        return self.violations.prechecks
+
     def write(self, items: Sequence[Item], refused: Refused | None = None) -> list[ItemOutcome]:
         """Write the items; `refused` is the outcome of an attempt to write all of them, if there was one.
 
@@ -112,6 +118,11 @@ class ViolationFinder:
         self._transactions = transactions
         self._precheck_blocks_left = 0
 
+    @property
+    def prechecks(self) -> bool:
+        """Whether the next block is checked against the rules before it is written."""
+        return self._precheck_blocks_left > 0
+
     def find_violations(self, items: Sequence[Item], refused: Refused) -> Mapping[int, Refusal]:
         """Name items that would be refused alone as well, whatever is written before them.
 
@@ -149,13 +160,14 @@ class ViolationFinder:
             self._precheck_blocks_left = PRECHECKED_BLOCKS
         return named
 
-    def precheck(self, block: Sequence[Entry], rows: UniformRows) -> dict[int, Refusal]:
-        """Name the rows that break a rule, by their indexes, while recent blocks held such rows.
+    def precheck(self, groups: Sequence[UniformRows]) -> dict[int, Refusal]:
+        """Name the rows of a block that break a rule, by their indexes, while recent blocks held such rows.
 
         Then the query costs less than a refused block would, and COPY may still take the other rows.
         """
+        rows, *others = groups
         plan, schema = rows.plan, rows.table.schema
-        if not (self._precheck_blocks_left and plan.is_checkable and schema.rules_see_row_only):
+        if not (self._precheck_blocks_left and plan.is_checkable and schema.rules_see_row_only) or others:
             return {}
         self._precheck_blocks_left -= 1
         try:
@@ -167,7 +179,11 @@ class ViolationFinder:
         found = {
             ordinal - 1: rules[rule] for ordinal, rule in self._fetch(Query(plan.violations, parameters, prepare=True))
         }
-        named = {i: refusal for i, refusal in found.items() if plan.violation_of_encodable_is_certain(block[i].row)}
+        named = {
+            row: refusal
+            for row, refusal in found.items()
+            if plan.violation_of_encodable_is_certain(partial(rows.value, row=row))
+        }
         if named:
             self._precheck_blocks_left = PRECHECKED_BLOCKS
         return named

@@ -121,12 +121,12 @@ class Plan:
             self.encode([row], self._unchecked_columns)
         except EncodeError:
             return False
-        return self.violation_of_encodable_is_certain(row)
+        return self.violation_of_encodable_is_certain(lambda name: self._encoders[name][0](row))
 
-    def violation_of_encodable_is_certain(self, row: Row) -> bool:
-        """Whether `violation_is_certain` holds of a row whose values can all be sent."""
-        return all(fits_bigint(self._encoders[name][0](row)) for name in self._unchecked_columns) and not any(
-            self._encoders[name][0](row) is None for name in self.never_null
+    def violation_of_encodable_is_certain(self, value: Callable[[str], Any]) -> bool:
+        """Whether `violation_is_certain` holds of a row whose values can all be sent; `value` gives a column's."""
+        return all(fits_bigint(value(name)) for name in self._unchecked_columns) and not any(
+            value(name) is None for name in self.never_null
         )
 
     def encode(self, rows: Sequence[Row], names: Sequence[str] | None = None) -> list[str]:

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import psycopg
+from psycopg.abc import PQGen
 from psycopg.pq.abc import PGresult
 
 from lovelace_streams.errors import DestinationFault
@@ -23,8 +24,10 @@ from lovelace_streams.writers.postgres.copy import copy_in
 from lovelace_streams.writers.postgres.faults import ENCODE_ERROR, PREPARED_ELSEWHERE, fault_of, refused_by
 from lovelace_streams.writers.postgres.grouping import StatementRows, UniformRows
 from lovelace_streams.writers.postgres.sql import HELD_OFF, RESET_HELD_OFF, Plan
-from lovelace_streams.writers.postgres.trip import Query, one_trip, rows_of
+from lovelace_streams.writers.postgres.trip import Query, rows_of, trip
 from lovelace_streams.writers.postgres.types import EncodedColumn
+
+T = TypeVar("T")
 
 
 class TransactionFrame(msgspec.Struct, frozen=True):
@@ -151,7 +154,7 @@ class Transactions:
         """Roll back in the end what is written within. Raises `DestinationFault` or `DeploymentFault`."""
         connection, frame = self._connection.driver, self._frame
         with self._connection.faults():
-            self._run(frame.begin)
+            self.run(self._trip(frame.begin))
         self._frame = DRY_RUN
         try:
             yield
@@ -160,16 +163,20 @@ class Transactions:
             with suppress(psycopg.Error):
                 connection.execute(frame.undo, prepare=False)
 
-    def copy(self, rows: UniformRows) -> None:
+    def run(self, steps: PQGen[T]) -> T:
+        """Do what `copy` or `write` does, and wait for it."""
+        return self._connection.driver.wait(steps)
+
+    def copy(self, rows: UniformRows) -> PQGen[None]:
         """Copy the rows straight into the table. Raises `psycopg.Error`, `EncodeError` or `UnexplainedCount`."""
         frame = self._frame
-        written = copy_in(self._connection.driver, frame.begin, rows.plan.copy, rows.copy_data(), frame.keep)
+        written = yield from copy_in(self._connection.driver, frame.begin, rows.plan.copy, rows.copy_data(), frame.keep)
         if written != len(rows):
             raise UnexplainedCount(self._settings.name)
 
     def write(
         self, statements: Sequence[StatementRows], parameters: Sequence[list[str]], *, commit: bool
-    ) -> list[list[RowOutcome]]:
+    ) -> PQGen[list[list[RowOutcome]]]:
         """Write all statements or none; return the outcome of each row of each.
 
         Raises `psycopg.Error`; `RowsUntold`, with nothing written; `UnexplainedCount`.
@@ -178,22 +185,22 @@ class Transactions:
         all_told = all(rows.are_told for rows in statements)
         parts = [Answer.queries(*each) for each in zip(statements, parameters, strict=True)]
         asks = [HELD_OFF] * _may_hold_off(statements)
-        results = self._run(self._frame.begin, *parts, asks, [end] * all_told)
+        results = yield from self._trip(self._frame.begin, *parts, asks, [end] * all_told)
         answers = [
             Answer(rows, literals, own)
             for rows, literals, own in zip(statements, parameters, results[1:], strict=False)
         ]
         if not all_told:
             if not all(answer.rows.are_told or answer.is_complete for answer in answers):
-                self._run([self._frame.undo])
+                yield from self._trip([self._frame.undo])
                 raise RowsUntold
-            self._run([end])
+            yield from self._trip([end])
         return self._outcomes(answers, sum(map(_count, results[len(parts) + 1])))
 
-    def _run(self, *parts: Sequence[Query | bytes]) -> list[list[PGresult]]:
+    def _trip(self, *parts: Sequence[Query | bytes]) -> PQGen[list[list[PGresult]]]:
         """Run all queries in one round trip; return the results of each part. Raises `psycopg.Error`."""
         queries = [Query(each) if isinstance(each, bytes) else each for part in parts for each in part]
-        results = iter(one_trip(self._connection.driver, queries, self._connection.prepared))
+        results = iter((yield from trip(self._connection.driver, queries, self._connection.prepared)))
         return [list(islice(results, len(part))) for part in parts]
 
     def _outcomes(self, answers: Sequence[Answer], held_off: int) -> list[list[RowOutcome]]:
@@ -210,7 +217,7 @@ class Transactions:
 
         Raises `psycopg.Error`.
         """
-        [_, results, _] = self._run(self._frame.begin, queries, [self._frame.keep])
+        [_, results, _] = self.run(self._trip(self._frame.begin, queries, [self._frame.keep]))
         return rows_of(results[-1])
 
     def keys_are_new(self, plan: Plan, entries: Sequence[Entry]) -> list[bool]:
@@ -221,6 +228,11 @@ class Transactions:
         keys = plan.encode([entry.row for entry in entries], plan.key_columns)
         new = {ordinal - 1 for (ordinal,) in self.fetch(Query(plan.new_keys, keys))}
         return [index in new for index in range(len(entries))]
+
+    def leave(self) -> PQGen[None]:
+        """Undo an attempt that is tried again; a lost connection is met then."""
+        with suppress(psycopg.Error):
+            yield from self._trip([self._frame.undo])
 
     def undo(self, connection: psycopg.Connection[Any], error: psycopg.Error) -> Refused:
         """Undo the attempt that raised an error; return why it was refused. Raises `DestinationFault`."""

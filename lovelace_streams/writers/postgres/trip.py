@@ -41,17 +41,17 @@ class NotSent(psycopg.DataError):
     """A value that can't be encoded. It carries no text, which might quote the value."""
 
 
-def one_trip(
+def trip(
     connection: psycopg.Connection[Any], queries: Sequence[Query], prepared: Prepared | None = None
-) -> list[PGresult]:
+) -> PQGen[list[PGresult]]:
     """Run statements in order; return the result of each. Raises the `psycopg.Error` of the first that failed.
 
-    `prepared` are those of the session, to which it adds; None if another session may follow.
+    `prepared` are those of the session, to which it adds; None if another session may follow. As with psycopg's own
+    generators, `connection.wait` runs one, `together` runs several of as many connections.
     """
     encoding = connection.info.encoding  # a function of the database may have changed it
     sent = [(_numbered(query), _encoded(query, encoding), query.prepare) for query in queries]
-    with connection.lock:
-        results = connection.wait(_trip(connection.pgconn, sent, prepared))
+    results = yield from _trip(connection.pgconn, sent, prepared)
     raise_refused(connection, results)
     return results
 

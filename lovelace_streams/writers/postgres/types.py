@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import Enum
 from itertools import chain, compress
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from types import NoneType
 from typing import Any, get_args, get_origin
 from uuid import UUID
@@ -24,6 +24,22 @@ from lovelace_streams.rows.types import scalar
 
 Texts = list[str | None]
 """The values of one column as the input of its Postgres type; None is NULL."""
+
+
+Pick = Callable[[Sequence[Any]], list[Any]]
+"""Picks the values of some rows of a column."""
+
+
+def picker(rows: Sequence[int]) -> Pick:
+    """Return what picks the values of these rows, in this order.
+
+    >>> picker([2, 0])("abc"), picker([1])("abc")
+    (['c', 'a'], ['b'])
+    """
+    if len(rows) < 2:  # noqa: PLR2004 - `itemgetter` of one gives no tuple
+        return lambda values: [values[row] for row in rows]
+    get = itemgetter(*rows)
+    return lambda values: list(get(values))
 
 
 class EncodedColumn(msgspec.Struct, gc=False):
@@ -60,9 +76,9 @@ class EncodedColumn(msgspec.Struct, gc=False):
         """Return the column of the chosen rows."""
         return EncodedColumn(list(compress(self.texts, chosen)), self.has_nulls, self.escape_free)
 
-    def reordered(self, order: Sequence[int]) -> "EncodedColumn":
-        """Return the column with its rows in another order."""
-        return EncodedColumn(list(map(self.texts.__getitem__, order)), self.has_nulls, self.escape_free)
+    def picked(self, pick: "Pick") -> "EncodedColumn":
+        """Return the column of some rows, in another order."""
+        return EncodedColumn(pick(self.texts), self.has_nulls, self.escape_free)
 
     def _with_null(self, null: str) -> list[str]:
         return [null if text is None else text for text in self.texts] if self.has_nulls else self.texts  # type: ignore[return-value]

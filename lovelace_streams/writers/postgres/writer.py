@@ -3,15 +3,16 @@
 docs/decisions/0004-writers.md says why the statements are what they are, and why they end as writing one by one does.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from itertools import compress
-from typing import cast, overload
+from typing import cast
 
 import msgspec
 import psycopg
 import structlog
+from psycopg.abc import PQGen
+from psycopg.pq.abc import PGconn
 
 from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.rows.row import Row
@@ -23,8 +24,15 @@ from lovelace_streams.writers.postgres.catalog import TableSchema
 from lovelace_streams.writers.postgres.connection import PostgresConnection
 from lovelace_streams.writers.postgres.copy import CopyHeuristic
 from lovelace_streams.writers.postgres.ddl import create_table
-from lovelace_streams.writers.postgres.faults import UNIQUE_VIOLATION, not_encodable
-from lovelace_streams.writers.postgres.grouping import StatementRows, Tables, UniformRows
+from lovelace_streams.writers.postgres.encoded_block import EncodedBlock, SomeEntries
+from lovelace_streams.writers.postgres.faults import UNIQUE_VIOLATION, fault_of, not_encodable
+from lovelace_streams.writers.postgres.grouping import (
+    BlockStatements,
+    Tables,
+    UniformRows,
+    repeated_keys,
+    statements_of,
+)
 from lovelace_streams.writers.postgres.input_check import may_be_a_values
 from lovelace_streams.writers.postgres.isolation import Isolation, Item, ItemOutcome
 from lovelace_streams.writers.postgres.parallel import CALL_ROWS, ParallelWriters, PartitionedBlock
@@ -37,39 +45,12 @@ log = structlog.get_logger(__name__)
 COPY_ROWS_MIN = 8
 """Fewer rows are upserted by INSERT … ON CONFLICT: a COPY that fails costs more than one that succeeds saves."""
 
+NOT_ENCODED = (EncodeError, DestinationFault, TypeError)
+"""What ends an encoding ahead: `write` meets it again, and says whose fault it is."""
+
 SINGLY_BLOCKS = 16
 """After a block of which a trigger or a newer stored row held some rows off, rows get a statement each for 16 blocks:
 a block that has to be written twice costs more. Only where a trigger may return nothing."""
-
-
-class EncodedBlock(Sequence[Entry]):
-    """A block with its rows as uniform ones: one class, the same columns present, encoded before it is written.
-
-    `rows` is None if they are not, or could not be encoded.
-    """
-
-    def __init__(self, entries: Sequence[Entry]) -> None:
-        self.entries = entries
-        self.rows: UniformRows | None = None
-
-    def __len__(self) -> int:
-        return len(self.entries)
-
-    @overload
-    def __getitem__(self, index: int) -> Entry: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Entry]: ...
-    def __getitem__(self, index: int | slice) -> Entry | Sequence[Entry]:
-        return self.entries[index]
-
-    def __iter__(self) -> Iterator[Entry]:
-        return iter(self.entries)
-
-    def chosen(self, accepted: Sequence[bool]) -> Sequence[Entry]:
-        """Return some of its entries."""
-        if isinstance(self.entries, ColumnBlock):
-            return self.entries.chosen(accepted)
-        return list(compress(self.entries, accepted))
 
 
 class PostgresWriter:
@@ -229,17 +210,54 @@ class PostgresWriter:
 
     # -- one connection: COPY, one statement, several statements, isolation ------------------------------------------
 
+    @property
+    def pgconn(self) -> PGconn:
+        """The connection's own, whose socket is waited for. Raises `DestinationFault` if there is none."""
+        return self._connection.driver.pgconn
+
     def encode_alone(self, block: Sequence[Entry]) -> EncodedBlock:
         """Encode a block for `write_alone`."""
         encoded = EncodedBlock(block)
         if not self.one_by_one:
-            with suppress(
-                EncodeError, DestinationFault, TypeError
-            ):  # `write` meets it again, and says whose fault it is
-                encoded.rows = self.tables.uniform_rows(block)
-                if encoded.rows is not None and self._copy_heuristic.is_likely:
-                    _ = encoded.rows.lines
+            with suppress(*NOT_ENCODED):
+                encoded.groups = self.tables.uniform_rows(block)
+                self._encode_ahead(encoded)
         return encoded
+
+    def encode_some(self, block: EncodedBlock, rows: Sequence[int]) -> EncodedBlock:
+        """Encode some rows of a block that is encoded, for `first_attempts` or `write_alone`."""
+        if len(block.groups) != 1:
+            return self.encode_alone([block[row] for row in rows])
+        encoded = EncodedBlock(SomeEntries(block.entries, rows))
+        with suppress(*NOT_ENCODED):
+            encoded.groups = [block.groups[0].some(rows)]
+            self._encode_ahead(encoded)
+        return encoded
+
+    def _encode_ahead(self, block: EncodedBlock) -> None:
+        """Encode what is sent. Raises `EncodeError` or `TypeError`."""
+        if self._copy_heuristic.is_likely and self._may_copy(block.groups):
+            _ = block.groups[0].lines
+        elif block.groups and not self._isolation.expects_refusals:  # else some of the rows are left out
+            block.statements = statements_of(block.groups)
+
+    def first_attempts(self, blocks: Sequence[EncodedBlock]) -> PQGen[list[list[RowResult]]]:
+        """Write blocks in turn, up to the first that is not taken as it is; return the results of those written.
+
+        Nothing of that one is written: `write_alone` says why.
+        """
+        written: list[list[RowResult]] = []
+        for block in blocks:
+            if not block.groups or block.groups is not self._current_groups(block) or self._isolation.expects_refusals:
+                break
+            self._isolation.probe.note_tried(block)
+            try:
+                outcomes = yield from self._copy_or_write(block.groups, block.statements, commit=True)
+            except (psycopg.Error, EncodeError, TypeError):
+                yield from self._transactions.leave()
+                break
+            written.append(self._written(block, block.groups, outcomes))
+        return written
 
     def write_alone(self, block: Sequence[Entry]) -> list[RowResult]:
         """Write a block over one connection, by the first way that takes it.
@@ -269,28 +287,38 @@ class PostgresWriter:
 
     def _write_by_ways(self, block: Sequence[Entry]) -> list[RowResult]:
         block = block if isinstance(block, EncodedBlock) else self.encode_alone(block)
-        rows = None if self.one_by_one else self._encoded_rows(block)
-        if rows is None:
+        groups = self._current_groups(block)
+        if not groups:
             return self._isolate(block)
-        refusals = self._isolation.violations.precheck(block, rows)
+        refusals = self._isolation.violations.precheck(groups)
         if not refusals:
-            return self._write_uniform(block, rows)
-        accepted = [index not in refusals for index in range(len(block))]
-        left = block.chosen(accepted)
-        results = iter(self._write_uniform(left, rows.subset(accepted)) if left else [])
-        return [next(results) if accepts else refusals[index] for index, accepts in enumerate(accepted)]
+            return self._write_uniform(block, groups, block.statements if groups is block.groups else None)
+        left = [row for row in range(len(block)) if row not in refusals]
+        some = [groups[0].some(left)] if left else []
+        results = iter(self._write_uniform(SomeEntries(block.entries, left), some) if left else [])
+        return [refusals[row] if row in refusals else next(results) for row in range(len(block))]
 
-    def _encoded_rows(self, block: EncodedBlock) -> UniformRows | None:
-        rows = block.rows
-        return self._uniform_rows(block.entries) if rows is not None and not rows.is_current else rows
+    def _current_groups(self, block: EncodedBlock) -> Sequence[UniformRows]:
+        if all(rows.is_current for rows in block.groups):
+            return block.groups
+        return self._uniform_rows(block.entries)
 
-    def _write_uniform(self, block: Sequence[Entry], rows: UniformRows) -> list[RowResult]:
-        outcomes = self._copy_or_upsert(rows)
-        if outcomes is None or isinstance(outcomes, Refused):
+    def _write_uniform(
+        self, block: Sequence[Entry], groups: Sequence[UniformRows], statements: BlockStatements | None = None
+    ) -> list[RowResult]:
+        outcomes = self._copy_or_upsert(groups, statements)
+        if isinstance(outcomes, Refused):
             return self._isolate(block, outcomes)
+        return self._written(block, groups, outcomes)
+
+    def _written(
+        self, block: Sequence[Entry], groups: Sequence[UniformRows], outcomes: Sequence[RowOutcome]
+    ) -> list[RowResult]:
+        """Return the results of rows that were written, or held off."""
         results = cast("list[RowResult]", outcomes)
         self._isolation.probe.remember_written_row(block, results)
-        return results
+        keys = repeated_keys(groups)
+        return results if keys is None else superseded(results, keys)
 
     def _isolate(self, block: Sequence[Entry], refused: Refused | None = None) -> list[RowResult]:
         """Write a block item by item, as far as it takes.
@@ -314,9 +342,10 @@ class PostgresWriter:
     def _attempt(self, items: Sequence[Item], *, commit: bool = True) -> list[list[RowOutcome]] | Refused:
         """Write all items in one transaction, or none; without `commit` roll it back."""
         entries = [entry for item in items for entry in item]
-        rows = self._uniform_rows(entries)
-        outcomes = None if rows is None else self._copy_or_upsert(rows, commit=commit)
-        if outcomes is None:
+        groups = self._uniform_rows(entries)
+        if groups:
+            outcomes = self._copy_or_upsert(groups, commit=commit)
+        else:
             outcomes = self._write_in_several_statements(items, entries, commit=commit)
         if isinstance(outcomes, Refused):
             return outcomes
@@ -325,51 +354,65 @@ class PostgresWriter:
         of_rows = iter(outcomes)
         return [[next(of_rows) for _ in item] for item in items]
 
-    def _uniform_rows(self, entries: Sequence[Entry]) -> UniformRows | None:
+    def _uniform_rows(self, entries: Sequence[Entry]) -> list[UniformRows]:
         try:
             return self.tables.uniform_rows(entries)
         except TypeError:  # a key of the wrong type
-            return None
+            return []
 
-    def _copy_or_upsert(self, rows: UniformRows, *, commit: bool = True) -> list[RowOutcome] | Refused | None:
-        """Write all rows by COPY, or else in one statement; None if they take several statements."""
+    def _copy_or_upsert(
+        self, groups: Sequence[UniformRows], statements: BlockStatements | None = None, *, commit: bool = True
+    ) -> list[RowOutcome] | Refused:
+        """Write all rows by COPY, or else by their statements, in one transaction."""
         connection = self._connection.driver
         try:
-            if commit and self._try_copy(connection, rows):  # COPY commits by itself
-                return [RowOutcome.WRITTEN] * len(rows)
-            return self._write_in_one_statement(rows, commit=commit)
+            return self._transactions.run(self._copy_or_write(groups, statements, commit=commit))
         except EncodeError as error:
             return Refused(not_encodable(error.column, error.code))
         except TypeError:  # a key of the wrong type can't be compared with the others
-            return Refused(not_encodable(rows.plan.key_columns[0]))
+            return Refused(not_encodable(groups[0].plan.key_columns[0]))
         except psycopg.Error as error:
             return self._transactions.undo(connection, error)
 
-    def _try_copy(self, connection: psycopg.Connection[object], rows: UniformRows) -> bool:
-        """Whether COPY took the rows. If not, nothing was written, and nothing is said of them."""
-        if len(rows) < COPY_ROWS_MIN or not self._can_copy or self._transactions.is_dry_run:
+    def _copy_or_write(
+        self, groups: Sequence[UniformRows], statements: BlockStatements | None, *, commit: bool
+    ) -> PQGen[list[RowOutcome]]:
+        """Do so. Raises `psycopg.Error`, `EncodeError` or `TypeError`, and then leaves the transaction open."""
+        if commit and (yield from self._try_copy(groups)):  # COPY commits by itself
+            return [RowOutcome.WRITTEN] * len(groups[0])
+        return (yield from self._write_statements(statements or statements_of(groups), commit=commit))
+
+    def _may_copy(self, groups: Sequence[UniformRows]) -> bool:
+        """Whether COPY could write these rows, if their keys are new. Raises `TypeError`."""
+        if len(groups) != 1 or len(groups[0]) < COPY_ROWS_MIN or not self._can_copy:
             return False
-        if not self._copy_heuristic.should_try():
+        [rows] = groups
+        return rows.plan.is_one_statement and not rows.plan.only_new and rows.has_distinct_keys
+
+    def _try_copy(self, groups: Sequence[UniformRows]) -> PQGen[bool]:
+        """Whether COPY took the rows. If not, nothing was written, and nothing is said of them."""
+        if self._transactions.is_dry_run or not self._may_copy(groups) or not self._copy_heuristic.should_try():
             return False
         try:
-            self._transactions.copy(rows)
+            yield from self._transactions.copy(groups[0])
         except psycopg.Error as error:
-            if self._transactions.undo(connection, error).refusal.code == UNIQUE_VIOLATION:
+            yield from self._transactions.leave()
+            if fault_of(error.sqlstate or "") == "destination" or error.sqlstate is None:
+                raise
+            if error.sqlstate == UNIQUE_VIOLATION:
                 self._copy_heuristic.failed()
             return False
         self._copy_heuristic.succeeded()
         return True
 
-    def _write_in_one_statement(self, rows: UniformRows, *, commit: bool) -> list[RowOutcome] | None:
-        """Write all rows in one statement; None if a key repeats."""
-        if (found := rows.statement()) is None:
-            return None
-        statement, parameters = found
-        [outcomes] = self._transactions.write([statement], [parameters], commit=commit)
-        results = [RowOutcome.WRITTEN] * len(rows)
-        if outcomes != results:
-            for index, outcome in zip(statement.indexes, outcomes, strict=True):
-                results[index] = outcome
+    def _write_statements(self, statements: BlockStatements, *, commit: bool) -> PQGen[list[RowOutcome]]:
+        """Write all rows in one transaction; return their outcomes in the order of the block. Raises as `write`."""
+        outcomes = yield from self._transactions.write(statements.rows, statements.parameters, commit=commit)
+        results = [RowOutcome.WRITTEN] * sum(map(len, outcomes))
+        for rows, of_rows in zip(statements.rows, outcomes, strict=True):
+            if RowOutcome.WRITTEN not in of_rows or len(set(of_rows)) > 1:
+                for index, outcome in zip(rows.indexes, of_rows, strict=True):
+                    results[index] = outcome
         return results
 
     def _write_in_several_statements(
@@ -379,29 +422,24 @@ class PostgresWriter:
         connection = self._connection.driver
         try:
             try:
-                statements, outcomes = self._write_statements(items, entries, commit=commit)
+                return self._run_statements(items, entries, commit=commit)
             except RowsUntold:
                 self._singly_blocks_left = SINGLY_BLOCKS
-                statements, outcomes = self._write_statements(items, entries, commit=commit)
+                return self._run_statements(items, entries, commit=commit)
         except EncodeError as error:
             return Refused(not_encodable(error.column, error.code))
         except psycopg.Error as error:
             return self._transactions.undo(connection, error)
-        results = [RowOutcome.WRITTEN] * len(entries)
-        for rows, of_rows in zip(statements, outcomes, strict=True):
-            for index, outcome in zip(rows.indexes, of_rows, strict=True):
-                results[index] = outcome
-        return results
 
-    def _write_statements(
-        self, items: Sequence[Item], entries: Sequence[Entry], *, commit: bool
-    ) -> tuple[list[StatementRows], list[list[RowOutcome]]]:
-        """Write all rows; return the statements that did it, and the outcomes of their rows. Raises as `write`."""
+    def _run_statements(self, items: Sequence[Item], entries: Sequence[Entry], *, commit: bool) -> list[RowOutcome]:
+        return self._transactions.run(self._write_statements(self._statements(items, entries), commit=commit))
+
+    def _statements(self, items: Sequence[Item], entries: Sequence[Entry]) -> BlockStatements:
+        """Return the statements that write all rows. Raises `EncodeError` or `psycopg.Error`."""
         singly = self._singly_blocks_left > 0
         self._singly_blocks_left -= singly
-        statements = self.tables.statement_rows(items, self._transactions.keys_are_new, singly=singly)
-        parameters = [rows.plan.encode([entries[index].row for index in rows.indexes]) for rows in statements]
-        return statements, self._transactions.write(statements, parameters, commit=commit)
+        rows = self.tables.statement_rows(items, self._transactions.keys_are_new, singly=singly)
+        return BlockStatements(rows, [each.plan.encode([entries[i].row for i in each.indexes]) for each in rows])
 
     # -- nothing stays written ---------------------------------------------------------------------------------------
 
