@@ -2,11 +2,12 @@
 
     make bench ARGS="compare COMMIT"
     make bench ARGS="compare HEAD~20 --kind members 'chunks of 10' --runs 5 --rows 200000"
+    make bench ARGS="compare HEAD~20 --after HEAD~10 --kind existing"
 
 The other commit's files are unpacked into a temporary folder. Its `lovelace_streams` and `dataflows` run in the worker
 processes; servers, messages, flows and checks are this folder's, for both. What is here counts as it is, also if it is
 not committed. Each run measures each kind of job (`kinds`) by both, in turns who is first; a kind whose flow can't be
-built with the other package is left out, with a line.
+built with the other package is left out, with a line. With `--after` a second commit takes the place of what is here.
 
 Ends with 1 if a job takes more than a tenth (`--more`) more CPU a row here, by the median of the runs' ratios; CPU,
 because it is the steadier figure where others use the machine.
@@ -93,15 +94,18 @@ def last_line(text: str) -> str:
 
 
 @contextmanager
-def builds(commit: str) -> Iterator[dict[str, Build]]:
-    """The other commit's package and this one; what was unpacked is gone afterwards."""
-    full = resolve(commit)
+def builds(commit: str, after: str | None = None) -> Iterator[dict[str, Build]]:
+    """The other commit's package and this one, or a second commit's; what was unpacked is gone afterwards."""
+    commits = {OTHER: resolve(commit)} | ({HERE: resolve(after)} if after else {})
     with tempfile.TemporaryDirectory(prefix="lovelace-compare-") as folder:
-        root, flows = Path(folder) / "package", Path(folder) / "flows"
-        unpack(full, root)
+        flows = Path(folder) / "flows"
         flows.mkdir()
         (flows / "benchmarks").symlink_to(ROOT / "benchmarks", target_is_directory=True)
-        found = {OTHER: Build(f"{OTHER} ({full[:7]})", root, flows), HERE: Build(HERE, ROOT, flows)}
+        found = {HERE: Build(HERE, ROOT, flows)}
+        for which, full in commits.items():
+            root = Path(folder) / which
+            unpack(full, root)
+            found[which] = Build(f"{which} ({full[:7]})", root, flows)
         for build in found.values():
             build.verify()
         yield found
@@ -147,15 +151,17 @@ def turns(run: int) -> tuple[str, str]:
 
 
 def runnable(found: Mapping[str, Build], kinds: Sequence[Kind]) -> tuple[list[Kind], dict[str, str]]:
-    """The kinds that both can run, and why each of the others can't. Ends the process if one can't be run here."""
-    lacks = {flow: found[OTHER].lacks(flow) for flow in {kind.flow for kind in kinds}}
-    for flow in lacks:
-        if reason := found[HERE].lacks(flow):
-            sys.exit(f"{flow} can't be built here: {reason}")
-    skipped = {kind.name: lacks[kind.flow] for kind in kinds if lacks[kind.flow]}
-    for name, reason in skipped.items():
-        say(f"left out: {name}: {found[OTHER].name} can't run it: {reason}")
-    return [kind for kind in kinds if not lacks[kind.flow]], skipped
+    """The kinds that both can run, and why each of the others can't. Ends the process if this folder's can't."""
+    skipped: dict[str, str] = {}
+    for which in (HERE, OTHER):
+        for flow in sorted({kind.flow for kind in kinds}):
+            if not (reason := found[which].lacks(flow)):
+                continue
+            if found[which].root == ROOT:
+                sys.exit(f"{flow} can't be built here: {reason}")
+            skipped |= {kind.name: reason for kind in kinds if kind.flow == flow}
+            say(f"left out: {flow}: {found[which].name} can't run it: {reason}")
+    return [kind for kind in kinds if kind.name not in skipped], skipped
 
 
 def measure(
@@ -178,7 +184,7 @@ def measure(
                 try:
                     result |= jobs.run(kind, **found[which].environment)
                 except SystemExit as reason:
-                    if which == HERE:
+                    if found[which].root == ROOT:
                         raise
                     skipped[kind.name] = str(reason)
                     say(f"left out: {kind.name}: {found[which].name} can't run it: {reason}")
@@ -271,6 +277,7 @@ def main() -> int:
     """Run it; prints its JSON lines. 1 if a job takes too much more CPU."""
     parser = argparse.ArgumentParser(prog="benchmarks compare", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("commit", help="the other commit: anything that git knows one by")
+    parser.add_argument("--after", metavar="COMMIT", help="another one in the place of what is here")
     add_kind(parser)
     parser.add_argument("--rows", type=int, default=100_000, help="rows of each measurement (100000)")
     parser.add_argument("--runs", type=int, default=3, help="how often each is measured (3)")
@@ -282,10 +289,10 @@ def main() -> int:
     options = parser.parse_args()
     kinds = chosen(options.kind, KINDS)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # so that what was begun is undone
-    if changed := git("status", "--porcelain", "--untracked-files=no").stdout:
+    if not options.after and (changed := git("status", "--porcelain", "--untracked-files=no").stdout):
         say(f"here: {len(changed.splitlines())} files are changed since the last commit; they count as they are")
     try:
-        with builds(options.commit) as found, servers(PARTS) as started, collector() as spans:
+        with builds(options.commit, options.after) as found, servers(PARTS) as started, collector() as spans:
             can, skipped = runnable(found, kinds)
             results = measure(started, spans, found, can, skipped, options)
     except UnknownCommitError as error:
@@ -293,10 +300,14 @@ def main() -> int:
     both = compared(results)
     slower = verdict(both, options.more)
     say(told(both, options.more))
-    said = {"cpu_ratios": {each.name: round(each.cpu_ratio, 3) for each in both}, "slower": slower, "skipped": skipped}
+    said: dict[str, Any] = {
+        "cpu_ratios": {each.name: round(each.cpu_ratio, 3) for each in both},
+        "slower": slower,
+        "skipped": skipped,
+    }
     pairs = [(f"{each.name}, {HERE}", f"{each.name}, {OTHER}") for each in both]
-    before = resolve(options.commit)[:7]
-    print(json.dumps(summary("compare", results, pairs, rows=options.rows, before=before, **said)), flush=True)
+    said |= {"before": resolve(options.commit)[:7], "after": resolve(options.after)[:7] if options.after else HERE}
+    print(json.dumps(summary("compare", results, pairs, rows=options.rows, **said)), flush=True)
     return 1 if slower else 0
 
 

@@ -10,8 +10,19 @@ import pytest
 
 from benchmarks import compare
 from benchmarks.__main__ import was_measured
-from benchmarks.compare import HERE, OTHER, Build, UnknownCommitError, builds, compared, resolve, told, verdict
-from benchmarks.kinds import KINDS, chosen
+from benchmarks.compare import (
+    HERE,
+    OTHER,
+    Build,
+    UnknownCommitError,
+    builds,
+    compared,
+    resolve,
+    runnable,
+    told,
+    verdict,
+)
+from benchmarks.kinds import KINDS, Kind, chosen
 
 ROOT = Path(__file__).parents[2]
 
@@ -115,6 +126,17 @@ def test_each_package_is_imported_and_not_the_installed_one(older: Path) -> None
     assert not unpacked.parent.exists()
 
 
+def test_a_second_commit_takes_the_place_of_the_folder(older: Path) -> None:
+    with builds("HEAD", after="HEAD") as found:
+        code = "import lovelace_streams as it; print(it.WHICH)"
+        which = {name: build.python(code).stdout.strip() for name, build in found.items()}
+        roots = {build.root for build in found.values()}
+
+    assert which == {OTHER: "committed", HERE: "committed"}
+    assert len(roots) == 2
+    assert older not in roots
+
+
 def test_what_was_unpacked_is_gone_after_an_error(older: Path) -> None:
     unpacked: list[Path] = []
 
@@ -135,6 +157,18 @@ def test_a_flow_that_the_other_package_cant_build_is_left_out_with_the_reason(ol
             found[OTHER].lacks("benchmarks.new_flow") == "ModuleNotFoundError: No module named 'lovelace_streams.new'"
         )
         assert found[HERE].lacks("benchmarks.new_flow") == ""
+        old, new = (Kind(name, flow=f"benchmarks.{name}_flow") for name in ("old", "new"))
+        kinds, skipped = runnable(found, [old, new])
+
+    assert kinds == [old]
+    assert list(skipped) == ["new"]
+
+
+def test_a_flow_that_cant_be_built_here_ends_it(older: Path) -> None:
+    (older / "lovelace_streams" / "new.py").unlink()
+
+    with builds("HEAD") as found, pytest.raises(SystemExit, match=r"benchmarks\.new_flow can't be built here: Module"):
+        runnable(found, [Kind("new", flow="benchmarks.new_flow")])
 
 
 def test_another_package_than_its_own_ends_it(tmp_path: Path) -> None:
