@@ -13,6 +13,7 @@ says otherwise. `compare` runs the same jobs by another commit's package.
 import json
 import os
 import random
+import subprocess
 import sys
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -159,6 +160,16 @@ KINDS = [
 ELSEWHERE = ("members, existing rows", "members, batch 100", "Avro", "ClickHouse")
 """Names begin so of what other benchmarks measure: only `compare` runs it as well."""
 PARTS = ("kafka", "postgres", "registry")
+WAY = """
+import sys
+from importlib import import_module
+from lovelace_streams.sources.plan import column_plans
+module, _, name = sys.argv[1].partition(":")
+made = getattr(import_module(module), name or "flow")
+[plan] = column_plans(made() if callable(made) else made, traced="traced" in sys.argv)
+print(": ".join(filter(None, (plan.way, plan.reason))))
+"""
+"""Prints which way the messages of a flow pass."""
 
 
 def add_kind(parser: ArgumentParser) -> None:
@@ -218,6 +229,15 @@ class Jobs:
             registry = os.environ["SCHEMA_REGISTRY_URL"] if "Avro" in kind.name else ""
             told |= {"CLICKHOUSE_DSN": clickhouse.DSN, "SCHEMA_REGISTRY_URL": registry}
         return told
+
+    def way(self, kind: Kind) -> str:
+        """Which way its messages pass, and why item by item, as its flow says."""
+        told = os.environ | self.settings(kind) | {"BENCH_TOPIC": "none"}
+        command = [sys.executable, "-c", WAY, kind.flow, *(["traced"] if kind.traced else [])]
+        done = subprocess.run(command, env=told, capture_output=True, text=True, check=False)
+        if done.returncode:
+            sys.exit(f"{kind.name}: {kind.flow} can't be built: {done.stderr[-2000:]}")
+        return done.stdout.strip()
 
     def prepare(self, kind: Kind) -> None:
         """Make its tables, empty, or with an older version of each row."""
@@ -290,9 +310,10 @@ def main() -> int:
     with servers(PARTS) as started, collector() as spans:
         jobs = Jobs(started, options.rows, spans)
         measurements = {kind.name: partial(jobs.run, kind) for kind in found}
+        ways = {kind.name: jobs.way(kind) for kind in found}
         results = alternate("kinds", measurements, options.runs, options.minutes)
     pairs = [(kind.name, PLAIN.name) for kind in found if kind is not PLAIN]
-    print(json.dumps(summary("kinds", results, pairs, rows=options.rows)), flush=True)
+    print(json.dumps(summary("kinds", results, pairs, rows=options.rows, ways=ways)), flush=True)
     return 0
 
 

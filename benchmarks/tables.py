@@ -106,8 +106,11 @@ def stages(measured: Measured) -> str:
 
 
 def kinds(measured: Measured) -> str:
-    """Jobs of other kinds."""
-    return _shown(measured["kinds"], _speeds(measured["kinds"]))
+    """Jobs of other kinds, with the way that their messages pass."""
+    found = measured["kinds"]
+    head = ("what", "rows/s", "lowest to highest", "CPU µs a row", "peak MB", "way")
+    ways = found.summary.get("ways", {})
+    return _shown(found, table(head, [(*_speed(found, name), ways.get(name, "")) for name in found.names]))
 
 
 def compare(measured: Measured) -> str:

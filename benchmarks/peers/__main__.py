@@ -50,8 +50,11 @@ def main() -> int:
 
 
 def summary(results: Sequence[dict[str, Any]], **more: Any) -> dict[str, Any]:
-    """Medians of what was completed, ours against each peer's, and what was not completed."""
-    complete = [result for result in results if result["complete"]]
+    """Medians of what was completed, ours against each peer's, and what was not completed.
+
+    Who wrote all of it in one piece, as may be with few rows, has no speed.
+    """
+    complete = [result for result in results if result["complete"] and result["rows"]]
     names = list(dict.fromkeys(result["what"] for result in complete))
     missing = {
         result["what"]: {name: result[name] for name in ("written", "good", "dead_letters", "bad")}

@@ -64,6 +64,14 @@ def test_ours_is_compared_with_each_peer_of_the_same_setting() -> None:
     assert said["same_rows"]
 
 
+def test_who_wrote_all_in_one_piece_has_no_speed() -> None:
+    at_once = result("quix streams, best, new rows", 0) | {"rows": 0, "cpu_us_per_row": None}
+    said = summary([result("lovelace_streams, best, new rows", 100), at_once])
+
+    assert said["ratios"] == {}
+    assert list(said["rows_per_second"]) == ["lovelace_streams, best, new rows"]
+
+
 def test_other_rows_are_seen() -> None:
     assert not summary([result("a, best, new rows", 1), result("b, best, new rows", 1, digest="another")])["same_rows"]
 
