@@ -210,7 +210,7 @@ def send(rows: int, size: int) -> dict[str, Any]:
     writer = _writer()
     writer.open()
     blocks = [writer._opened().encode(block) for block in _blocks(rows, size)]  # noqa: SLF001 - to leave it out
-    return timed(rows, blocks, writer._insert)  # noqa: SLF001
+    return timed(rows, blocks, lambda body: writer._insert(body, {}))  # noqa: SLF001
 
 
 def write(rows: int, size: int) -> dict[str, Any]:
