@@ -108,10 +108,7 @@ def measurements(records: int) -> dict[str, Callable[[], dict[str, Any]]]:
         if columns_are_known():
             calls[f"into columns of {name}"] = (_columns(ways["at once"], row, avro), WINDOW)
         calls[f"the same as JSON, {name}"] = (_mapping(_Json(items), row, text), WINDOW)
-    return {
-        what: lambda call=call, each=each: timed(call, records, each)  # type: ignore[misc]
-        for what, (call, each) in calls.items()
-    }
+    return {what: lambda call=call, each=each: timed(call, records, each) for what, (call, each) in calls.items()}
 
 
 class _Json(JsonDecoder):

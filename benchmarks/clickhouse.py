@@ -94,7 +94,7 @@ class Bench:
         told = {**SETTINGS[name], "CLICKHOUSE_DSN": DSN, "SCHEMA_REGISTRY_URL": self.registry[kind]}
         with fresh_topic(self.servers.settings) as topic:
             job = submit(self.servers, topic, self.messages[kind], self.rows)
-            result = work(self.servers, topic, job, self.rows, FLOW, **told)
+            result = work(self.servers, topic, job, self.rows, told, flow=FLOW)
         self.check()
         return result
 

@@ -303,10 +303,11 @@ def work(
     topic: str,
     job: str,
     total: int,
+    settings: Mapping[str, str],
+    *,
     flow: str = FLOW,
     expected: tuple[int, int, int] | None = None,
     look: Callable[[psutil.Process], object] = lambda _process: None,
-    **settings: str,
 ) -> dict[str, Any]:
     """One worker as in production, from its first read to the job's completion as the service dates it.
 

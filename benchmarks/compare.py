@@ -238,7 +238,7 @@ def _compared(name: str, sides: Mapping[str, Mapping[int, Mapping[str, Any]]]) -
         return {which: statistics.median(sides[which][run][figure] for run in runs) for which in (OTHER, HERE)}
 
     def ratio(figure: str) -> float:
-        return statistics.median(sides[HERE][run][figure] / sides[OTHER][run][figure] for run in runs)
+        return float(statistics.median(sides[HERE][run][figure] / sides[OTHER][run][figure] for run in runs))
 
     cpu, speed = "cpu_us_per_row", "rows_per_second"
     return Compared(name, medians(cpu), medians(speed), ratio(cpu), ratio(speed))

@@ -215,7 +215,7 @@ class Jobs:
         with fresh_topic(self.servers.settings) as topic:
             job = submit(self.servers, topic, outgoing, self.rows)
             expected = (self.rows - bad, bad, 0)
-            result = work(self.servers, topic, job, self.rows, kind.flow, expected, **told)
+            result = work(self.servers, topic, job, self.rows, told, flow=kind.flow, expected=expected)
         if (count := self.count(kind)) != self.rows - bad:
             sys.exit(f"{kind.name}: {count} of {self.rows - bad} rows are in the table")
         return result

@@ -156,7 +156,7 @@ class Paced:
             topic,
             value,
             partition=number % PARTITIONS,
-            headers=headers(topic),
+            headers=[*headers(topic)],
             timestamp=int(now * 1000),
             on_delivery=lambda *_: self.acknowledged.append((time.time() - now) * 1000),
         )

@@ -114,7 +114,9 @@ class Bench:
     def requests(self, ranges: Sequence[list[Range]], topic_id: str, *, short: bool) -> list[bytes]:
         """As the worker writes them."""
         return [
-            request_of(PIPELINE, [Report(1, "bench", topic_id, 0, part)], allow_sums=short)[0] for part in ranges if part
+            request_of(PIPELINE, [Report(1, "bench", topic_id, 0, part)], allow_sums=short)[0]
+            for part in ranges
+            if part
         ]
 
     def told(self, ranges: Sequence[list[Range]], *, short: bool) -> dict[str, Any]:

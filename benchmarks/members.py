@@ -70,7 +70,7 @@ class Bench:
         self.prepare(existing=existing)
         with fresh_topic(self.servers.settings) as topic:
             job = submit(self.servers, topic, self.messages, self.rows)
-            result = work(self.servers, topic, job, self.rows, **SETTINGS[name])
+            result = work(self.servers, topic, job, self.rows, SETTINGS[name])
         self.check()
         return result
 

@@ -6,11 +6,12 @@ The same results make the same bytes: no date, and ids that depend on the conten
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-SETTINGS = {
+SETTINGS: dict[Any, Any] = {
     "svg.hashsalt": "lovelace_streams",
     "svg.fonttype": "none",
     "font.family": "sans-serif",

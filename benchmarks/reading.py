@@ -39,7 +39,7 @@ WHAT: dict[str, tuple[list[str], dict[str, str]]] = {
 
 def measurements(settings: Settings, topic: str, rows: int) -> dict[str, Callable[[], dict[str, Any]]]:
     """What is measured of a topic with so many messages, a member each."""
-    return {what: lambda what=what: run(settings, topic, rows, what) for what in WHAT}  # type: ignore[misc]
+    return {what: lambda what=what: run(settings, topic, rows, what) for what in WHAT}
 
 
 def run(settings: Settings, topic: str, rows: int, what: str) -> dict[str, Any]:

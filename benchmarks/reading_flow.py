@@ -56,7 +56,9 @@ class Meter:
 def engine_seconds() -> float:
     """CPU seconds so far of the main thread, the one that runs the flow."""
     engine = threading.main_thread().native_id
-    return sum(thread.user_time + thread.system_time for thread in psutil.Process().threads() if thread.id == engine)
+    return sum(
+        float(thread.user_time + thread.system_time) for thread in psutil.Process().threads() if thread.id == engine
+    )
 
 
 def peak_mb() -> float:

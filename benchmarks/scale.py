@@ -175,7 +175,7 @@ def _spread(number: int) -> int:
 def _job(servers: Servers, rows: int, size: int) -> dict[str, Any]:
     with fresh_topic(servers.settings) as topic:
         job = submit(servers, topic, many_messages(rows, lambda n: _spread(size + n)), rows)
-        return work(servers, topic, job, rows, **SETTINGS)
+        return work(servers, topic, job, rows, SETTINGS)
 
 
 def into(servers: Servers, size: int, rows: int, write: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -238,7 +238,7 @@ def large(servers: Servers, items: int) -> dict[str, Any]:
                 done = int(state_of(servers.settings, name)["succeeded"])
                 samples.append((round(at, 1), round(process.memory_info().rss / 2**20, 1), done))
 
-        result = work(servers, topic, name, items, look=look, **SETTINGS)
+        result = work(servers, topic, name, items, SETTINGS, look=look)
     if (count := count_rows(servers)) != items:
         sys.exit(f"{count} rows are in the table, not {items}")
     tenth = max(len(samples) // 10, 1)

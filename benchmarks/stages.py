@@ -131,7 +131,8 @@ class Bench:
         file = self.servers.stack.home / "stages.json"
         with fresh_topic(self.servers.settings) as topic:
             job = submit(self.servers, topic, self.messages, self.rows)
-            result = work(self.servers, topic, job, self.rows, FLOW, STAGES_FILE=str(file), **SETTINGS, **WAYS[way])
+            told = {"STAGES_FILE": str(file), **SETTINGS, **WAYS[way]}
+            result = work(self.servers, topic, job, self.rows, told, flow=FLOW)
         self.stages[way] = staged(json.loads(file.read_text()), self.rows)
         return result
 

@@ -89,5 +89,5 @@ def flow() -> Any:
         if hasattr(step, "mapper"):
             object.__setattr__(step, "mapper", clocks.timed(step.step_id.split(".")[1], step.mapper))
     source = next(s.source for s in _each(built.substeps) if isinstance(getattr(s, "source", None), KafkaSource))
-    source.next_window = clocks.timed(READ, source.next_window)  # type: ignore[method-assign]
+    source.next_window = clocks.timed(READ, source.next_window)
     return built

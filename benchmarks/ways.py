@@ -47,7 +47,7 @@ def job(servers: Servers, outgoing: list[Outgoing], settings: dict[str, str]) ->
     make_table(servers)
     with fresh_topic(servers.settings) as topic:
         submitted = submit(servers, topic, outgoing, len(outgoing))
-        result = work(servers, topic, submitted, len(outgoing), flow=FLOW, **settings)
+        result = work(servers, topic, submitted, len(outgoing), settings, flow=FLOW)
     if (count := count_rows(servers)) != len(outgoing):
         sys.exit(f"{count} of {len(outgoing)} rows are in the table")
     return result
@@ -62,7 +62,7 @@ def main() -> int:
         measurements: dict[str, Callable[[], dict[str, Any]]] = {
             what: partial(job, started, outgoing, settings) for what, settings in WHAT.items()
         }
-        results = alternate("ways", measurements, options.runs)
+        results = alternate("ways", measurements, options.runs, options.minutes)
     pairs = [(FIRST, what) for what in WHAT if what != FIRST]
     print(json.dumps(summary("ways", results, pairs, rows=options.rows)), flush=True)
     return 0

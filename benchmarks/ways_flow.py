@@ -23,6 +23,7 @@ def member(item: dict[str, Any], message: dict[str, Any], of: RecordContext) -> 
     """Make the row as the row class says, in Python."""
     user = item["user"]
     joined = item.get("joined_at")
+    assert of.timestamp is not None
     return discord.MemberJoined(
         guild_id=int(message["d"]["guild_id"]),
         user_id=int(user["id"]),

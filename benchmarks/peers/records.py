@@ -16,7 +16,7 @@ from typing import Any
 import fastavro
 import httpx
 import msgspec
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, Message, Producer
 
 from benchmarks.common import PARTITIONS, payload
 from dataflows import discord_sample
@@ -194,7 +194,12 @@ def fill(brokers: str, topic: str, contents: Sequence[bytes], headers: Sequence[
             "queue.buffering.max.messages": 1_000_000,
         }
     )
-    sent = list(headers)
+    sent: list[tuple[str, str | bytes | None]] = [*headers]
+
+    def delivered(error: KafkaError | None, _message: Message) -> None:
+        if error is not None:
+            failed.append(error.str())
+
     for number, value in enumerate(contents):
         while True:
             try:
@@ -204,7 +209,7 @@ def fill(brokers: str, topic: str, contents: Sequence[bytes], headers: Sequence[
                     key=b"%d" % (number + 1),
                     partition=number % PARTITIONS,
                     headers=sent,
-                    on_delivery=lambda error, _: error and failed.append(error.str()),
+                    on_delivery=delivered,
                 )
                 break
             except BufferError:
