@@ -4,11 +4,9 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby, pairwise
 
 from lovelace_streams.columns import Chunk, Columns, Part, Run, Slice
-from lovelace_streams.records import ITEMS_MAX, Envelope, Origin, Record
-from lovelace_streams.writers import Entry, sequence_of
+from lovelace_streams.records import Envelope, Origin, Record
+from lovelace_streams.writers import ITEM_BITS, Entry, sequence_of
 from lovelace_streams.writers.column_block import ColumnBlock
-
-ITEM_BITS = ITEMS_MAX.bit_length()
 
 
 def column_block(entries: Sequence[Entry]) -> ColumnBlock:

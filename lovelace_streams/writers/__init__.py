@@ -87,10 +87,11 @@ def sequence_of(offset: int, item: int) -> int:
     >>> sequence_of(7, 0) < sequence_of(7, 1) < sequence_of(8, 0)
     True
     """
-    return offset << _ITEM_BITS | item
+    return offset << ITEM_BITS | item
 
 
-_ITEM_BITS = ITEMS_MAX.bit_length()
+ITEM_BITS = ITEMS_MAX.bit_length()
+"""How many bits of a sequence are the item's."""
 
 
 class RowOutcome(StrEnum):

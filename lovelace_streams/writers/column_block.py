@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol, overload, runtime_checkable
 
 from lovelace_streams.columns import Part, Slice, append
 from lovelace_streams.rows.row import Row
-from lovelace_streams.writers import Entry, sequence_of
+from lovelace_streams.writers import ITEM_BITS, Entry, sequence_of
 
 
 class RowKind(NamedTuple):
@@ -163,7 +163,10 @@ def _sequences_of(part: Part) -> Sequence[int]:
     columns, offsets = part.columns, part.columns.chunk.offsets
     places, ends = columns.places, columns.ends
     if ends is None:
-        return [sequence_of(offsets[place], 0) for place in places[part.start : part.stop]]
+        chosen = places[part.start : part.stop]
+        if len(chosen) == len(offsets):
+            return [offset << ITEM_BITS for offset in offsets]
+        return [offsets[place] << ITEM_BITS for place in chosen]
     sequences: list[int] = []
     for message in range(columns.message_of(part.start), columns.message_of(part.stop - 1) + 1):
         begin, end = max(part.start, ends[message]), min(part.stop, ends[message + 1])

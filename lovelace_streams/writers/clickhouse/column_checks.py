@@ -15,6 +15,7 @@ from typing import Any, get_args, get_origin
 from uuid import UUID
 
 from lovelace_streams.rows.types import scalar
+from lovelace_streams.writers.clickhouse.native import CheckedLists
 from lovelace_streams.writers.clickhouse.times import (
     DATE32_BOUNDS,
     DATE_BOUNDS,
@@ -82,7 +83,7 @@ def _of_one_class(plain: type, check_present: ColumnCheck, nullable: bool) -> Co
 
 def _is_unchanged(checked: Sequence[Any], values: Sequence[Any]) -> bool:
     """Whether values are sent as they are: the very list, or the same integers in an array."""
-    return checked is values or checked.__class__ is array
+    return checked is values or (checked.__class__ is array and values[0].__class__ is int)
 
 
 def _lists(check_elements: ColumnCheck) -> ColumnCheck:
@@ -90,9 +91,12 @@ def _lists(check_elements: ColumnCheck) -> ColumnCheck:
 
     def check(values: Sequence[list[Any]]) -> Sequence[list[Any]]:
         elements = list(chain.from_iterable(values))
-        if elements and not _is_unchanged(check_elements(elements), elements):
+        if not elements:
+            return values
+        checked = check_elements(elements)
+        if not _is_unchanged(checked, elements):
             raise TypeError
-        return values
+        return CheckedLists(values, checked)
 
     return check
 
@@ -137,7 +141,7 @@ def _times(column: ClickHouseType) -> ColumnCheck:
     low, high = map(microseconds_of, time_bounds(column))
     digits = column.fractional_digits
 
-    def check(values: Sequence[datetime]) -> list[int]:
+    def check(values: Sequence[datetime]) -> Sequence[int]:
         microseconds = microseconds_of_all(values)
         if not low <= min(microseconds) <= max(microseconds) <= high:
             raise ValueError

@@ -19,6 +19,17 @@ from lovelace_streams.writers.clickhouse.types import ARRAY_TYPECODES, parse_typ
 ColumnPacker = Callable[[Sequence[Any]], bytes]
 """Values for ClickHouse's client → the column's bytes; raises what Python or the client raises for a wrong value."""
 
+
+class CheckedLists(list[Any]):
+    """Lists whose elements were checked together, with all of these."""
+
+    __slots__ = ("elements",)
+
+    def __init__(self, lists: Iterable[Any], elements: Sequence[Any]) -> None:
+        super().__init__(lists)
+        self.elements = elements
+
+
 _SIGN_BYTE = 7 if sys.byteorder == "little" else 0
 """Where an integer of 64 bits has its sign."""
 _SIGN_FLIPPED = bytes(byte ^ 1 << 7 for byte in range(256))
@@ -122,7 +133,8 @@ def _list_packer(pack_elements: ColumnPacker) -> ColumnPacker:
 
     def pack(values: Sequence[Sequence[Any]]) -> bytes:
         ends = array("Q", accumulate(map(len, values)))
-        return _little_endian(ends) + pack_elements(list(chain.from_iterable(values)))
+        elements = values.elements if isinstance(values, CheckedLists) else list(chain.from_iterable(values))
+        return _little_endian(ends) + pack_elements(elements)
 
     return pack
 
