@@ -86,7 +86,15 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give each worker ports of its own: a server that is stopped finds its port free when it comes back."""
+    """Give each worker ports of its own: a server that is stopped finds its port free when it comes back.
+
+    With COLUMNAR=off flows in memory pass items, as workers that are processes of their own do by themselves.
+    """
+    if "COLUMNAR" in os.environ:
+        from lovelace_streams.settings import Settings
+        from lovelace_streams.testing import flows
+
+        flows.MEMORY_SETTINGS["columnar"] = Settings().columnar
     if worker := getattr(config, "workerinput", None):
         ports, count = processes.PORTS, worker["workercount"]
         share = len(ports) // count

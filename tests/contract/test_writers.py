@@ -4,19 +4,23 @@ What a writer can't do (`capabilities`) is part of the contract: then the test s
 """
 
 from datetime import UTC, datetime
+from itertools import groupby
 
 import clickhouse_connect
 import msgspec
 import psycopg
 import pytest
 
+from lovelace_streams.columns import Chunk, Columns, Run, Slice
+from lovelace_streams.delivery.blocks import block_of
 from lovelace_streams.errors import DeploymentFault
-from lovelace_streams.records import Reason
+from lovelace_streams.records import Envelope, Origin, Reason, Record
 from lovelace_streams.rows import UNSET, Row
 from lovelace_streams.settings import ClickHouseSettings, PostgresSettings
 from lovelace_streams.writers import Entry, Refusal, RowOutcome, check_capabilities, sequence_of
 from lovelace_streams.writers.clickhouse import ClickHouseWriter
 from lovelace_streams.writers.clickhouse import ddl as clickhouse_ddl
+from lovelace_streams.writers.column_block import ColumnBlock, SupportsColumns
 from lovelace_streams.writers.memory import MemoryWriter
 from lovelace_streams.writers.postgres import PostgresWriter, parallel
 from lovelace_streams.writers.postgres.ddl import create_table
@@ -79,6 +83,36 @@ def reading(minute, value, offset=0, **more):
 
 def note(offset, number, text, **more):
     return Entry(Note(id=number, text=text), sequence=sequence_of(offset, 0), **more)
+
+
+def as_columns(writer, block):
+    """The same rows as slices of columns, encoded if the writer can; replays lie between them as single items."""
+    if isinstance(block, ColumnBlock) or any(entry.same_item for entry in block):
+        return block
+    parts = []
+    for (_, only_new), run in groupby(block, key=lambda entry: (type(entry.row), entry.only_new)):
+        entries = list(run)
+        parts += [replayed(entry) for entry in entries] if only_new else [slice_of(entries)]
+    columns = block_of(parts)
+    if columns is None:
+        return block
+    assert [(e.row, e.only_new, e.sequence) for e in columns] == [(e.row, e.only_new, e.sequence) for e in block]
+    return writer.encode_columns(columns) if isinstance(writer, SupportsColumns) else columns
+
+
+def slice_of(entries):
+    offsets = [entry.sequence // sequence_of(1, 0) for entry in entries]
+    count = len(entries)
+    chunk = Chunk("t", 0, 1, offsets, [None] * count, [b"{}"] * count, [-1] * count, [Run(0, count, offsets[0], 0, [])])
+    chunk.items = [1] * count
+    row = type(entries[0].row)
+    values = {name: [getattr(entry.row, name) for entry in entries] for name in row.__struct_fields__}
+    return Slice(Columns(chunk, row, values, range(count)), 0, count)
+
+
+def replayed(entry):
+    origin = Origin("id", "t", 0, entry.sequence // sequence_of(1, 0), -1)
+    return Envelope(Record("t.replay", 0, 0, 0, 1, None, b"{}", [], -1, items=1, origin=origin), 0, entry.row)
 
 
 class PostgresCase:
@@ -216,8 +250,14 @@ def case(request, monkeypatch):
         made.client.close()  # a process opens another folder of the engine only when none is open
 
 
+@pytest.fixture(params=["entries", "columns"])
+def as_block(request):
+    """What a test's entries are written as."""
+    return (lambda _, block: block) if request.param == "entries" else as_columns
+
+
 @pytest.fixture
-def opened(case):
+def opened(case, as_block):
     made = []
 
     def make(*rows, check=None):
@@ -225,6 +265,8 @@ def opened(case):
         check_capabilities(writer)
         writer.open()
         made.append(writer)
+        write = writer.write
+        writer.write = lambda block: write(as_block(writer, block))
         return writer
 
     yield make
@@ -387,6 +429,19 @@ def test_a_probe_knows_nothing_before_the_first_row_and_changes_nothing_after_it
 
     assert writer.probe() is True
     assert case.table(writer) == before
+
+
+def test_many_rows_of_several_parts(case, opened):
+    """Slices, and between them replays; keys that come twice, across the parts; rows that are refused."""
+    writer = opened(Note, check=adult)
+    texts = ["bad" if n % 50 == 7 else f"{n}\t\\N'é\"" if n % 3 else "" for n in range(200)]
+    block = [note(n, n % 150, text, only_new=n in (60, 61, 90)) for n, text in enumerate(texts)]
+    results = writer.write(block)
+
+    assert [isinstance(result, Refusal) for result in results] == [text == "bad" for text in texts]
+    assert {key: row["text"] for key, row in case.table(writer).items()} == {
+        (n % 150,): text for n, text in enumerate(texts) if text != "bad"
+    }
 
 
 def test_the_name_says_where_without_a_password(case, opened):

@@ -6,6 +6,7 @@ looked at, but that plain good messages do go as columns is: else this would com
 """
 
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -304,8 +305,9 @@ def fine(row: dict[str, Any]) -> bool:
     return len(repr(row)) % 9 > 0
 
 
-def end_of(case: Case, *, columnar: bool, background: bool = False, check: Any = fine) -> End:
-    """Run a flow, and gather everything that tells how its items ended."""
+def end_of(case: Case, *, columnar: bool | None, background: bool = False, check: Any = fine) -> End:
+    """Run a flow, and gather everything that tells how its items ended. `columnar=None`: as tests run by default."""
+    options = case.options if columnar is None else {**case.options, "columnar": columnar}
     sources: list[ls.KafkaSource] = []
 
     def build(given: ls.Settings) -> Dataflow:
@@ -322,7 +324,7 @@ def end_of(case: Case, *, columnar: bool, background: bool = False, check: Any =
     with watched(background=background) as seen:
         before = samples()
         try:
-            result = run(build, case.sent, jobs={"a": 5, "b": None}, columnar=columnar, **case.options)
+            result = run(build, case.sent, jobs={"a": 5, "b": None}, **options)
         except ls.DeploymentFault as fault:
             left = {"fault": str(fault)}
         else:
@@ -435,3 +437,11 @@ def test_a_class_that_looks_at_its_rows_has_no_columns() -> None:
 
     assert not end.has_loop
     assert end.left["outcomes"] == {"written": 4, "dead_lettered": 1}
+
+
+def test_a_flow_in_memory_goes_as_the_environment_says() -> None:
+    sent = [Message({"id": n, "a": "x"}) for n in range(9)]
+
+    end = end_of(Case(Plain, [Plain], sent, {}), columnar=None, check=None)
+
+    assert end.in_columns == (0 if os.environ.get("COLUMNAR") == "off" else 9)
