@@ -113,6 +113,8 @@ PIPELINE = [
                           " / sum(rate(lovelace_batch_rows_count{}[$__rate_interval]))"),
     panel("Messages read", "By topic; a replay topic is one of them.", "ops",
           by_topic=rate("topic", "lovelace_records_total{}")),
+    panel("Items by their way", "Made in columns, many at once, or one by one; docs/fast-flows.md tells why.", "ops",
+          by_way=rate("way", "lovelace_decoded_items_total{}")),
     panel("Unreported offsets", "Read and not yet accepted by the progress service.", "short",
           by_pipeline="sum by (pipeline) (lovelace_unreported_offsets{})"),
     panel("Bad headers", "Read as absent.", "ops",
