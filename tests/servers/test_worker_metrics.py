@@ -57,6 +57,7 @@ def test_every_item_read_comes_to_one_end(job: Job) -> None:
     outcomes = by("outcome", seen["lovelace_items_total"])
     assert sum(outcomes.values()) == TOTAL
     assert by("pipeline", seen["lovelace_read_items_total"]) == {job.topic: TOTAL}  # none pending, none given up
+    assert sum(by("way", seen["lovelace_decoded_items_total"]).values()) == TOTAL
     assert by("pipeline", seen["lovelace_given_up_items_total"]) == {job.topic: 0}
     assert outcomes["dead_lettered"] == FAILED
     assert outcomes["skipped"] == SKIPPED
