@@ -5,6 +5,7 @@ from typing import Any, get_args, get_type_hints
 
 from bytewax.dataflow import Stream
 
+from lovelace_streams.formats.decoder import SupportsTargets
 from lovelace_streams.rows.row import Row
 from lovelace_streams.writers import Writer
 
@@ -18,7 +19,8 @@ def foreign_rows(up: Stream[Any], writer: Writer) -> list[str]:
     decode, normalize = _steps_before(up)
     if normalize is None:
         return []
-    targets = getattr(getattr(decode, "decoder", None), "targets", None)
+    decoder = None if decode is None else decode.decoder
+    targets = decoder.targets if isinstance(decoder, SupportsTargets) else None
     if callable(normalize.target) and not isinstance(normalize.target, type):
         whats = [normalize.target]
     elif targets is not None:

@@ -103,7 +103,8 @@ class WorkerSource(WorkerContext, DynamicSource[Envelope[bytes]]):
         self.begin()
         if self.flow is not None and not self.fault:
             plan = column_plan(self.flow, self, traced=tracing.is_on())
-            log.info("plan", pipeline=self.pipeline, way=plan.way, reason=plan.reason)
+            odd = [event.event for event in plan.events if event.needs_items]
+            log.info("plan", pipeline=self.pipeline, way=plan.way, reason=plan.reason, as_items=odd)
             self.columnar = plan.loop
         return _Worker(self)
 

@@ -11,7 +11,7 @@ from lovelace_streams.admin.check.report import CheckReport
 from lovelace_streams.columns import envelopes_of
 from lovelace_streams.delivery.blocks import entries_of, outcomes_of, without_foreign
 from lovelace_streams.flows.topology import Route
-from lovelace_streams.formats.decoder import Ports
+from lovelace_streams.formats.decoder import Ports, SupportsTargets
 from lovelace_streams.kafka.headers import record_of
 from lovelace_streams.kafka.topic_reader import messages
 from lovelace_streams.operators.normalize import sort
@@ -52,7 +52,8 @@ class SampleRun:
         """Try the records as far as the route goes; with `dry_run` try the rows on the destination."""
         if self.route.decoder is None or self.route.target is None:
             return
-        seen = PathsSeen(getattr(self.route.decoder, "targets", {}))
+        decoder = self.route.decoder
+        seen = PathsSeen(decoder.targets if isinstance(decoder, SupportsTargets) else {})
         rows = list(self._rows(self._records(), seen))
         if self.result.messages:
             for note in seen.notes():

@@ -327,3 +327,15 @@ def test_a_worker_goes_by_the_plan_and_logs_it_once(target: Any, way: str) -> No
     [told] = [entry for entry in logs if entry["event"] == "plan"]
 
     assert (told["pipeline"], told["way"], told["reason"]) == ("items", way, plan.reason)
+    assert told["as_items"] == []
+
+
+def test_a_worker_logs_the_events_whose_messages_are_left() -> None:
+    flow = Dataflow("items")
+    events = {"seen": ls.Items("item", Item), "cleaned": ls.Items("item", clean)}
+    part(flow, what=ls.Events("type", events, ls.Skip("unknown_event")))
+    with capture_logs() as logs:
+        run(flow, [{"type": "cleaned", "item": {"id": 1}}]).all_written()
+    [told] = [entry for entry in logs if entry["event"] == "plan"]
+
+    assert (told["way"], told["as_items"]) == ("columns", ["cleaned"])
