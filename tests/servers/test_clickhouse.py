@@ -14,6 +14,7 @@ import httpx
 import msgspec
 import pytest
 
+from lovelace_streams.columns import Columns
 from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.records import Reason
 from lovelace_streams.rows import Row, Scale
@@ -21,6 +22,7 @@ from lovelace_streams.settings import ClickHouseSettings
 from lovelace_streams.writers import Entry, Refusal, RowOutcome, sequence_of
 from lovelace_streams.writers.clickhouse import ClickHouseWriter
 from lovelace_streams.writers.clickhouse import ddl as clickhouse_ddl
+from tests.columns import column_block
 from tests.servers.clickhouse_server import Server
 from tests.unit.writers.clickhouse.test_faults import CODES
 
@@ -104,6 +106,74 @@ def test_a_block_encoded_for_another_schema_is_encoded_again(server: Server, tab
     writer.open()
     assert writer.write(encoded) == [W, Refusal(Reason.OUT_OF_RANGE, "321", "sensor")]  # the server would wrap it
     assert rows(table) == [(1,)]
+    writer.close()
+
+
+def rows_made(monkeypatch) -> list[Any]:
+    """The rows that are made of columns from now on, as values."""
+    made: list[Any] = []
+    make = Columns.make
+    monkeypatch.setattr(Columns, "make", lambda columns, values: made.append(values) or make(columns, values))
+    return made
+
+
+def test_a_block_of_columns_is_one_insert_over_http_and_one_row_is_made(server: Server, table, monkeypatch) -> None:
+    """The row is the one that `probe` would try."""
+    rich = {"value": "ü\0'\\\t", "amount": Decimal("1.5"), "day": date(2024, 2, 29), "ref": UUID(int=5), "tags": ["a"],
+            "extra": {"n": 1}}  # fmt: skip
+    block = [reading(n, n, **(rich if n % 2 else {})) for n in range(100)]
+    writer = opened(server)
+    writer.write(block)
+    expected = rows(table, "*")
+    table.command("truncate table readings")
+    inserts, made = inserts_of(writer, monkeypatch), rows_made(monkeypatch)
+
+    assert writer.write(writer.encode_columns(column_block(block))) == [W] * 100
+    assert (len(inserts), len(made)) == (1, 1)
+    assert rows(table, "*") == expected
+    assert writer.probe() is True
+    writer.close()
+
+
+def test_columns_with_bad_values_are_one_insert_without_them(server: Server, table, monkeypatch) -> None:
+    bad = {3: {"value": "\ud800"}, 50: {"amount": Decimal("1e30")}, 51: {"day": date(1800, 1, 1)}}
+    block = [reading(n % 90, n, **bad.get(n, {})) for n in range(100)]
+    block[60] = reading(60, 60, value="abc")
+    block[7] = reading(2**63, 7)
+    writer = opened(server)
+    singly = writer.write(block)
+    expected = rows(table, "*")
+    table.command("truncate table readings")
+    inserts, made = inserts_of(writer, monkeypatch), rows_made(monkeypatch)
+
+    encoded = writer.encode_columns(column_block(block))
+    assert (writer.write(encoded), len(made)) == (singly, 1)
+    assert [n for n, result in enumerate(singly) if isinstance(result, Refusal)] == [3, 7, 50, 51]
+    assert singly.count(RowOutcome.SUPERSEDED) == 8  # of ten keys that come twice, two have a refused row
+    assert len(inserts) == 1
+    assert rows(table, "*") == expected
+    assert writer.write(writer.encode_columns(column_block([block[3]]))) == [singly[3]]
+    assert len(inserts) == 1
+
+    table.command("drop table readings sync")
+    ddl = clickhouse_ddl.create_table(Reading).replace("`value` Nullable(String)", "`value` Nullable(FixedString(2))")
+    table.command(ddl.rstrip(";"))
+    writer.open()
+    again = writer.write(encoded)  # checked again, for the table as it is now
+    assert [n for n, result in enumerate(again) if result != singly[n]] == [60]
+    assert isinstance(again[60], Refusal)
+    writer.close()
+
+
+def test_rows_of_columns_that_a_rule_of_the_server_refuses_are_named(server: Server, table) -> None:
+    table.command("alter table readings add constraint no_bad check value is null or value != 'bad'")
+    writer = opened(server)
+    block = [reading(n, n, value="bad" if n % 40 == 7 else "\ud800" if n == 20 else "ok") for n in range(100)]
+
+    results = writer.write(writer.encode_columns(column_block(block)))
+    refused = {n: result.rule for n, result in enumerate(results) if isinstance(result, Refusal)}
+    assert refused == {7: "no_bad", 20: "value", 47: "no_bad", 87: "no_bad"}
+    assert rows(table) == [(n,) for n in range(100) if n not in refused]
     writer.close()
 
 
