@@ -1,24 +1,32 @@
 """The consumer-group source alone: a table without versions, no mapping, no jobs; rebalances, outages, drains.
 
-Each run ends with a bad last record and silence: whatever waits for "the next list" would never happen.
+Each run ends with a bad last record and silence: whatever waits for "the next list" would never happen. Messages pass
+as columns, and where a test says so also as items, through a step of the flow's own.
 """
 
 import json
+import os
+import signal
 import time
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from tests.faults.harness import Fleet, Group, ends, eventually, query, read_all, send
 
-FLOW = "tests.faults.keyvalue"
+BY_COLUMNS, BY_ITEMS = "tests.faults.keyvalue_columns", "tests.faults.keyvalue"
 KEYS = 200
 TABLE = "create table key_value (key bigint primary key, value bigint not null check (value <> 13))"
 
 
+both_ways = pytest.mark.parametrize("run", [BY_COLUMNS, BY_ITEMS], indirect=True)
+
+
 @pytest.fixture
-def run(brokers: str, database: str, make_topic, tmp_path: Path):
-    """A topic, a table, and workers to start on them."""
+def run(request: pytest.FixtureRequest, brokers: str, database: str, make_topic, tmp_path: Path):
+    """A topic, a table, and workers to start on them; they tell which way their messages went."""
+    module = getattr(request, "param", BY_COLUMNS)
     topic = make_topic(partitions=3)
     query(database, TABLE)
     environment = {
@@ -31,8 +39,10 @@ def run(brokers: str, database: str, make_topic, tmp_path: Path):
         "KAFKA_MAX_POLL_INTERVAL_MS": "10000",
         "POSTGRES_WRITE_SECONDS": "5",
     }
-    with Fleet(FLOW, environment, tmp_path) as fleet:
+    with Fleet(module, environment, tmp_path) as fleet:
         yield Run(brokers, database, topic, fleet)
+        way = "items" if module == BY_ITEMS or os.environ.get("COLUMNAR") == "off" else "columns"
+        assert {plan["way"] for worker in fleet.workers for plan in worker.events("plan")} == {way}
 
 
 class Run:
@@ -75,6 +85,7 @@ class Run:
         assert sorted(h["lovelace-reason"].decode() for h in letters.values()) == ["check", "not_json"]
 
 
+@both_ways
 def test_silence_after_a_bad_last_record(run: Run) -> None:
     worker = run.fleet.start()
     run.send(1000)
@@ -134,6 +145,7 @@ def test_a_frozen_database_costs_neither_membership_nor_order(run: Run, postgres
     assert first.process.poll() is None
 
 
+@both_ways
 def test_a_killed_worker_is_taken_over(run: Run) -> None:
     first = run.fleet.start()
     run.send(3000)
@@ -146,6 +158,39 @@ def test_a_killed_worker_is_taken_over(run: Run) -> None:
     eventually(run.done)
 
     run.check()
+
+
+WAITING = "select count(*) > 0 from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["another joins", "it is killed", "it is frozen"])
+def test_an_assignment_ends_in_the_middle_of_a_chunk(run: Run, how: str) -> None:
+    """A part of the chunk is settled, its next block is being written, the rest waits behind it."""
+    first = run.fleet.start()
+    run.send(3000)
+    eventually(lambda: any(run.group.committed(run.topic)))
+    with psycopg.connect(run.database) as locking:
+        locking.execute("lock table key_value in exclusive mode")
+        run.send(20_000)
+        eventually(lambda: query(run.database, WAITING) == [(True,)])
+        if how == "it is killed":
+            first.kill()
+        elif how == "it is frozen":
+            first.process.send_signal(signal.SIGSTOP)
+        second = run.fleet.start()
+        eventually(lambda: bool(second.events("assigned")))
+        locking.rollback()
+    run.send(1000)
+    if how == "it is frozen":
+        eventually(lambda: run.look() or sum(run.committed) > 3000)  # noqa: PLR2004 - by the second one
+        first.process.send_signal(signal.SIGCONT)
+    run.send_bad_last_records()
+
+    eventually(run.done)
+
+    run.check()
+    assert second.process.poll() is None
 
 
 def test_sigterm_drains_while_the_database_is_frozen(run: Run, postgres_server) -> None:
