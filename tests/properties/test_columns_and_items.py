@@ -33,6 +33,7 @@ from lovelace_streams.records import Settled
 from lovelace_streams.runtime.worker import WorkerContext
 from lovelace_streams.settings import BatchPolicy
 from lovelace_streams.testing import MemoryWriter, Message, Result, broker, flows, lives, run
+from lovelace_streams.writers import Capabilities
 from tests.examples import examples
 from tests.properties.test_mapping_equivalence import ODD, cases, items_of, place
 
@@ -88,11 +89,13 @@ class Case(msgspec.Struct):
     rows: list[type[Row]]
     sent: list[Message]
     options: dict[str, Any]
+    block_rows: int = 0
+    """Rows that one call of the writer takes, of several batches; 0: a batch a call."""
 
     def __repr__(self) -> str:
         fields = {row.__name__: row.__annotations__ for row in self.rows}
         sent = [f"{m.topic}-{m.partition} {m.value!r:.300} {m.key!r} {m.headers} {m.timestamp}" for m in self.sent]
-        return "\n".join(["", *map(str, fields.items()), *sent, str(self.options)])
+        return "\n".join(["", *map(str, fields.items()), *sent, f"{self.options}, {self.block_rows} rows a block"])
 
 
 FIELDS: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
@@ -204,7 +207,7 @@ def worlds(draw: st.DrawFn) -> Case:
         "batch_size": draw(st.sampled_from([1, 2, 3, 10, 100])),
         "restart_after": restarts,
     }
-    return Case(what, rows, sent, options)
+    return Case(what, rows, sent, options, draw(st.sampled_from([0, 5, 1000])))
 
 
 def spoiled(draw: st.DrawFn, text: str, chance: int, shape: str) -> str | bytes | None:
@@ -316,7 +319,9 @@ def end_of(case: Case, *, columnar: bool | None, background: bool = False, check
         decoded = ls.decode("decode", ls.kafka_source("kafka", flow, source), JsonDecoder(case.what))
         mapped = ls.normalize("normalize", decoded.oks, case.rows)
         batches = ls.batch("batch", mapped.oks, BatchPolicy(given.batch_size, 4000))
-        written = ls.upsert("upsert", batches, MemoryWriter(*case.rows, check=check), source)
+        writer = MemoryWriter(*case.rows, check=check)
+        writer.capabilities = Capabilities(block_rows=case.block_rows)
+        written = ls.upsert("upsert", batches, writer, source)
         dead = ls.dead_letter("dead_letter", source, decoded.errs, mapped.errs, written.errs)
         ls.progress("progress", source, given.progress, written.settled, dead.settled, decoded.skipped, mapped.skipped)
         return flow
@@ -424,7 +429,7 @@ def test_plain_good_messages_go_as_columns(numbers: list[int], poll_size: int, b
     """All of them, whatever cuts their windows and batches: nothing of this module may compare items with items."""
     sent = [Message({"t": "A", "d": {"id": n, "a": str(n)}}, partition=n % 2) for n in numbers]
     what = Events("t", {"A": Items("d", Plain)}, Skip("unknown_event"))
-    case = Case(what, [Plain], sent, {"poll_size": poll_size, "batch_size": batch_size})
+    case = Case(what, [Plain], sent, {"poll_size": poll_size, "batch_size": batch_size}, block_rows=5)
 
     end = end_of(case, columnar=True, check=None)
 
