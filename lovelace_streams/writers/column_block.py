@@ -45,7 +45,7 @@ class ColumnBlock(Sequence[Entry]):
                 kind, count = RowKind(part.columns.row, False), len(part)
             else:
                 kind, count = RowKind(type(part.payload), part.record.origin is not None), 1
-            parts.setdefault(kind, []).append(part)
+            append(parts.setdefault(kind, []), part)
             indexes.setdefault(kind, []).extend(range(start, start + count))
             start += count
         if len(parts) == 1:
