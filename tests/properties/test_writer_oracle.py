@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from lovelace_streams.rows import UNSET, Row
 from lovelace_streams.settings import PostgresSettings
 from lovelace_streams.writers import Entry, Refusal, RowOutcome, sequence_of
-from lovelace_streams.writers.postgres import PostgresWriter
+from lovelace_streams.writers.postgres import PostgresWriter, transaction
 from lovelace_streams.writers.postgres import writer as postgres
 from tests.columns import column_block
 from tests.examples import examples
@@ -245,6 +245,7 @@ def comparable(results: list[object]) -> list[object]:
 @pytest.fixture
 def world(database: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(postgres, "COPY_ROWS_MIN", 1)  # whatever a block is, straight COPY is tried first
+    monkeypatch.setattr(transaction, "UNTOLD_ROWS_MIN", 1)
     with psycopg.connect(database, autocommit=True) as connection:
         yield connection, PostgresSettings(database)
 

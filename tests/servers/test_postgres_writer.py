@@ -688,6 +688,27 @@ def test_classes_absent_columns_and_repeated_keys_are_written_from_columns(run, 
     assert sum(len(each.indexes) for each in given) == len(block)
 
 
+def test_rows_that_are_all_written_are_not_told_one_by_one_and_others_are(run, open_writer, monkeypatch):
+    """Where stored rows hold some off, the block is undone, written again, and which ones is asked for 16 blocks."""
+    run("create table things (id bigint primary key, text text, note text, gone bool, at int)")
+    run("insert into things select n, 'old', null, null, case when n % 7 = 0 then 5 end from generate_series(0, 599) n")
+    monkeypatch.setattr(transaction, "TOLD_BLOCKS", 2)
+    writer = open_writer(Label)
+    tries = []
+    write = writer._transactions._write_all_or_none
+    monkeypatch.setattr(writer._transactions, "_write_all_or_none", lambda *all_: tries.append(1) or write(*all_))
+
+    def labels(at):
+        return column_block(numbered([Entry(Label(id=n, text=f"at {at}", note="b", at=at)) for n in range(600)]))
+
+    newer, older = [RowOutcome.WRITTEN] * 600, [RowOutcome.SUPERSEDED] * 600
+    some = [RowOutcome.WRITTEN if n % 7 else RowOutcome.SUPERSEDED for n in range(600)]
+    for at, results, attempts in ((4, some, 1), (5, newer, 1), (3, older, 1), (6, newer, 2), (6, newer, 3)):
+        assert writer.write(writer.encode_columns(labels(at))) == results
+        assert len(tries) == attempts
+    assert run("select count(*) from things where text = 'at 6'").fetchone() == (600,)
+
+
 def numbered(block):
     """Entries of one chunk, in their order."""
     return [msgspec.structs.replace(entry, sequence=sequence_of(n, 0)) for n, entry in enumerate(block)]

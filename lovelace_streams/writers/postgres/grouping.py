@@ -113,6 +113,8 @@ class UniformRows:
     @cached_property
     def has_distinct_keys(self) -> bool:
         """Whether no key repeats. Raises `TypeError` for keys that can't be compared."""
+        if self._subset_of is not None and self._subset_of[0].has_distinct_keys:
+            return True
         return len(set(self.keys)) == len(self.keys)
 
     @property
@@ -157,12 +159,17 @@ class UniformRows:
             columns = [column.picked(pick) for column in columns]
         return [column.literal() for column in columns]
 
-    def some(self, rows: Sequence[int]) -> "UniformRows":
-        """Return some of the rows, in this order, with everything that was already worked out of them."""
+    def some(self, rows: Sequence[int], *, by_key: bool = False) -> "UniformRows":
+        """Return some of the rows, in this order, with everything that was already worked out of them.
+
+        `by_key`: that is the order of their keys.
+        """
         pick = picker(rows)
         of_key = {name: pick(self._columns[name]) for name in self.table.table.key}
         some = UniformRows(self.table, self.plan, of_key, keys=pick(self.keys))
         some._subset_of = self, rows
+        if by_key:
+            some._key_order = range(len(rows))
         return some
 
     def value(self, name: str, row: int) -> Any:

@@ -32,7 +32,7 @@ class ConnectionWriter(Protocol):
     @property
     def pgconn(self) -> PGconn: ...
 
-    def encode_alone(self, block: Sequence[Entry]) -> EncodedBlock: ...
+    def encode_whole(self, block: Sequence[Entry]) -> EncodedBlock: ...
 
     def encode_some(self, block: EncodedBlock, rows: Sequence[int]) -> EncodedBlock: ...
 
@@ -108,7 +108,7 @@ class ParallelWriters:
         """
         if len(block) < ROWS_MIN or (keys := table.partition_keys(block)) is None:
             return None
-        whole = self._writers[0].encode_alone(block)
+        whole = self._writers[0].encode_whole(block)
         order = whole.groups[0].key_order if len(whole.groups) == 1 else None
         partitions = partition_indexes(keys, len(self._writers), self._rows_max, order)
         return PartitionedBlock(
@@ -135,7 +135,7 @@ class ParallelWriters:
             for rows, found in zip(transactions, of_writer, strict=True):
                 for index, result in zip(rows.indexes, found, strict=True):
                     by_index[index] = result
-        return superseded(by_index, block.keys)
+        return superseded(by_index, block.keys) if len(set(block.keys)) < len(block) else by_index
 
     def _write_left(
         self, left: Sequence[tuple[int, ConnectionWriter, Sequence[TransactionRows]]]

@@ -85,6 +85,8 @@ class Plan:
         keys as stored (`ordinals_of_keys`). Where a trigger may change a key they can't: their counts tell of a single
         row, and of several if all were written."""
         self.statements = builder.writes(one_statement=self.is_one_statement, returning=self.tells_ordinals)
+        self.untold_statements = builder.writes(one_statement=self.is_one_statement, returning=False)
+        """The same, which tell only how many rows they wrote."""
         self.copy = builder.copy().as_bytes()
         self.checked_columns = builder.checked_columns
         self._unchecked_columns = [name for name in builder.columns if name not in self.checked_columns]

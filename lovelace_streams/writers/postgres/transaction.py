@@ -29,6 +29,12 @@ from lovelace_streams.writers.postgres.types import EncodedColumn
 
 T = TypeVar("T")
 
+UNTOLD_ROWS_MIN = 500
+"""So many rows are first written without being told which: of fewer the answer costs less than one more round trip."""
+TOLD_BLOCKS = 16
+"""After a block of which stored rows held some off, the next 16 are told row by row at once: one that has to be written
+twice costs more."""
+
 
 class TransactionFrame(msgspec.Struct, frozen=True):
     """The statements that begin an attempt, keep it, or undo it."""
@@ -124,6 +130,7 @@ class Transactions:
         self._connection = connection
         self._settings = settings
         self._frame = NOT_OPENED
+        self._told_blocks_left = 0
 
     def set_schemas(self, schemas: Sequence[TableSchema]) -> None:
         """Take the tables' schemas that were read now."""
@@ -181,6 +188,10 @@ class Transactions:
 
         Raises `psycopg.Error`; `RowsUntold`, with nothing written; `UnexplainedCount`.
         """
+        if commit and self._expects_all_written(statements):
+            if (yield from self._write_all_or_none(statements, parameters)):
+                return [[RowOutcome.WRITTEN] * len(rows.indexes) for rows in statements]
+            self._told_blocks_left = TOLD_BLOCKS
         end = self._frame.keep if commit else self._frame.undo
         all_told = all(rows.are_told for rows in statements)
         parts = [Answer.queries(*each) for each in zip(statements, parameters, strict=True)]
@@ -196,6 +207,29 @@ class Transactions:
                 raise RowsUntold
             yield from self._trip([end])
         return self._outcomes(answers, sum(map(_count, results[len(parts) + 1])))
+
+    def _expects_all_written(self, statements: Sequence[StatementRows]) -> bool:
+        """Whether to try and have all rows written, so that their number tells of each."""
+        if self.is_dry_run or sum(len(rows.indexes) for rows in statements) < UNTOLD_ROWS_MIN:
+            return False
+        if not all(rows.plan.tells_ordinals for rows in statements):
+            return False
+        expects = self._told_blocks_left == 0
+        self._told_blocks_left -= not expects
+        return expects
+
+    def _write_all_or_none(self, statements: Sequence[StatementRows], parameters: Sequence[list[str]]) -> PQGen[bool]:
+        """Whether all rows were written; if not, none is. Raises `psycopg.Error`."""
+        queries = [
+            Query(text, literals, prepare=True)
+            for rows, literals in zip(statements, parameters, strict=True)
+            for text in rows.plan.untold_statements
+        ]
+        [_, results] = yield from self._trip(self._frame.begin, queries)
+        written = sum(result.command_tuples or 0 for result in results)
+        is_complete = written == sum(len(rows.indexes) for rows in statements)
+        yield from self._trip([self._frame.keep if is_complete else self._frame.undo])
+        return is_complete
 
     def _trip(self, *parts: Sequence[Query | bytes]) -> PQGen[list[list[PGresult]]]:
         """Run all queries in one round trip; return the results of each part. Raises `psycopg.Error`."""

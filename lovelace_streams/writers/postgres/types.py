@@ -31,11 +31,13 @@ Pick = Callable[[Sequence[Any]], list[Any]]
 
 
 def picker(rows: Sequence[int]) -> Pick:
-    """Return what picks the values of these rows, in this order.
+    """Return what picks the values of these rows, in this order; a range is of step 1.
 
-    >>> picker([2, 0])("abc"), picker([1])("abc")
-    (['c', 'a'], ['b'])
+    >>> picker([2, 0])("abc"), picker([1])("abc"), picker(range(1, 3))("abc")
+    (['c', 'a'], ['b'], ['b', 'c'])
     """
+    if isinstance(rows, range):
+        return lambda values: list(values[rows.start : rows.stop])
     if len(rows) < 2:  # noqa: PLR2004 - `itemgetter` of one gives no tuple
         return lambda values: [values[row] for row in rows]
     get = itemgetter(*rows)

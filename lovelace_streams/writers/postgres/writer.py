@@ -224,13 +224,22 @@ class PostgresWriter:
                 self._encode_ahead(encoded)
         return encoded
 
+    def encode_whole(self, block: Sequence[Entry]) -> EncodedBlock:
+        """Encode a block of which each writer gets some rows, by `encode_some`."""
+        encoded = EncodedBlock(block)
+        with suppress(*NOT_ENCODED):
+            encoded.groups = self.tables.uniform_rows(block)
+            for rows in encoded.groups:
+                _ = rows.lines if self._copy_heuristic.is_likely else rows.encoded
+        return encoded
+
     def encode_some(self, block: EncodedBlock, rows: Sequence[int]) -> EncodedBlock:
-        """Encode some rows of a block that is encoded, for `first_attempts` or `write_alone`."""
+        """Encode some rows of a block, in the order of their keys, for `first_attempts` or `write_alone`."""
         if len(block.groups) != 1:
             return self.encode_alone([block[row] for row in rows])
         encoded = EncodedBlock(SomeEntries(block.entries, rows))
         with suppress(*NOT_ENCODED):
-            encoded.groups = [block.groups[0].some(rows)]
+            encoded.groups = [block.groups[0].some(rows, by_key=True)]
             self._encode_ahead(encoded)
         return encoded
 
