@@ -308,18 +308,23 @@ def work(
     flow: str = FLOW,
     expected: tuple[int, int, int] | None = None,
     look: Callable[[psutil.Process], object] = lambda _process: None,
+    folder: Path | None = None,
 ) -> dict[str, Any]:
     """One worker as in production, from its first read to the job's completion as the service dates it.
 
     `expected` is what the job has to end with: succeeded, failed, skipped. Ends the benchmark where it does not.
-    `look` is called with the worker's process while it works.
+    `look` is called with the worker's process while it works. `folder` is its current folder, by default this
+    process's: Bytewax imports from there before anything else.
     """
     worker = Worker(servers.stack.home, flow, BENCH_TOPIC=topic, CONSUMER_GROUP_ID=topic, **settings)
+    worker.folder = folder or worker.folder
     worker.log.unlink(missing_ok=True)
     worker.start()
     try:
         began = until(lambda: first_read(worker), worker, 0.005)
         process = worker.process()
+        if folder is not None and Path(process.cwd()) != folder.resolve():
+            sys.exit(f"the worker runs in {process.cwd()}, not in {folder}")
         cpu, others, wal = cpu_seconds(process), servers.cpu(), servers.wal()
         state = until(
             lambda: (look(process), completed(servers.settings, job))[1], worker, 0.05, seconds=120 + total / 2000

@@ -35,9 +35,7 @@ ROOT = Path(__file__).parents[1]
 HERE, OTHER = "here", "before"
 """Which package it was, as the results call it; the summary says which commit was before."""
 MORE = 0.1
-WHERE = (
-    "import benchmarks, dataflows, lovelace_streams as it; print(*(m.__path__[0] for m in (it, dataflows)), sep='\\n')"
-)
+WHICH = "benchmarks.which_flow"
 BUILD = """
 import importlib, sys
 module, _, name = sys.argv[1].partition(":")
@@ -61,12 +59,12 @@ class Build:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What leads a process to it: its paths come before what is installed, and the current folder is none."""
+        """What leads a process to it, whose current folder is `flows`: its paths come before what is installed."""
         return {"PYTHONPATH": os.pathsep.join(map(str, (self.flows, self.root))), "PYTHONSAFEPATH": "1"}
 
     def verify(self) -> None:
-        """Ends the process if another package than its own would be imported."""
-        done = self.python(WHERE)
+        """Ends the process if a worker would import another package than its own."""
+        done = self.python("-m", "bytewax.run", WHICH)
         found = [Path(line).resolve() for line in done.stdout.splitlines()]
         if done.returncode or found != [(self.root / name).resolve() for name in ("lovelace_streams", "dataflows")]:
             sys.exit(f"{self.name}: imports {', '.join(map(str, found)) or last_line(done.stderr)}, not {self.root}")
@@ -74,14 +72,14 @@ class Build:
 
     def lacks(self, flow: str) -> str:
         """Why a flow can't be built with it; empty if it can."""
-        done = self.python(BUILD, flow, BENCH_TOPIC="none", PROGRESS_API_URL="", LOG_FORMAT="json")
+        done = self.python("-c", BUILD, flow, BENCH_TOPIC="none", PROGRESS_API_URL="", LOG_FORMAT="json")
         return last_line(done.stderr) if done.returncode else ""
 
-    def python(self, code: str, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-        """Run a few lines with it."""
+    def python(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        """Run Python with it, where and how a worker runs."""
         environment = {**os.environ, **self.environment, **more}
-        command = [sys.executable, "-c", code, *arguments]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        command = [sys.executable, *arguments]
+        return subprocess.run(command, env=environment, cwd=self.flows, capture_output=True, text=True, check=False)
 
 
 def last_line(text: str) -> str:
@@ -176,13 +174,13 @@ def measure(
     jobs = Jobs(started, options.rows, spans)
     results: list[dict[str, Any]] = []
     say("warming up the servers")
-    jobs.run(PLAIN, **found[HERE].environment)
+    jobs.run(PLAIN, found[HERE].environment, found[HERE].flows)
     for run in rounds(options.runs, options.minutes):
         for kind in [kind for kind in kinds if kind.name not in skipped]:
             for which in turns(run):
                 result = {"benchmark": "compare", "what": f"{kind.name}, {which}", "run": run}
                 try:
-                    result |= jobs.run(kind, **found[which].environment)
+                    result |= jobs.run(kind, found[which].environment, found[which].flows)
                 except SystemExit as reason:
                     if found[which].root == ROOT:
                         raise

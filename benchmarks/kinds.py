@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -206,16 +207,16 @@ class Jobs:
             self._made[kind.make] = kind.make(self.rows)
         return self._made[kind.make]
 
-    def run(self, kind: Kind, **settings: str) -> dict[str, Any]:
+    def run(self, kind: Kind, settings: Mapping[str, str] | None = None, folder: Path | None = None) -> dict[str, Any]:
         """Submit all of it, then start a worker and wait until the service says that the job is complete."""
-        told = self.settings(kind) | settings
+        told = self.settings(kind) | dict(settings or {})
         outgoing = self.messages(kind)
         bad = len(bad_ones(self.rows, kind.one_in))
         self.prepare(kind)
         with fresh_topic(self.servers.settings) as topic:
             job = submit(self.servers, topic, outgoing, self.rows)
             expected = (self.rows - bad, bad, 0)
-            result = work(self.servers, topic, job, self.rows, told, flow=kind.flow, expected=expected)
+            result = work(self.servers, topic, job, self.rows, told, flow=kind.flow, expected=expected, folder=folder)
         if (count := self.count(kind)) != self.rows - bad:
             sys.exit(f"{kind.name}: {count} of {self.rows - bad} rows are in the table")
         return result

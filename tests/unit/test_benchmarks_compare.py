@@ -1,6 +1,6 @@
 """What `python -m benchmarks compare` says of figures, commits and packages; the run itself is in tests/servers."""
 
-import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -103,6 +103,7 @@ def older(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "benchmarks" / "__init__.py").touch()
     (tmp_path / "benchmarks" / "old_flow.py").write_text("from lovelace_streams import WHICH as flow\n")
     (tmp_path / "benchmarks" / "new_flow.py").write_text("import lovelace_streams.new\nflow = 1\n")
+    shutil.copy(ROOT / "benchmarks" / "which_flow.py", tmp_path / "benchmarks")
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.com", "-C", str(tmp_path)]
     for arguments in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "first"]):
         subprocess.run([*git, *arguments], check=True)
@@ -115,7 +116,7 @@ def older(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_each_package_is_imported_and_not_the_installed_one(older: Path) -> None:
     with builds("HEAD") as found:
         which = {
-            name: build.python("import lovelace_streams as it; print(it.WHICH)").stdout.strip()
+            name: build.python("-c", "import lovelace_streams as it; print(it.WHICH)").stdout.strip()
             for name, build in found.items()
         }
         unpacked = found[OTHER].root
@@ -129,7 +130,7 @@ def test_each_package_is_imported_and_not_the_installed_one(older: Path) -> None
 def test_a_second_commit_takes_the_place_of_the_folder(older: Path) -> None:
     with builds("HEAD", after="HEAD") as found:
         code = "import lovelace_streams as it; print(it.WHICH)"
-        which = {name: build.python(code).stdout.strip() for name, build in found.items()}
+        which = {name: build.python("-c", code).stdout.strip() for name, build in found.items()}
         roots = {build.root for build in found.values()}
 
     assert which == {OTHER: "committed", HERE: "committed"}
@@ -176,16 +177,16 @@ def test_another_package_than_its_own_ends_it(tmp_path: Path) -> None:
         Build("before", tmp_path, flows=ROOT).verify()
 
 
-def test_the_current_folder_is_no_package(older: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_is_started_from_this_folder_runs_the_other_package(
+    older: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bytewax imports from the current folder first."""
     monkeypatch.chdir(older)
     with builds("HEAD") as found:
-        environment = {**os.environ, **found[OTHER].environment}
-        command = [sys.executable, "-m", "benchmarks.old_flow"]
-        assert subprocess.run(command, env=environment, check=False).returncode == 0
-        code = "import lovelace_streams as it; print(it.WHICH)"
-        shown = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+        shown = found[OTHER].python("-m", "bytewax.run", "benchmarks.which_flow").stdout.splitlines()
+        root = found[OTHER].root
 
-    assert shown.stdout == "committed\n"
+    assert [Path(line).parent for line in shown] == [root, root]
 
 
 def test_results_are_kept_of_a_comparison_that_found_something_slower() -> None:
