@@ -308,7 +308,9 @@ def fine(row: dict[str, Any]) -> bool:
     return len(repr(row)) % 9 > 0
 
 
-def end_of(case: Case, *, columnar: bool | None, background: bool = False, check: Any = fine) -> End:
+def end_of(
+    case: Case, *, columnar: bool | None, background: bool = False, check: Any = fine, decoder: Any = JsonDecoder
+) -> End:
     """Run a flow, and gather everything that tells how its items ended. `columnar=None`: as tests run by default."""
     options = case.options if columnar is None else {**case.options, "columnar": columnar}
     sources: list[ls.KafkaSource] = []
@@ -316,7 +318,7 @@ def end_of(case: Case, *, columnar: bool | None, background: bool = False, check
     def build(given: ls.Settings) -> Dataflow:
         flow = Dataflow("flow")
         sources.append(source := ls.KafkaSource(given.kafka, topics=["raw", "more"]))
-        decoded = ls.decode("decode", ls.kafka_source("kafka", flow, source), JsonDecoder(case.what))
+        decoded = ls.decode("decode", ls.kafka_source("kafka", flow, source), decoder(case.what))
         mapped = ls.normalize("normalize", decoded.oks, case.rows)
         batches = ls.batch("batch", mapped.oks, BatchPolicy(given.batch_size, 4000))
         writer = MemoryWriter(*case.rows, check=check)

@@ -260,7 +260,8 @@ class AvroDecoder:
             return "the extra avro-columns is not installed"
         if not self._at_once:
             return "AvroDecoder reads one by one: at_once=False"
-        return "" if hasattr(self.framing, "size") else f"{type(self.framing).__name__} has no size"
+        has_size = getattr(self.framing, "size", None) is not None  # a framing of the user's own may not say
+        return "" if has_size else f"{type(self.framing).__name__} has no size"
 
     def _refused_events(self) -> dict[str, str]:
         """Say of each event why messages of the flow's own schemas are read one by one; "" if some are not."""
