@@ -192,6 +192,14 @@ def test_what_is_odd_leaves_alone(odd: bytes | None, ended: str) -> None:
     assert [str(letter.reason) for letter in ports.errs] + [reason for reason, _ in ports.skipped] == [ended] * 3
 
 
+def test_a_text_with_a_nul_is_left() -> None:
+    values: list[bytes | None] = [GOOD] * 20
+    values[7] = GOOD.replace(b"ab", b"a\0")
+    mapped = AvroDecoder(NEWEST, Order).column_loop(normalizer(Order))(chunk_of(values), NOW)
+
+    assert mapped.left == [7]
+
+
 def test_what_was_read_in_vain_is_not_read_at_once_again(monkeypatch: pytest.MonkeyPatch) -> None:
     decoder = AvroDecoder(NEWEST, Order)
     reads: list[int] = []
