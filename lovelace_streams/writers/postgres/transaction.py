@@ -265,7 +265,7 @@ class Transactions:
 
     def leave(self) -> PQGen[None]:
         """Undo an attempt that is tried again; a lost connection is met then."""
-        with suppress(psycopg.Error):
+        with suppress(psycopg.Error, DestinationFault):
             yield from self._trip([self._frame.undo])
 
     def undo(self, connection: psycopg.Connection[Any], error: psycopg.Error) -> Refused:
