@@ -21,6 +21,10 @@ DEADLINE = 240.0
 """How long a condition is waited for at most, in seconds: far beyond what it takes, on a busy machine too."""
 
 
+WAY = "items" if os.environ.get("COLUMNAR") == "off" else "columns"
+"""How messages pass a flow of our own steps."""
+
+
 def eventually(condition: Callable[[], bool], seconds: float = DEADLINE, pause: float = 0.1) -> None:
     """Wait for a condition; fail when the time is over."""
     end = time.monotonic() + seconds
@@ -83,6 +87,10 @@ class Fleet:
         worker = Worker(self.module, self.environment | changes, self.folder / f"worker{len(self.workers)}.log")
         self.workers.append(worker)
         return worker
+
+    def ways(self) -> set[str]:
+        """The ways that the workers' plans give their messages: `columns`, `items`."""
+        return {plan["way"] for worker in self.workers for plan in worker.events("plan")}
 
     def __enter__(self) -> "Fleet":
         return self

@@ -5,7 +5,6 @@ as columns, and where a test says so also as items, through a step of the flow's
 """
 
 import json
-import os
 import signal
 import time
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.faults.harness import Fleet, Group, ends, eventually, query, read_all, send
+from tests.faults.harness import WAY, Fleet, Group, ends, eventually, query, read_all, send
 
 BY_COLUMNS, BY_ITEMS = "tests.faults.keyvalue_columns", "tests.faults.keyvalue"
 KEYS = 200
@@ -41,8 +40,7 @@ def run(request: pytest.FixtureRequest, brokers: str, database: str, make_topic,
     }
     with Fleet(module, environment, tmp_path) as fleet:
         yield Run(brokers, database, topic, fleet)
-        way = "items" if module == BY_ITEMS or os.environ.get("COLUMNAR") == "off" else "columns"
-        assert {plan["way"] for worker in fleet.workers for plan in worker.events("plan")} == {way}
+        assert fleet.ways() == {"items" if module == BY_ITEMS else WAY}
 
 
 class Run:
