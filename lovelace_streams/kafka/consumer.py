@@ -24,7 +24,7 @@ from lovelace_streams.kafka.admin import max_message_bytes
 from lovelace_streams.kafka.client import LIBRDKAFKA_LOG, REFUSED_IN_REBALANCE, common_config
 from lovelace_streams.kafka.end_offsets import EndOffsets
 from lovelace_streams.kafka.faults import ErrorKind, Refusals, name_of
-from lovelace_streams.kafka.headers import chunk_of, records_of
+from lovelace_streams.kafka.headers import chunk_of, has_replays, records_of
 from lovelace_streams.kafka.own_topics import replay_topic
 from lovelace_streams.kafka.start_offsets import StartOffsets
 from lovelace_streams.kafka.topic_ids import REQUEST_SECONDS, TopicIds
@@ -204,7 +204,7 @@ class GroupConsumer:
 
     def _read_run(self, run: list[Message], assignment: Assignment) -> Sequence[Envelope[bytes] | Chunk]:
         """Note messages of one partition as in flight, as a chunk if the flow takes them. Replays are single items."""
-        if self._context.columnar is not None and _is_worth_a_chunk(run) and assignment.topic in self._context.topics:
+        if self._context.columnar is not None and not has_replays(assignment.topic) and _is_worth_a_chunk(run):
             if (chunk := chunk_of(run, assignment)) is None:
                 return []
             chunk.loop = self._context.columnar

@@ -153,6 +153,11 @@ def _run(start: int, stop: int, offset: int, after: int, parsed: JobHeaders) -> 
     return Run(start, stop, offset, after, parsed.headers, parsed.job, parsed.attempt, parsed.declared)
 
 
+def has_replays(topic: str) -> bool:
+    """Whether messages of a topic may be replayed letters: a pipeline's, or one that was named like it."""
+    return topic.endswith(".replay")
+
+
 def record_of(message: Message, assignment: Assignment) -> Record:
     """Make a record of a message that its assignment has not read yet."""
     [record] = records_of([message], assignment)
@@ -180,7 +185,7 @@ def parse_job_headers(headers: Headers, topic: str) -> JobHeaders:
             parsed.same = None
             metrics.BAD_HEADERS.labels("lovelace-job-id").inc()
     parsed.declared = _number(named.get("lovelace-items"), 0, ITEMS_MAX)
-    if topic.endswith(".replay") and (origin := named.get("lovelace-origin")) is not None:
+    if has_replays(topic) and (origin := named.get("lovelace-origin")) is not None:
         parsed.origin = parse_origin(origin, named.get("lovelace-origin-timestamp"), named.get("lovelace-failed-items"))
     return parsed
 

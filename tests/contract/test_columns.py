@@ -56,6 +56,7 @@ class JsonCase:
         b"null",
         None,
         b'{"id": 1, "name": "\xff"}',
+        b'{"id": 1, "name": "a", "x": "\xff"}',
         b'{"id": "x"}',
         b'{"name": "a"}',
         b'{"id": 1, "name": "\\u0000"}',

@@ -64,6 +64,8 @@ WHOLE = [b"", b"{", b"nul", b"[]", b"{}", b"5", b"null", b"[5]", b'{"id":1,"x":"
          b' {"id" : 1 } ']  # fmt: skip
 """Messages that fit no row class, or only just."""
 GAP = b"compacted"
+TOPICS = ["raw", "more", "old.replay"]
+"""Of the last one messages may be replays, too, as its name says."""
 
 
 class Guarded(Row, table="first", primary_key="id"):
@@ -186,7 +188,7 @@ def worlds(draw: st.DrawFn) -> Case:
         if 4 < turn < 8:  # noqa: PLR2004
             headers = draw(st.sampled_from([*HEADERS, *HEADERS[:6], *HEADERS[:6]]))
         elif 8 < turn < 12:  # noqa: PLR2004
-            topic, partition = draw(st.sampled_from([("raw", 0), ("raw", 1), ("more", 0)]))
+            topic, partition = draw(st.sampled_from([("raw", 0), ("raw", 1), ("more", 0), ("old.replay", 0)]))
         value = texts[index % len(texts)]
         if turn == 13:  # noqa: PLR2004
             again = draw(st.sampled_from(ORIGINS))
@@ -317,7 +319,7 @@ def end_of(
 
     def build(given: ls.Settings) -> Dataflow:
         flow = Dataflow("flow")
-        sources.append(source := ls.KafkaSource(given.kafka, topics=["raw", "more"]))
+        sources.append(source := ls.KafkaSource(given.kafka, topics=TOPICS))
         decoded = ls.decode("decode", ls.kafka_source("kafka", flow, source), decoder(case.what))
         mapped = ls.normalize("normalize", decoded.oks, case.rows)
         batches = ls.batch("batch", mapped.oks, BatchPolicy(given.batch_size, 4000))
@@ -437,6 +439,17 @@ def test_plain_good_messages_go_as_columns(numbers: list[int], poll_size: int, b
 
     assert end.has_loop
     assert end.in_columns == len(numbers) == sum(end.left["outcomes"].values())
+
+
+def test_replays_of_a_topic_of_the_flow_are_replays_both_ways() -> None:
+    """They resolve what failed, and replace nothing that is newer; an item that they do not name is left alone."""
+    sent = [Message([{"id": n, "a": "x"}] * 3, headers=ORIGINS[1], topic="old.replay") for n in range(9)]
+    case = Case(Items("$", Plain), [Plain], sent, {})
+
+    columns, items = end_of(case, columnar=True), end_of(case, columnar=False)
+
+    assert columns.left == items.left
+    assert sum(items.left["outcomes"].values()) == 18  # two of three items
 
 
 def test_a_class_that_looks_at_its_rows_has_no_columns() -> None:
