@@ -17,7 +17,7 @@ from lovelace_streams.local.processes import free_port
 from lovelace_streams.settings import KafkaSettings, ProgressSettings, Settings
 from lovelace_streams.submit import open_job
 from lovelace_streams.writers.postgres.ddl import create_table
-from tests.faults.harness import DEADLINE, ROOT, WAY, Fleet, eventually, query
+from tests.faults.harness import DEADLINE, ROOT, Fleet, eventually, query
 
 
 class Service:
@@ -186,4 +186,3 @@ def job(brokers: str, database: str, service: Service, make_topic, tmp_path: Pat
     }
     with Fleet("tests.faults.members", environment, tmp_path) as fleet:
         yield Job(brokers, database, service, topic, fleet)
-        assert fleet.ways() == {WAY}

@@ -2,15 +2,23 @@
 
 import time
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from dataflows import discord_sample
 from tests.faults.conftest import FAILED, REASONS, SKIPPED, Job
-from tests.faults.harness import Group, ends, eventually, query, read_all
+from tests.faults.harness import WAY, Group, ends, eventually, query, read_all
 
 TOTAL = 3000
+
+
+@pytest.fixture(autouse=True)
+def goes_its_way(job: Job) -> Iterator[None]:
+    """Hold every fault here to have met the way that is meant: columns, unless the environment forbids them."""
+    yield
+    assert job.fleet.ways() == {WAY}
 
 
 def test_a_job_is_exact(job: Job) -> None:
