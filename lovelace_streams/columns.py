@@ -15,7 +15,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
-from itertools import accumulate, repeat
+from itertools import accumulate
 from operator import mul, sub
 from typing import Any, cast
 
@@ -245,14 +245,16 @@ class Columns:
     def size_before(self, row: int) -> int:
         """Return the bytes of the messages' values before a row, divided evenly among a message's items."""
         if self._sizes is None:
-            sizes = self.chunk.sizes
+            sizes, values = self.chunk.sizes, self.chunk.values
             if self.ends is None and len(self.places) == len(self.chunk):
                 self._sizes = sizes
+            elif self.ends is None:
+                of_messages = (len(value or b"") for value in map(values.__getitem__, self.places))
+                self._sizes = list(accumulate(of_messages, initial=0))
             else:
                 items = self.chunk.items
                 shares = ((sizes[place + 1] - sizes[place]) // items[place] for place in self.places)
-                counts = map(sub, self.ends[1:], self.ends) if self.ends is not None else repeat(1)
-                self._sizes = list(accumulate(map(mul, shares, counts), initial=0))
+                self._sizes = list(accumulate(map(mul, shares, map(sub, self.ends[1:], self.ends)), initial=0))
         message = self.message_of(row)
         if self.ends is None or row == self.ends[message]:
             return self._sizes[message]
@@ -286,12 +288,30 @@ def _first(span: tuple[int, int, int]) -> int:
 
 
 def _spans(places: Sequence[int]) -> Iterator[tuple[int, int, int]]:
-    """Yield runs of consecutive places: the index of the first and of the end, and the first place."""
-    start = 0
-    for index in range(1, len(places) + 1):
-        if index == len(places) or places[index] != places[index - 1] + 1:
+    """Yield runs of consecutive places: the index of the first and of the end, and the first place.
+
+    Places ascend, so within a run a place is as far from its index as the first is. Where few are missing, the end of a
+    run is found by bisection.
+
+    >>> list(_spans([0, 1, 2, 5, 6, 9])), list(_spans([3, *range(5, 25)]))
+    ([(0, 3, 0), (3, 5, 5), (5, 6, 9)], [(0, 1, 3), (1, 21, 5)])
+    """
+    start, count = 0, len(places)
+    if count and (places[-1] - places[0] + 1 - count) * _STEPS_OF_BISECTION < count:
+        while start < count:
+            apart = places[start] - start
+            end = bisect_right(range(count), apart, start + 1, key=lambda index: places[index] - index)
+            yield start, end, places[start]
+            start = end
+        return
+    for index in range(1, count + 1):
+        if index == count or places[index] != places[index - 1] + 1:
             yield start, index, places[start]
             start = index
+
+
+_STEPS_OF_BISECTION = 16
+"""How many steps of a loop cost as much as finding the end of one run."""
 
 
 class Slice:

@@ -82,8 +82,11 @@ def note_items(
     chunk: Chunk, made: Sequence[Columns], lost: Mapping[int, tuple[int, list[int]]] = MappingProxyType({})
 ) -> None:
     """Set how many items each message of a chunk has, as far as they are in columns."""
-    if len(made) == 1 and made[0].ends is None and len(made[0]) == len(chunk):
-        chunk.items = b"\1" * len(chunk)
+    if len(made) == 1 and made[0].ends is None:
+        ones = bytearray(len(chunk))
+        for start, stop in made[0].spans(0, len(made[0])):
+            ones[start:stop] = b"\1" * (stop - start)
+        chunk.items = ones
         return
     items = [0] * len(chunk)
     for columns in made:
