@@ -548,8 +548,12 @@ def _is_end(message: Message) -> bool:
 def _by_partition(messages: Sequence[Message]) -> Iterator[list[Message]]:
     """Group messages by their partitions, each in its order; an event is a group of its own.
 
-    Where little arrives at a time, messages of many partitions lie among each other.
+    Where much arrives, most calls give records of one partition. Where little does, messages of many lie among each
+    other.
     """
+    if messages and _are_records_of_one_partition(messages):
+        yield list(messages)
+        return
     groups: dict[PartitionKey, list[Message]] = {}
     key: PartitionKey | None = None
     group: list[Message] = []
@@ -566,6 +570,15 @@ def _by_partition(messages: Sequence[Message]) -> Iterator[list[Message]]:
             key, add = found, groups.setdefault(found, []).append
         add(message)
     yield from groups.values()
+
+
+def _are_records_of_one_partition(messages: Sequence[Message]) -> bool:
+    count, (topic, partition) = len(messages), _key_of(messages[0])
+    return (
+        [message.partition() for message in messages].count(partition) == count
+        and [message.topic() for message in messages].count(topic) == count
+        and [message.error() for message in messages].count(None) == count
+    )
 
 
 def _is_worth_a_chunk(messages: Sequence[Message]) -> bool:
