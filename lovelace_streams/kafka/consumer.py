@@ -573,12 +573,12 @@ def _by_partition(messages: Sequence[Message]) -> Iterator[list[Message]]:
 
 
 def _are_records_of_one_partition(messages: Sequence[Message]) -> bool:
+    if False in [message.error() is None for message in messages]:  # an error is no record, and equals nothing
+        return False
     count, (topic, partition) = len(messages), _key_of(messages[0])
-    return (
-        [message.partition() for message in messages].count(partition) == count
-        and [message.topic() for message in messages].count(topic) == count
-        and [message.error() for message in messages].count(None) == count
-    )
+    return [message.partition() for message in messages].count(partition) == count and [
+        message.topic() for message in messages
+    ].count(topic) == count
 
 
 def _is_worth_a_chunk(messages: Sequence[Message]) -> bool:
