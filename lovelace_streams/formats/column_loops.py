@@ -37,16 +37,20 @@ class Decoded:
         """Place → the items of a message, each decoded by itself; None for one that was refused."""
 
 
+RawItems = Callable[[int, Sequence[int]], Sequence[Any]]
+"""`raw_items(place, numbers)` → the `RawItem`s of some items of a message."""
+
+
 def map_decoded(
     chunk: Chunk,
     decoded: Mapping[RowLoop, Decoded],
     left: list[int],
     latest: datetime,
-    raw_items: Callable[[int], Sequence[Any]],
+    raw_items: RawItems,
 ) -> Mapped:
     """Make columns of a chunk's messages; `left` are places of messages that were not decoded.
 
-    `raw_items(place)` gives the `RawItem`s of a message, for the items that no loop takes.
+    `raw_items` gives the items that no loop takes.
     """
     declared = declared_by(chunk)
     made: list[Columns] = []
@@ -64,11 +68,11 @@ def map_decoded(
 
 
 def _lost_items(
-    chunk: Chunk, lost: Mapping[int, tuple[int, list[int]]], raw_items: Callable[[int], Sequence[Any]]
+    chunk: Chunk, lost: Mapping[int, tuple[int, list[int]]], raw_items: RawItems
 ) -> Iterator[Envelope[Any]]:
     for place, (_, numbers) in lost.items():
-        record, items = chunk.record_at(place), raw_items(place)
-        yield from (Envelope(record, number, items[number]) for number in numbers)
+        record, items = chunk.record_at(place), raw_items(place, numbers)
+        yield from (Envelope(record, number, item) for number, item in zip(numbers, items, strict=True))
 
 
 def declared_by(chunk: Chunk) -> list[int | None] | None:

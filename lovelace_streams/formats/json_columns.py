@@ -6,6 +6,7 @@ is decoded with its message; where one of its items is refused, each item by its
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -52,11 +53,11 @@ class Lists:
                 found.append(None)
         return found
 
-    def raw_items(self, value: bytes) -> list[RawItem]:
-        """Return the items of a message with a list, to be interpreted one by one."""
+    def raw_items(self, value: bytes, numbers: Sequence[int]) -> list[RawItem]:
+        """Return some items of a message with a list, to be interpreted one by one."""
         _, target, items = self.read(value)
         message = Message(value)
-        return [RawItem(target, None, None, raw, message) for raw in items]
+        return [RawItem(target, None, None, items[number], message) for number in numbers]
 
 
 class JsonLoop:
@@ -113,10 +114,12 @@ class JsonLoop:
                 continue
             add_place(place)
             add_message(message)
-        values = chunk.values
-        mapped = map_decoded(chunk, decoded, left, latest, lambda place: self._lists.raw_items(values[place] or b""))
+        mapped = map_decoded(chunk, decoded, left, latest, partial(self._raw_items, chunk))
         self._has_lists = self._has_lists or any(rows.columns.ends is not None for rows in mapped.slices)
         return mapped
+
+    def _raw_items(self, chunk: Chunk, place: int, numbers: Sequence[int]) -> list[RawItem]:
+        return self._lists.raw_items(chunk.values[place] or b"", numbers)
 
     def _add_list(self, place: int, value: bytes, decoded: Mapping[RowLoop, Decoded]) -> bool:
         """Add a message of which an item may have been refused, with the others; False if it has no list."""
