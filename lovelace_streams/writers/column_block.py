@@ -138,6 +138,26 @@ class ColumnBlock(Sequence[Entry]):
         raise IndexError
 
 
+class PreparedBlock(Sequence[Entry]):
+    """The entries of a block; a writer's own class of it has beside them what the writer made of them ahead."""
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self.entries = entries
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    @overload
+    def __getitem__(self, index: int) -> Entry: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Entry]: ...
+    def __getitem__(self, index: int | slice) -> Entry | Sequence[Entry]:
+        return self.entries[index]
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self.entries)
+
+
 @runtime_checkable
 class SupportsColumns(Protocol):
     """A writer that encodes a block from its columns, without a row being made.

@@ -1,8 +1,8 @@
 """A block → the body of an insert: values are checked a column at a time, then packed, the version column last."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple
 
 from lovelace_streams.writers import Entry, Refusal
 from lovelace_streams.writers.clickhouse.block_columns import BlockColumns, block_columns
@@ -10,7 +10,7 @@ from lovelace_streams.writers.clickhouse.catalog import TableSchema
 from lovelace_streams.writers.clickhouse.column_checks import INCONCLUSIVE
 from lovelace_streams.writers.clickhouse.faults import ColumnValueError
 from lovelace_streams.writers.clickhouse.native import native_block, pack_column
-from lovelace_streams.writers.column_block import ColumnBlock
+from lovelace_streams.writers.column_block import ColumnBlock, PreparedBlock
 
 
 class InsertBody(NamedTuple):
@@ -20,30 +20,17 @@ class InsertBody(NamedTuple):
     native: bytes
 
 
-class EncodedBlock(Sequence[Entry]):
+class EncodedBlock(PreparedBlock):
     """A block with what `ClickHouseWriter.encode` made of it before the call that writes it."""
 
     def __init__(self, entries: Sequence[Entry]) -> None:
-        self.entries = entries
+        super().__init__(entries)
         self.body: InsertBody | None = None
         """None if the block holds a bad value, or the writer was not open: then `write` makes the body."""
         self.has_distinct_keys = False
         """Whether it is known that no two rows have one key."""
         self.split: SplitBlock | None = None
         """What is known of a block of columns that holds bad values."""
-
-    def __len__(self) -> int:
-        return len(self.entries)
-
-    @overload
-    def __getitem__(self, index: int) -> Entry: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Entry]: ...
-    def __getitem__(self, index: int | slice) -> Entry | Sequence[Entry]:
-        return self.entries[index]
-
-    def __iter__(self) -> Iterator[Entry]:
-        return iter(self.entries)
 
 
 class SplitBlock(NamedTuple):

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import overload
 
 from lovelace_streams.writers import Entry
+from lovelace_streams.writers.column_block import PreparedBlock
 from lovelace_streams.writers.postgres.grouping import BlockStatements, UniformRows
 
 
@@ -30,27 +31,14 @@ class SomeEntries(Sequence[Entry]):
         return map(self._block.__getitem__, self._indexes)
 
 
-class EncodedBlock(Sequence[Entry]):
+class EncodedBlock(PreparedBlock):
     """A block with its rows as uniform ones, a group for each class and set of absent columns, encoded ahead.
 
     There are none if they have to go another way, or could not be encoded.
     """
 
     def __init__(self, entries: Sequence[Entry]) -> None:
-        self.entries = entries
+        super().__init__(entries)
         self.groups: Sequence[UniformRows] = ()
         self.statements: BlockStatements | None = None
         """The statements that write them, if they were worked out ahead."""
-
-    def __len__(self) -> int:
-        return len(self.entries)
-
-    @overload
-    def __getitem__(self, index: int) -> Entry: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Entry]: ...
-    def __getitem__(self, index: int | slice) -> Entry | Sequence[Entry]:
-        return self.entries[index]
-
-    def __iter__(self) -> Iterator[Entry]:
-        return iter(self.entries)

@@ -8,14 +8,15 @@ This is only for tables where nothing depends on the order of rows of different 
 yet (`TargetTable.key_independent`). All other tables take one connection.
 """
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import Any, NamedTuple, Protocol, overload
+from typing import Any, NamedTuple, Protocol
 
 from psycopg.abc import PQGen
 from psycopg.pq.abc import PGconn
 
 from lovelace_streams.writers import Entry, RowResult, superseded
+from lovelace_streams.writers.column_block import PreparedBlock
 from lovelace_streams.writers.postgres.encoded_block import EncodedBlock
 from lovelace_streams.writers.postgres.grouping import TargetTable
 from lovelace_streams.writers.postgres.together import together
@@ -48,10 +49,8 @@ class TransactionRows(NamedTuple):
     block: EncodedBlock
 
 
-class PartitionedBlock(Sequence[Entry]):
+class PartitionedBlock(PreparedBlock):
     """A block with its keys, the writers that it is partitioned for, and the transactions of each writer."""
-
-    __slots__ = ("entries", "keys", "partitions", "writers")
 
     def __init__(
         self,
@@ -60,23 +59,10 @@ class PartitionedBlock(Sequence[Entry]):
         writers: "ParallelWriters",
         partitions: list[list[TransactionRows]],
     ) -> None:
-        self.entries = entries
+        super().__init__(entries)
         self.keys = keys
         self.writers = writers
         self.partitions = partitions
-
-    def __len__(self) -> int:
-        return len(self.entries)
-
-    @overload
-    def __getitem__(self, index: int) -> Entry: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Entry]: ...
-    def __getitem__(self, index: int | slice) -> Entry | Sequence[Entry]:
-        return self.entries[index]
-
-    def __iter__(self) -> Iterator[Entry]:
-        return iter(self.entries)
 
 
 def partition_indexes(
