@@ -18,7 +18,7 @@ from typing import Any
 
 import structlog
 
-from lovelace_streams.delivery.background import BackgroundThread, NotTried
+from lovelace_streams.delivery.background import BackgroundCall, BackgroundThread, NotTried
 from lovelace_streams.delivery.blocks import Block, BlockBuffer, BlockState, TimedResults, without_foreign
 from lovelace_streams.delivery.retry import BlockRetry, Breaker
 from lovelace_streams.errors import DeploymentFault, DestinationFault
@@ -177,10 +177,11 @@ class BlockWriter(Service):
         """Leave the last blocks to the thread, if they are large; returns False if the first must be waited for."""
         if not self._is_healthy() or len(blocks) > BLOCKS_BEGUN:
             return False
-        if any(
-            block.call.is_done() if block.call is not None else len(block) < BACKGROUND_ROWS_MIN for block in blocks
-        ):
-            return False
+        for block in blocks:
+            if block.call is None and len(block) < BACKGROUND_ROWS_MIN:
+                return False
+            if block.call is not None and self._is_due(block.call):
+                return False
         for block in blocks:
             self._start(block)
         return True
@@ -247,7 +248,11 @@ class BlockWriter(Service):
     def _is_finished(self) -> bool:
         """Whether the thread has written a block, or is over the deadline."""
         calls = [block.call for block in self._in_state(BlockState.WRITING) if block.call is not None]
-        return any(call.is_done() or call.is_overdue(self.writer.deadline) for call in calls)
+        return any(map(self._is_due, calls))
+
+    def _is_due(self, call: BackgroundCall[TimedResults]) -> bool:
+        """Whether a call has ended, or has to be given up: nothing else looks at it while the topic is silent."""
+        return call.is_done() or call.is_overdue(self.writer.deadline)
 
     def _settle(self, outcomes: Iterable[Settled | DeadLetter]) -> None:
         """Pass on outcomes while no call of the step can return them."""

@@ -26,11 +26,13 @@ class Held(MemoryWriter):
 
     def __init__(self) -> None:
         super().__init__(Thing)
+        self.begun = threading.Event()
         self.let = threading.Event()
         self.faults: list[DestinationFault] = []
         self.blocks: list[int] = []
 
     def write(self, block: Sequence[Entry]) -> list[RowResult]:
+        self.begun.set()
         assert self.let.wait(30)
         if self.faults:
             raise self.faults.pop()
@@ -287,3 +289,16 @@ def test_blocks_that_are_parked_wait_for_each_other(block_writer, writer, batch)
     assert block_writer.write([batch(1)]) == []
     writer.faults.clear()
     assert settled(block_writer.write([])) == 2
+
+
+def test_a_call_that_takes_too_long_is_given_up_although_the_topic_is_silent(
+    block_writer, writer, source, batch, monkeypatch
+):
+    monkeypatch.setattr(block_writer._context, "keep_alive", lambda *_, **__: True)
+    block_writer.write([batch(BACKGROUND_ROWS_MIN)])
+    assert writer.begun.wait(30)
+    writer.deadline = 0.0
+    block_writer.serve(idle=True, between_windows=True)  # nothing is read any more: no other call finds it
+    assert writer.let.is_set(), "its connection was closed"
+    assert source.in_flight.totals[Outcome.WRITTEN] == BACKGROUND_ROWS_MIN
+    assert not block_writer.unfinished()
