@@ -94,19 +94,35 @@ def last_line(text: str) -> str:
 @contextmanager
 def builds(commit: str, after: str | None = None) -> Iterator[dict[str, Build]]:
     """The other commit's package and this one, or a second commit's; what was unpacked is gone afterwards."""
-    commits = {OTHER: resolve(commit)} | ({HERE: resolve(after)} if after else {})
+    commits = {OTHER: place_of(commit)} | ({HERE: place_of(after)} if after else {})
     with tempfile.TemporaryDirectory(prefix="lovelace-compare-") as folder:
         flows = Path(folder) / "flows"
         flows.mkdir()
         (flows / "benchmarks").symlink_to(ROOT / "benchmarks", target_is_directory=True)
         found = {HERE: Build(HERE, ROOT, flows)}
-        for which, full in commits.items():
-            root = Path(folder) / which
-            unpack(full, root)
-            found[which] = Build(f"{which} ({full[:7]})", root, flows)
+        for which, given in commits.items():
+            root = given if isinstance(given, Path) else Path(folder) / which
+            if not isinstance(given, Path):
+                unpack(given, root)
+            found[which] = Build(f"{which} ({shown(given)})", root, flows)
         for build in found.values():
             build.verify()
         yield found
+
+
+def place_of(given: str) -> str | Path:
+    """A folder that holds another package, or a commit's whole name. Raises `UnknownCommitError`."""
+    folder = Path(given)
+    return folder.resolve() if (folder / "lovelace_streams").is_dir() else resolve(given)
+
+
+def name_of(given: str) -> str:
+    """What a package is called in results: seven digits of a commit, or a folder's name."""
+    return shown(place_of(given))
+
+
+def shown(place: str | Path) -> str:
+    return place.name if isinstance(place, Path) else place[:7]
 
 
 def resolve(commit: str) -> str:
@@ -274,7 +290,7 @@ def told(found: Sequence[Compared], more: float) -> str:
 def main() -> int:
     """Run it; prints its JSON lines. 1 if a job takes too much more CPU."""
     parser = argparse.ArgumentParser(prog="benchmarks compare", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("commit", help="the other commit: anything that git knows one by")
+    parser.add_argument("commit", help="the other commit, by what git knows it, or a folder with its package")
     parser.add_argument("--after", metavar="COMMIT", help="another one in the place of what is here")
     add_kind(parser)
     parser.add_argument("--rows", type=int, default=100_000, help="rows of each measurement (100000)")
@@ -304,7 +320,7 @@ def main() -> int:
         "skipped": skipped,
     }
     pairs = [(f"{each.name}, {HERE}", f"{each.name}, {OTHER}") for each in both]
-    said |= {"before": resolve(options.commit)[:7], "after": resolve(options.after)[:7] if options.after else HERE}
+    said |= {"before": name_of(options.commit), "after": name_of(options.after) if options.after else HERE}
     print(json.dumps(summary("compare", results, pairs, rows=options.rows, **said)), flush=True)
     return 1 if slower else 0
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -36,7 +37,11 @@ def test_each_step_has_its_time_both_ways(tmp_path: Path) -> None:
 
 
 def test_two_packages_are_measured_alternately(tmp_path: Path) -> None:
-    code, lines = measured(tmp_path, "compare", "HEAD", "--kind", "members, new rows", "--save", str(tmp_path))
+    other = tmp_path / "other"
+    for package in ("lovelace_streams", "dataflows"):
+        shutil.copytree(ROOT / package, other / package)
+
+    code, lines = measured(tmp_path, "compare", str(other), "--kind", "members, new rows", "--save", str(tmp_path))
 
     *each, summary = lines
     assert [line["what"] for line in each] == ["members, new rows, before", "members, new rows, here"]
