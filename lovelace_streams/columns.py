@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import accumulate
 from operator import mul, sub
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
@@ -403,31 +403,23 @@ Part = Envelope[Any] | Slice
 
 
 def count_of(part: Part) -> int:
-    """Return how many items a part is: each of a slice is one."""
+    """Return how many items a part is: each row of a slice is one."""
     return len(part) if isinstance(part, Slice) else 1
 
 
-def assignment_of(part: Part) -> int:
-    """Return the number of the assignment that a part was read in."""
-    return part.assignment if isinstance(part, Slice) else part.record.assignment
+def row_class_of(part: Part) -> type[Any]:
+    """Return the class of a part's rows; `tuple` for an item of several."""
+    return part.columns.row if isinstance(part, Slice) else part.payload.__class__
+
+
+def assignment_of(part: "Part | Chunk") -> int:
+    """Return the number of the assignment that a part, or a chunk, was read in."""
+    return part.record.assignment if isinstance(part, Envelope) else part.assignment
 
 
 def assignments_of(parts: Sequence[Part]) -> set[int]:
     """Return the numbers of the assignments that parts were read in."""
     return {part.assignment if isinstance(part, Slice) else part.record.assignment for part in parts}
-
-
-def envelopes_of(parts: Sequence[Part]) -> list[Envelope[Any]]:
-    """Return parts item by item."""
-    if Slice not in set(map(type, parts)):
-        return cast("list[Envelope[Any]]", list(parts))
-    envelopes: list[Envelope[Any]] = []
-    for part in parts:
-        if isinstance(part, Slice):
-            envelopes += part.envelopes()
-        else:
-            envelopes.append(part)
-    return envelopes
 
 
 def append(parts: list[Part], part: Part) -> None:

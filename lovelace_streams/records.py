@@ -8,7 +8,7 @@ values that survive pickling; none knows Kafka's client, Bytewax or a database.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
@@ -170,7 +170,7 @@ class Batch(msgspec.Struct, Generic[P], gc=False):
     @property
     def envelopes(self) -> list[Envelope[P]]:
         """The rows, item by item."""
-        return _envelopes(self.parts)
+        return envelopes_of(self.parts)
 
 
 class Settled(msgspec.Struct, gc=False):
@@ -185,10 +185,11 @@ class Settled(msgspec.Struct, gc=False):
     @property
     def envelopes(self) -> list[Envelope[Any]]:
         """All of it, item by item."""
-        return _envelopes(self.parts)
+        return envelopes_of(self.parts)
 
 
-def _envelopes(parts: list[Any]) -> list[Envelope[Any]]:
+def envelopes_of(parts: Sequence[Any]) -> list[Envelope[Any]]:
+    """Return items, and slices of columns, item by item."""
     return [e for part in parts for e in ((part,) if part.__class__ is Envelope else part.envelopes())]
 
 

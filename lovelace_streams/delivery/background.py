@@ -43,7 +43,7 @@ class BackgroundCall(Generic[T_co]):
     __slots__ = ("_future", "started_at")
 
     def __init__(self) -> None:
-        self._future: Future[T_co] = Future()
+        self._future: Future[T_co]
         self.started_at = float("inf")
         """When it began to run, by the monotonic clock."""
 

@@ -12,9 +12,9 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from enum import Enum
 from typing import Any
 
-from lovelace_streams.columns import Part, Slice, assignment_of, assignments_of, count_of, envelopes_of, extend
+from lovelace_streams.columns import Part, Slice, assignment_of, assignments_of, count_of, extend
 from lovelace_streams.delivery.background import BackgroundCall
-from lovelace_streams.records import Batch, DeadLetter, Envelope, Outcome, Reason, Settled, SkipReason
+from lovelace_streams.records import Batch, DeadLetter, Envelope, Outcome, Reason, Settled, SkipReason, envelopes_of
 from lovelace_streams.writers import (
     Entry,
     Refusal,
@@ -100,7 +100,7 @@ class Block:
         first: list[Part] = []
         for part in self.parts:
             first.append(part.first(count) if isinstance(part, Slice) else part)
-            count -= len(part) if isinstance(part, Slice) else 1
+            count -= count_of(part)
             if count <= 0:
                 break
         block = block_of(first)

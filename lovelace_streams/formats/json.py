@@ -23,7 +23,7 @@ from lovelace_streams.formats.decoder import Skipped
 from lovelace_streams.formats.events import EventName, Events, EventTargets, Items
 from lovelace_streams.formats.items import Found, emit_items, fail_message
 from lovelace_streams.formats.json_columns import JsonLoop, Lists
-from lovelace_streams.formats.limits import BACKSLASH, DEEP_BYTES_MIN, NUL, SHALLOW_BYTES, check_depth, check_utf8
+from lovelace_streams.formats.limits import NUL, check_text, has_nul
 from lovelace_streams.records import DeadLetter, Envelope, Record, SkipReason
 from lovelace_streams.rows.decode_types import can_be_decoded
 from lovelace_streams.rows.normalizer import Message, Normalizer, RawItem
@@ -122,11 +122,7 @@ class JsonDecoder:
                 emit_items(record, SkipReason.TOMBSTONE, oks, errs, skipped, step)
                 continue
             try:
-                if not value.isascii():
-                    check_utf8(value)
-                size = len(value)
-                if size > SHALLOW_BYTES and size + 3 * (value.rfind(b"[") - value.find(b"[")) > DEEP_BYTES_MIN:
-                    check_depth(value)
+                check_text(value)
                 root = decode(value)
                 target, locate = locations[root.__class__]
                 node = root if locate is None else locate(root)
@@ -142,7 +138,7 @@ class JsonDecoder:
                 and node.__class__ is not list
                 and (record.declared is None or record.declared == 1)
                 and record.origin is None
-                and not (BACKSLASH in value and NUL in value)  # one byte is found quicker than six
+                and not has_nul(value)
             ):
                 record.items = 1
                 add(Envelope(record, 0, RawItem(target, node, root, value)))
@@ -155,22 +151,22 @@ class JsonDecoder:
 
     def _typed_items(self, target: Target, root: Any, node: Any, value: bytes) -> RawItem | list[RawItem] | None:
         """Make items of a message that was decoded by type; None if it has to be read plainly."""
-        has_nul = BACKSLASH in value and NUL in value
+        with_nul = has_nul(value)
         if node.__class__ is list:
-            return self._list_items(target, root, node, Message(value), has_nul=has_nul)
-        if has_nul or node is None or node is UNSET:
+            return self._list_items(target, root, node, Message(value), with_nul=with_nul)
+        if with_nul or node is None or node is UNSET:
             return None
         return RawItem(target, node, root, value)
 
     def _list_items(
-        self, target: Target, root: Any, raws: list[Raw], message: Message, *, has_nul: bool
+        self, target: Target, root: Any, raws: list[Raw], message: Message, *, with_nul: bool
     ) -> list[RawItem]:
         """Make items of a list, each decoded by itself; one that is refused, or has a NUL, is left to interpret."""
         decode = self._element_decoders[id(target)]
         items = []
         for raw in raws:
             item = None
-            if not (has_nul and NUL in bytes(raw)):
+            if not (with_nul and NUL in bytes(raw)):
                 try:
                     item = decode(raw)
                 except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

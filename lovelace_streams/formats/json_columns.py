@@ -13,7 +13,7 @@ import msgspec
 
 from lovelace_streams.columns import Chunk, Mapped
 from lovelace_streams.formats.column_loops import Decoded, map_decoded
-from lovelace_streams.formats.limits import BACKSLASH, DEEP_BYTES_MIN, NUL, SHALLOW_BYTES, check_depth, check_utf8
+from lovelace_streams.formats.limits import check_text, has_nul
 from lovelace_streams.rows.loops import RowLoop
 from lovelace_streams.rows.normalizer import Message, RawItem
 from lovelace_streams.rows.targets import Target
@@ -93,12 +93,8 @@ class JsonLoop:
                 left.append(place)
                 continue
             try:
-                if not value.isascii():
-                    check_utf8(value)
-                size = len(value)
-                if size > SHALLOW_BYTES and size + 3 * (value.rfind(b"[") - value.find(b"[")) > DEEP_BYTES_MIN:
-                    check_depth(value)
-                if BACKSLASH in value and NUL in value:
+                check_text(value)
+                if has_nul(value):
                     left.append(place)
                     continue
                 message = decode(value)

@@ -18,7 +18,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from lovelace_streams.columns import Chunk
+from lovelace_streams.columns import Chunk, assignment_of
 from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.kafka.admin import max_message_bytes
 from lovelace_streams.kafka.client import LIBRDKAFKA_LOG, REFUSED_IN_REBALANCE, common_config
@@ -123,7 +123,7 @@ class GroupConsumer:
         self._fill(window, count, max(began, self._window_ended_at + seconds))
         self._window_ended_at = time.monotonic()
         if not assignments <= self._in_flight.current.keys():  # one was given up meanwhile: drop its messages
-            window = [part for part in window if _assignment_of(part) in self._in_flight.current]
+            window = [part for part in window if assignment_of(part) in self._in_flight.current]
         self._empty_since = None if window else self._empty_since or began
         return window
 
@@ -529,10 +529,6 @@ class GroupConsumer:
 
 def _messages_in(parts: Iterable[Envelope[bytes] | Chunk]) -> int:
     return sum(len(part) if isinstance(part, Chunk) else 1 for part in parts)
-
-
-def _assignment_of(part: Envelope[bytes] | Chunk) -> int:
-    return part.assignment if isinstance(part, Chunk) else part.record.assignment
 
 
 def _key_of(message: Message) -> PartitionKey:

@@ -69,7 +69,7 @@ class Assignment(msgspec.Struct, gc=False):
     @property
     def oldest(self) -> int | None:
         """The first offset in flight; None if nothing is."""
-        first = (offset for offset in map(_oldest, self.chunks) if offset is not None)
+        first = (offset for offset in (chunk.oldest for chunk in self.chunks) if offset is not None)
         return min((*self.in_flight, *first), default=None)
 
 
@@ -314,10 +314,6 @@ def _let_go(chunks: deque[Chunk]) -> None:
     """Forget chunks of which no message is open, from the oldest on."""
     while chunks and not chunks[0].open:
         chunks.popleft()
-
-
-def _oldest(chunk: Chunk) -> int | None:
-    return chunk.oldest
 
 
 def _settled_twice(record: Record) -> AssertionError:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, compress, repeat
 from typing import Any, NamedTuple, Protocol, overload, runtime_checkable
 
-from lovelace_streams.columns import Part, Slice, append
+from lovelace_streams.columns import Part, Slice, append, count_of, row_class_of
 from lovelace_streams.rows.row import Row
 from lovelace_streams.writers import ITEM_BITS, Entry, sequence_of
 
@@ -27,12 +27,12 @@ class ColumnBlock(Sequence[Entry]):
     def __init__(self, parts: Sequence[Part]) -> None:
         self.parts = parts
         self._entries: list[Entry] | None = None
-        self._count = sum(len(part) if isinstance(part, Slice) else 1 for part in parts)
+        self._count = sum(map(count_of, parts))
 
     @property
     def row_classes(self) -> set[type[Row]]:
         """The classes of its rows."""
-        return {part.columns.row if isinstance(part, Slice) else type(part.payload) for part in self.parts}
+        return set(map(row_class_of, self.parts))
 
     @property
     def by_kind(self) -> "dict[RowKind, tuple[Sequence[int], ColumnBlock]]":
@@ -41,10 +41,8 @@ class ColumnBlock(Sequence[Entry]):
         indexes: dict[RowKind, list[int]] = {}
         start = 0
         for part in self.parts:
-            if isinstance(part, Slice):
-                kind, count = RowKind(part.columns.row, False), len(part)
-            else:
-                kind, count = RowKind(type(part.payload), part.record.origin is not None), 1
+            is_replay = not isinstance(part, Slice) and part.record.origin is not None
+            kind, count = RowKind(row_class_of(part), is_replay), count_of(part)
             append(parts.setdefault(kind, []), part)
             indexes.setdefault(kind, []).extend(range(start, start + count))
             start += count
@@ -74,12 +72,7 @@ class ColumnBlock(Sequence[Entry]):
     @property
     def classes(self) -> list[type[Row]]:
         """The class of each row."""
-        return [
-            *chain.from_iterable(
-                repeat(part.columns.row, len(part)) if isinstance(part, Slice) else (type(part.payload),)
-                for part in self.parts
-            )
-        ]
+        return [*chain.from_iterable(repeat(row_class_of(part), count_of(part)) for part in self.parts)]
 
     def gathered(self) -> "ColumnBlock":
         """Return the same rows with those of the same columns side by side, for a writer that needs no order.
@@ -128,7 +121,7 @@ class ColumnBlock(Sequence[Entry]):
 
     def _entry_at(self, index: int) -> Entry:
         for part in self.parts:
-            count = len(part) if isinstance(part, Slice) else 1
+            count = count_of(part)
             if index < count:
                 one = (
                     Slice(part.columns, part.start + index, part.start + index + 1) if isinstance(part, Slice) else part

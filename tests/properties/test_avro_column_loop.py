@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lovelace_streams.avro import AvroDecoder, SingleObject
-from lovelace_streams.columns import Chunk, Run, envelopes_of
+from lovelace_streams.columns import Chunk, Run
 from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.formats import decoder as formats
 from lovelace_streams.formats.avro import decoder as avro
 from lovelace_streams.formats.events import Events, Items
 from lovelace_streams.operators import normalize
-from lovelace_streams.records import Envelope, Record
+from lovelace_streams.records import Envelope, Record, envelopes_of
 from lovelace_streams.rows import Before, Epoch, From, FromKafka, Lenient, Row, Skip, rule
 from lovelace_streams.rows.normalizer import normalizer
 from tests.properties.avro_schemas import Data, write

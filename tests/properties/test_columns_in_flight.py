@@ -14,12 +14,12 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
-from lovelace_streams.columns import Chunk, Columns, Part, Slice, envelopes_of, in_between
+from lovelace_streams.columns import Chunk, Columns, Part, Slice, in_between
 from lovelace_streams.delivery.blocks import outcomes_of, outcomes_of_parts
 from lovelace_streams.formats.column_loops import in_order
 from lovelace_streams.kafka.headers import chunk_of, records_of
 from lovelace_streams.operators.batch import cut
-from lovelace_streams.records import DeadLetter, Envelope, Outcome, Reason, Record, Settled, SkipReason
+from lovelace_streams.records import DeadLetter, Envelope, Outcome, Reason, Record, Settled, SkipReason, envelopes_of
 from lovelace_streams.rows.row import Row
 from lovelace_streams.runtime.in_flight import Assignment, InFlight
 from lovelace_streams.settings import BatchPolicy

@@ -8,14 +8,13 @@ from confluent_kafka import Message
 from lovelace_streams.admin.check.destination import bounded
 from lovelace_streams.admin.check.paths import PathsSeen
 from lovelace_streams.admin.check.report import CheckReport
-from lovelace_streams.columns import envelopes_of
 from lovelace_streams.delivery.blocks import entries_of, outcomes_of, without_foreign
 from lovelace_streams.flows.topology import Route
 from lovelace_streams.formats.decoder import Ports, SupportsTargets
 from lovelace_streams.kafka.headers import record_of
 from lovelace_streams.kafka.topic_reader import messages
 from lovelace_streams.operators.normalize import sort
-from lovelace_streams.records import DeadLetter, Envelope, Record
+from lovelace_streams.records import DeadLetter, Envelope, Record, envelopes_of
 from lovelace_streams.rows.normalizer import RawItem, normalizer
 from lovelace_streams.runtime.in_flight import Assignment
 from lovelace_streams.writers import Writer, dry_run

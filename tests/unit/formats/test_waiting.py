@@ -3,11 +3,11 @@
 from types import SimpleNamespace
 from typing import Any
 
-from lovelace_streams.columns import Chunk, Columns, Mapped, Run, Slice, envelopes_of
+from lovelace_streams.columns import Chunk, Columns, Mapped, Run, Slice
 from lovelace_streams.errors import DestinationFault
 from lovelace_streams.formats.decoder import sort_chunks
 from lovelace_streams.formats.waiting import WaitingDecoder
-from lovelace_streams.records import Envelope, Record
+from lovelace_streams.records import Envelope, Record, envelopes_of
 from lovelace_streams.rows import Row
 
 SECONDS = 4.0

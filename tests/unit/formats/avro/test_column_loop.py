@@ -11,11 +11,12 @@ from typing import Annotated, Any
 import pytest
 
 from lovelace_streams.avro import AvroDecoder, Confluent, JsonOrAvro, Schema, SingleObject, parse
-from lovelace_streams.columns import AdaptiveLoop, Chunk, Run, Slice, envelopes_of
+from lovelace_streams.columns import AdaptiveLoop, Chunk, Run, Slice
 from lovelace_streams.errors import DestinationFault
 from lovelace_streams.formats.decoder import Ports, sort, sort_chunks
 from lovelace_streams.formats.events import Events, Items
 from lovelace_streams.formats.json import JsonDecoder
+from lovelace_streams.records import envelopes_of
 from lovelace_streams.rows import From, FromKafka, Row, Skip, rule
 from lovelace_streams.rows.interpreter import latest
 from lovelace_streams.rows.normalizer import normalizer
