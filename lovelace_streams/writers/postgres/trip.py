@@ -1,7 +1,7 @@
 """Send statements in one network round trip, by libpq's pipeline mode itself, and read what the server answers.
 
 psycopg's own pipeline makes a cursor a statement, and sends each as it comes: for a transaction that writes nothing the
-worker then uses five times as much CPU, and the server half as much again.
+worker and the server then use more CPU, which is most of what a small block costs.
 """
 
 import re
