@@ -99,8 +99,10 @@ class BlockEncoder:
         values = block.values[name]
         check_at_once = self.schema.column_checks.get(name)
         if check_at_once is not None and not self._one_by_one:
-            with suppress(*INCONCLUSIVE):
+            try:
                 return check_at_once(values)
+            except INCONCLUSIVE:
+                pass
         checked = []
         for index, (kind, value) in enumerate(zip(block.classes, values, strict=True)):
             try:
