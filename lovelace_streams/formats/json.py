@@ -22,7 +22,7 @@ from lovelace_streams.formats.column_loops import loops_of
 from lovelace_streams.formats.decoder import Skipped
 from lovelace_streams.formats.events import EventName, Events, EventTargets, Items
 from lovelace_streams.formats.items import Found, emit_items, fail_message
-from lovelace_streams.formats.json_columns import JsonLoop, Lists
+from lovelace_streams.formats.json_columns import JsonLoop, Lists, RawItems
 from lovelace_streams.formats.limits import NUL, check_text, has_nul
 from lovelace_streams.records import DeadLetter, Envelope, Record, SkipReason
 from lovelace_streams.rows.decode_types import can_be_decoded
@@ -83,7 +83,9 @@ class JsonDecoder:
         locations: Locations = {}
         decode = self._typed_decode(locations, listed=True)
         by_kind = {kind: loops[id(target)] for kind, (target, _) in locations.items() if id(target) in loops}
-        return JsonLoop(decode, by_kind, loops, Lists(self._decode_typed, self._locations))
+        raw_locations: Locations = {}
+        raws = RawItems(self._typed_decode(raw_locations, raw=True), raw_locations)
+        return JsonLoop(decode, by_kind, loops, Lists(self._decode_typed, self._locations), raws)
 
     def decode(
         self,
@@ -174,10 +176,10 @@ class JsonDecoder:
             items.append(RawItem(target, item, root, raw, message))
         return items
 
-    def _typed_decode(self, locations: Locations, *, listed: bool = False) -> Callable[[bytes], Any]:
+    def _typed_decode(self, locations: Locations, *, listed: bool = False, raw: bool = False) -> Callable[[bytes], Any]:
         """Make a function from a message to its Struct, which raises one of `REFUSALS` for any other message.
 
-        It notes the Structs in `locations`. `listed`: the items of a list are Structs, too.
+        It notes the Structs in `locations`. `listed`: the items of a list are Structs, too. `raw`: no value has a type.
         """
         typed = {name: target for name, target in self._events.by_event.items() if target.typed}
         field = self._events.field
@@ -185,7 +187,7 @@ class JsonDecoder:
             return _refuse
         if field is None:
             (target,) = typed.values()
-            message: Any = _message_type(target, locations, listed=listed)
+            message: Any = _message_type(target, locations, listed=listed, raw=raw)
             if self._events.takes_list:
                 locations[list] = target, None
                 message = Union[message, list[target.element_type if listed else Raw]]  # type: ignore[misc]  # noqa: UP007
@@ -195,11 +197,11 @@ class JsonDecoder:
         self._decode_name = msgspec.json.Decoder(event).decode
         if self._can_be_tags(field, typed):
             types = [
-                _message_type(target, locations, listed=listed, tag_field=field, tag=name)
+                _message_type(target, locations, listed=listed, raw=raw, tag_field=field, tag=name)
                 for name, target in typed.items()
             ]
             return _decode_by_tag(types, field, next(iter(typed)))
-        by_name = {name: _message_type(target, locations, listed=listed) for name, target in typed.items()}
+        by_name = {name: _message_type(target, locations, listed=listed, raw=raw) for name, target in typed.items()}
         return _decode_by_name(self._decode_name, by_name)
 
     def _can_be_tags(self, field: str, typed: dict[EventName, Target]) -> bool:

@@ -53,17 +53,41 @@ class Lists:
                 found.append(None)
         return found
 
-    def raw_items(self, value: bytes, numbers: Sequence[int]) -> list[RawItem]:
-        """Return some items of a message with a list, to be interpreted one by one."""
-        _, target, items = self.read(value)
-        message = Message(value)
+
+class RawItems:
+    """Items that no loop takes, of messages of which it takes others; `decode` leaves raw all that is read of one.
+
+    They are interpreted, for which the message is parsed plainly. It may be long, with a thousand good items in it, so
+    no more of it is parsed than fields read beside its items: that saves 0.7 of 0.94 ms (400 KB).
+    """
+
+    def __init__(
+        self,
+        decode: Callable[[bytes], Any],
+        locations: Mapping[type, tuple[Target, Callable[[Any], Any] | None]],
+    ) -> None:
+        self._decode = decode
+        self._locations = locations
+
+    def of(self, value: bytes, numbers: Sequence[int]) -> list[RawItem]:
+        """Return some items of a message with a list."""
+        message = self._decode(value)
+        target, locate = self._locations[message.__class__]
+        if locate is None:
+            return self._items(target, message, numbers, Message(value))
+        items = locate(message)
+        read = msgspec.json.encode(target.without_items(message)) if target.root_wanted else b"{}"
+        return self._items(target, items, numbers, Message(read))
+
+    @staticmethod
+    def _items(target: Target, items: Sequence[Any], numbers: Sequence[int], message: Message) -> list[RawItem]:
         return [RawItem(target, None, None, items[number], message) for number in numbers]
 
 
 class JsonLoop:
     """Decodes the messages of a chunk by `decode`; `loops` has for each Struct the loop that maps it, and its target's.
 
-    `lists` reads a message again of which an item was refused.
+    `lists` reads a message again of which an item was refused, and `raws` one of which an item was not mapped.
     """
 
     def __init__(
@@ -72,11 +96,13 @@ class JsonLoop:
         loops: Mapping[type, RowLoop],
         targets: Mapping[int, RowLoop],
         lists: Lists,
+        raws: RawItems,
     ) -> None:
         self._decode = decode
         self._loops = loops
         self._targets = targets
         self._lists = lists
+        self._raws = raws
         self._has_lists = False
         """Whether a message was seen that holds a list: only then one may hold a bad item among good ones."""
 
@@ -115,7 +141,7 @@ class JsonLoop:
         return mapped
 
     def _raw_items(self, chunk: Chunk, place: int, numbers: Sequence[int]) -> list[RawItem]:
-        return self._lists.raw_items(chunk.values[place] or b"", numbers)
+        return self._raws.of(chunk.values[place] or b"", numbers)
 
     def _add_list(self, place: int, value: bytes, decoded: Mapping[RowLoop, Decoded]) -> bool:
         """Add a message of which an item may have been refused, with the others; False if it has no list."""

@@ -43,6 +43,13 @@ class DecodeNode:
         self.blank = UNSET if UNSET in (blank, self.blank) or self.hint is None else None
         self.leaf = True
 
+    def untyped(self) -> "DecodeNode":
+        """Return a copy whose leaves are raw JSON."""
+        copy = DecodeNode()
+        copy.leaf, copy.blank = self.leaf, UNSET
+        copy.children = {name: child.untyped() for name, child in self.children.items()}
+        return copy
+
     def struct(
         self,
         name: str,

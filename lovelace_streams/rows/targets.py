@@ -101,15 +101,23 @@ class Target:
         node = self._message.children.get(name) if self._message is not None else None
         return node is None or (node.leaf and node.hint in (SIMPLE[kind].hint, None))
 
-    def message_type(self, *, listed: bool = False, **options: Any) -> type[msgspec.Struct]:
+    def message_type(self, *, listed: bool = False, raw: bool = False, **options: Any) -> type[msgspec.Struct]:
         """Make the Struct of a message with one item or a list of raw ones; `options` are msgspec's (the tag).
 
-        `listed`: the items of a list are decoded with the message, so one that is refused refuses it.
+        `listed`: the items of a list are decoded with the message, so one that is refused refuses it. `raw`: so is
+        nothing, as all that is read stays raw.
         """
         assert self._message is not None
-        item = self._message.at(self.path) if self.path else None
+        message = self._message.untyped() if raw else self._message
+        item = message.at(self.path) if self.path else None
         element = self.element_type if listed and item is not None else Raw
-        return self._message.struct(f"{self.name}_message", item, element, **options)
+        return message.struct(f"{self.name}_message", item, element, **options)
+
+    def without_items(self, message: msgspec.Struct) -> msgspec.Struct:
+        """Empty the list of items in a message's Struct."""
+        *parents, last = map(attribute, self.path)
+        msgspec.structs.force_setattr(attrgetter(".".join(parents))(message) if parents else message, last, [])
+        return message
 
     @cached_property
     def element_type(self) -> type[msgspec.Struct]:

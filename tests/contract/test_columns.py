@@ -3,6 +3,7 @@
 A format joins by a case class: how its decoder is made, how a message is written, and messages that it refuses.
 """
 
+from decimal import Decimal
 from functools import partial
 from typing import Annotated, Any
 
@@ -12,12 +13,12 @@ from lovelace_streams.avro import AvroDecoder, JsonOrAvro, SingleObject
 from lovelace_streams.columns import Chunk, Slice
 from lovelace_streams.formats.avro import Schema, parse
 from lovelace_streams.formats.decoder import Ports, SupportsColumns, sort, sort_chunks
-from lovelace_streams.formats.events import Items
+from lovelace_streams.formats.events import Events, Items
 from lovelace_streams.formats.json import JsonDecoder
 from lovelace_streams.kafka.headers import chunk_of, records_of
 from lovelace_streams.operators.normalize import sort as map_rows
 from lovelace_streams.records import Envelope
-from lovelace_streams.rows import FromKafka, Row, rule
+from lovelace_streams.rows import From, FromKafka, Row, Skip, rule
 from lovelace_streams.rows.normalizer import normalizer
 from lovelace_streams.runtime.in_flight import InFlight
 from lovelace_streams.testing import Message, avro
@@ -272,3 +273,45 @@ def test_messages_of_many_items(case: Any, where: str, bad: str) -> None:
 
     least = sum(1 + at % 4 for at in range(COUNT) if not WHERE[where](at))
     assert len(rows) >= least
+
+
+class Line(Row, table="lines", primary_key=("shop", "id")):
+    """A row that reads of its message what lies beside the list, above it, and within it, where nothing can be."""
+
+    event: Annotated[str, From("$.t")]
+    rate: Annotated[Decimal | None, From("$.d.rate", "$.rate")]
+    shop: Annotated[str, From("$.d.shop.name")]
+    within: Annotated[str | None, From("$.d.of.shop", "$.d.shop.of")]
+    id: int
+    name: str | None
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        b'"shop": {"name": "a"}, "rate": 0.10',
+        b'"shop": {"name": "a", "of": "b"}, "rate": 1e400',
+        b'"shop": {"name": "a", "of": null}, "rate": null',
+        b'"shop": {"name": "a"}, "shop": {"name": "b"}',
+        b'"shop": {"name": "\\ud800"}',
+        b'"shop": {"name": "\\u0000"}',
+        b'"shop": {"name": 5}',
+        b'"shop": {}',
+        b'"shop": null',
+        b'"shop": "a"',
+        b'"of": {"shop": "c"}, "shop": {"name": "a"}',
+        b"",
+    ],
+)
+@pytest.mark.parametrize(
+    "last", [b'{"id": 7}', b'{"id": "x"}', b'{"name": "a"}', b"5", b'{"id": 1, "name": "\\ud800"}']
+)
+def test_items_of_a_message_that_says_more(beside: bytes, last: bytes) -> None:
+    """An item that no loop takes is told what lies beside the list, however it is spelled."""
+    what = Events("t", {"many": Items("d.items", Line)}, otherwise=Skip("unknown_event"))
+    start = b'{"rate": 2, "t": "many", "d": {' + beside + (b", " if beside else b"")
+    values: list[bytes | None] = [
+        start + b'"items": [{"id": 1}, {"name": "no id"}, ' + last + b"]}}",
+        start + b'"items": [{"id": 1}, ' + last + b', {"id": 2}]}, "more": [1, 2]}',
+    ]
+    both(JsonDecoder(what), Line, values)
