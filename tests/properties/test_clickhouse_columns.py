@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lovelace_streams.rows import UNSET
+from lovelace_streams.writers.clickhouse.at_once import packer_at_once
 from lovelace_streams.writers.clickhouse.column_checks import INCONCLUSIVE, column_check
 from lovelace_streams.writers.clickhouse.faults import ColumnValueError
 from lovelace_streams.writers.clickhouse.native import column_packer
@@ -100,6 +101,7 @@ GOOD_VALUES: dict[Any, st.SearchStrategy[Any]] = {
     date: st.dates(date(1970, 1, 1), date(2149, 6, 6)),
     UUID: st.uuids(),
 }
+AT_ONCE = [(kind, shown) for kind, shown in PAIRS if packer_at_once(kind, parse_type(shown)) is not None]
 
 
 def same(a: Any, b: Any) -> bool:
@@ -137,6 +139,51 @@ def test_a_column_of_good_values_is_checked_at_once(kind: Any, shown: str, data:
     check_column, check_value = column_check(kind, parse_type(shown)), value_check(kind, parse_type(shown))
     assert check_column is not None
     assert same(check_column(values), [check_value(value) for value in values])
+
+
+@pytest.mark.parametrize(("kind", "shown"), AT_ONCE, ids=str)
+@settings(max_examples=examples(100))
+@given(st.data())
+def test_a_column_packed_at_once_is_sent_as_if_checked_singly(kind: Any, shown: str, data: st.DataObject) -> None:
+    values = data.draw(st.lists(VALUES, min_size=1, max_size=4) | SAME_CLASS_VALUES)
+    values *= data.draw(st.sampled_from([1, 17]))  # more than MessagePack has a short head for
+    pack, check_value = packer_at_once(kind, parse_type(shown)), value_check(kind, parse_type(shown))
+    assert pack is not None
+    packed = None
+    with suppress(*INCONCLUSIVE):
+        packed = pack(values)
+    if packed is None:
+        return
+    try:
+        singly = [check_value(value) for value in values]
+    except ColumnValueError:
+        pytest.fail("accepted at once, refused singly")
+    assert packed == column_packer(shown)(singly)
+
+
+@pytest.mark.parametrize(
+    ("kind", "shown", "values"),
+    [
+        (int, "Int64", [0, 1, 127]),
+        (int, "Int64", [200, 128]),
+        (int, "Int64", [2**16 - 1, 2**8]),
+        (int, "Int64", [2**32 - 1, 2**16]),
+        (int, "Nullable(Int64)", [2**63 - 1, 2**32]),
+        (int, "UInt64", [2**64 - 1, 2**32]),
+        (int, "Nullable(UInt64)", [None, None]),
+        (bool, "Nullable(Bool)", [True, False]),
+        (datetime, "DateTime64(6, 'UTC')", INSTANTS[:1]),
+        (datetime, "Nullable(DateTime64(6))", [instant + timedelta(microseconds=1) for instant in INSTANTS[6:9:2]]),
+        (list[int], "Array(Int64)", [[1], [], [2, 3]]),
+        (list[int], "Array(Int64)", [[], []]),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("times", [1, 20, 40_000])
+def test_a_column_of_one_form_is_packed_at_once(kind: Any, shown: str, values: list[Any], times: int) -> None:
+    pack, check_value = packer_at_once(kind, parse_type(shown)), value_check(kind, parse_type(shown))
+    assert pack is not None
+    assert pack(values * times) == column_packer(shown)([check_value(value) for value in values * times])
 
 
 @pytest.mark.parametrize(("kind", "shown"), PAIRS, ids=str)

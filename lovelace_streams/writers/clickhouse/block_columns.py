@@ -48,9 +48,9 @@ def block_columns(block: Sequence[Entry], names: Sequence[str]) -> BlockColumns:
     ({'value': ['a', 'b']}, [7, 0], 2)
     """
     if isinstance(block, ColumnBlock):
-        given = block.columns
         attributes = next(iter(block.row_classes)).__table__.attributes  # the classes of a table have the same ones
-        return BlockColumns({name: given[attributes[name]] for name in names}, block.sequences, block.classes)
+        given = {name: block.column(attributes[name]) for name in names}
+        return BlockColumns(given, block.sequences, block.classes)
     rows = [entry.row for entry in block]
     classes = list(map(type, rows))
     values = zip(names, columns_of(rows, names), strict=True)

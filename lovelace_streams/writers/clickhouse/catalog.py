@@ -1,8 +1,8 @@
 """The real table of ClickHouse, compared with the row classes, and what the writer has to know of it."""
 
 import re
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -10,6 +10,7 @@ from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.rows.declaration import Column, Table
 from lovelace_streams.rows.row import Row
 from lovelace_streams.rows.types import scalar
+from lovelace_streams.writers.clickhouse.at_once import PackAtOnce, packer_at_once
 from lovelace_streams.writers.clickhouse.column_checks import ColumnCheck, column_check
 from lovelace_streams.writers.clickhouse.native import ColumnPacker, column_packer
 from lovelace_streams.writers.clickhouse.types import ClickHouseType, keeps_keys_apart, parse_type
@@ -25,6 +26,9 @@ from lovelace_streams.writers.clickhouse.versions import (
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
+
+T = TypeVar("T")
+"""What there is one of for a column."""
 
 _IS_THE_TABLE = "database = if({database:String} = '', currentDatabase(), {database:String})"
 TABLE_QUERY = (
@@ -50,6 +54,8 @@ class TableSchema(msgspec.Struct, frozen=True):
     """The check of each value, by row class and column."""
     column_checks: dict[str, ColumnCheck]
     """The check of a whole column, for the columns that have one."""
+    packers_at_once: dict[str, PackAtOnce]
+    """What checks and packs a whole column in one go, for the columns that have one."""
     versions: Versions
     """What fills the version column."""
     packers: dict[str, ColumnPacker]
@@ -115,7 +121,8 @@ class _Inspection:
         return TableSchema(
             columns={name: columns[name]["type"] for name in (*names, version)},
             value_checks=value_checks,
-            column_checks=self._column_checks(columns),
+            column_checks=self._of_all_rows(columns, column_check),
+            packers_at_once=self._of_all_rows(columns, packer_at_once),
             versions=self._versions(columns, version),
             packers={name: column_packer(columns[name]["type"]) for name in names},
             names=tuple(names),
@@ -191,18 +198,18 @@ class _Inspection:
         if field.name in self.table.key and not keeps_keys_apart(field.type, column):
             raise self._fault(f"column {field.name} is {column.full_name}, which would take different keys for one")
 
-    def _column_checks(self, columns: dict[str, Any]) -> dict[str, ColumnCheck]:
-        """Return the checks of the columns that all row classes declare with one type."""
+    def _of_all_rows(self, columns: dict[str, Any], make: Callable[[Any, ClickHouseType], T | None]) -> dict[str, T]:
+        """Return what `make` gives for the columns that all row classes declare with one type."""
         declared: dict[str, list[Any]] = {}
         for row in self.rows:
             for column in row.__table__.columns:
                 declared.setdefault(column.name, []).append(column.type)
         found = {
-            name: column_check(types[0], parse_type(columns[name]["type"]))
+            name: make(types[0], parse_type(columns[name]["type"]))
             for name, types in declared.items()
             if all(each == types[0] for each in types)
         }
-        return {name: check for name, check in found.items() if check is not None}
+        return {name: made for name, made in found.items() if made is not None}
 
     def _versions(self, columns: dict[str, Any], name: str) -> Versions:
         type_name = columns[name]["type"]

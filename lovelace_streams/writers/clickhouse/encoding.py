@@ -53,6 +53,7 @@ class BlockEncoder:
     def __init__(self, schema: TableSchema, *, one_by_one: bool = False) -> None:
         self.schema = schema
         self._one_by_one = one_by_one
+        self._at_once = {} if one_by_one else schema.packers_at_once
 
     def encode(self, entries: Sequence[Entry]) -> InsertBody:
         """Check and pack rows; raises `ColumnValueError` with the first column that has a bad value.
@@ -61,10 +62,20 @@ class BlockEncoder:
         """
         schema = self.schema
         block = self.columns(entries.gathered() if isinstance(entries, ColumnBlock) else entries)
-        checked = {name: self.check_column(name, block) for name in schema.names}
-        packed = [pack_column(name, schema.packers[name], values) for name, values in checked.items()]
-        packed.append(schema.versions.packed(block, checked))
-        return InsertBody(schema, native_block(schema.columns, block.rows, packed))
+        packed = {name: self._packed(name, block) for name in schema.names}
+        versions = schema.versions.packed(block, packed)
+        return InsertBody(schema, native_block(schema.columns, block.rows, [*packed.values(), versions]))
+
+    def _packed(self, name: str, block: BlockColumns) -> bytes:
+        """Check and pack a column; raises `ColumnValueError` for the first bad value."""
+        if name in self._at_once and block.rows:
+            try:
+                packed = self._at_once[name](block.values[name])
+            except INCONCLUSIVE:
+                packed = None
+            if packed is not None:
+                return packed
+        return pack_column(name, self.schema.packers[name], self.check_column(name, block))
 
     def columns(self, entries: Sequence[Entry]) -> BlockColumns:
         """Return the table's columns of rows, unchecked."""

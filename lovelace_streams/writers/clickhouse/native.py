@@ -30,8 +30,6 @@ class CheckedLists(list[Any]):
         self.elements = elements
 
 
-_SIGN_BYTE = 7 if sys.byteorder == "little" else 0
-"""Where an integer of 64 bits has its sign."""
 _SIGN_FLIPPED = bytes(byte ^ 1 << 7 for byte in range(256))
 _CONTINUES = 1 << 7
 """LEB128's bit for "another byte follows"."""
@@ -81,26 +79,35 @@ def pack_column(name: str, packer: ColumnPacker, values: Sequence[Any]) -> bytes
         raise ColumnValueError(Reason.BAD_VALUE, TYPE_MISMATCH, name) from None
 
 
-def pack_versions(sequences: Sequence[int], declared: "array[int]") -> bytes:
+def pack_versions(sequences: Sequence[int], declared: bytes) -> bytes:
     """Pack integers of 128 bits: the place of each row, and above it 2⁶³ plus its declared version.
 
-    `declared` are signed integers of 64 bits: to add 2⁶³ is to flip the sign.
+    `declared` are packed integers of 64 bits with a sign: to add 2⁶³ is to flip the sign.
 
-    >>> pack_versions([1], array("q", [-2])) == (2**63 - 2 << 64 | 1).to_bytes(16, "little")
+    >>> pack_versions([1], column_packer("Int64")([-2])) == (2**63 - 2 << 64 | 1).to_bytes(16, "little")
     True
     """
-    upper = bytearray(declared.tobytes())
-    upper[_SIGN_BYTE::8] = upper[_SIGN_BYTE::8].translate(_SIGN_FLIPPED)
+    upper = bytearray(declared)
+    upper[7::8] = upper[7::8].translate(_SIGN_FLIPPED)
     halves = array("Q", bytes(2 * len(upper)))
-    halves[::2], halves[1::2] = array("Q", sequences), array("Q", bytes(upper))
-    return _little_endian(halves)
+    halves[::2], halves[1::2] = array("Q", sequences), from_little_endian("Q", upper)
+    return little_endian(halves)
 
 
-def _little_endian(values: "array[Any]") -> bytes:
+def little_endian(values: "array[Any]") -> bytes:
+    """Return the bytes of numbers as ClickHouse has them."""
     if sys.byteorder == "big":
         values = values[:]
         values.byteswap()
     return values.tobytes()
+
+
+def from_little_endian(typecode: str, packed: bytes | bytearray) -> "array[Any]":
+    """Return the numbers of such bytes."""
+    values = array(typecode, packed)
+    if sys.byteorder == "big":
+        values.byteswap()
+    return values
 
 
 def _as_array(typecode: str, values: Sequence[Any]) -> "array[Any]":
@@ -109,7 +116,7 @@ def _as_array(typecode: str, values: Sequence[Any]) -> "array[Any]":
 
 
 def _number_packer(typecode: str) -> ColumnPacker:
-    return lambda values: _little_endian(_as_array(typecode, values))
+    return lambda values: little_endian(_as_array(typecode, values))
 
 
 def _nullable_number_packer(typecode: str) -> ColumnPacker:
@@ -119,11 +126,11 @@ def _nullable_number_packer(typecode: str) -> ColumnPacker:
     def pack(values: Sequence[Any]) -> bytes:
         nulls = 0 if values.__class__ is array else values.count(None)
         if not nulls:
-            return bytes(len(values)) + _little_endian(_as_array(typecode, values))
+            return bytes(len(values)) + little_endian(_as_array(typecode, values))
         if nulls == len(values):
             return b"\1" * nulls + bytes(size * nulls)
         numbers = array(typecode, [0 if value is None else value for value in values])
-        return bytes([value is None for value in values]) + _little_endian(numbers)
+        return bytes([value is None for value in values]) + little_endian(numbers)
 
     return pack
 
@@ -134,7 +141,7 @@ def _list_packer(pack_elements: ColumnPacker) -> ColumnPacker:
     def pack(values: Sequence[Sequence[Any]]) -> bytes:
         ends = array("Q", accumulate(map(len, values)))
         elements = values.elements if isinstance(values, CheckedLists) else list(chain.from_iterable(values))
-        return _little_endian(ends) + pack_elements(elements)
+        return little_endian(ends) + pack_elements(elements)
 
     return pack
 
@@ -143,12 +150,12 @@ def _client_packer(type_name: str) -> ColumnPacker:
     from clickhouse_connect.datatypes.registry import get_from_name
     from clickhouse_connect.driver.insert import InsertContext
 
-    client_type = get_from_name(type_name)
+    client_type, context = get_from_name(type_name), InsertContext("", [], [])
 
     def pack(values: Sequence[Any]) -> bytes:
         packed = bytearray()
         if values:
-            client_type.write_column(values, packed, InsertContext("", [], []))
+            client_type.write_column(values, packed, context)
         return bytes(packed)
 
     return pack

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from lovelace_streams.records import Reason
 from lovelace_streams.writers.clickhouse.block_columns import BlockColumns
 from lovelace_streams.writers.clickhouse.faults import VALUE_OUT_OF_RANGE, ColumnValueError
-from lovelace_streams.writers.clickhouse.native import column_packer, pack_versions
+from lovelace_streams.writers.clickhouse.native import column_packer, little_endian, pack_versions
 from lovelace_streams.writers.clickhouse.times import days_of_all, microseconds_of_all
 from lovelace_streams.writers.clickhouse.types import MICROSECOND_DIGITS, ClickHouseType
 
@@ -37,8 +37,8 @@ class Versions(Protocol):
     def numbers(self, block: BlockColumns) -> list[int]:
         """Return the version of each row; raises `ColumnValueError`."""
 
-    def packed(self, block: BlockColumns, checked: Mapping[str, Sequence[Any]]) -> bytes:
-        """Return the versions as they are sent; `checked` are the block's other columns, by name.
+    def packed(self, block: BlockColumns, packed: Mapping[str, bytes]) -> bytes:
+        """Return the versions as they are sent; `packed` are other columns of the block, by name.
 
         Raises `ColumnValueError`.
         """
@@ -54,7 +54,7 @@ class SequenceVersions:
         """Return the place of each row."""
         return list(block.sequences)
 
-    def packed(self, block: BlockColumns, _checked: Mapping[str, Sequence[Any]]) -> bytes:
+    def packed(self, block: BlockColumns, _packed: Mapping[str, bytes]) -> bytes:
         """Return the places as they are sent."""
         return self._pack(block.sequences)
 
@@ -70,8 +70,8 @@ class DeclaredVersions:
         self._pack = column_packer(type_name)
         self._declared = declared
         self._to_numbers = TO_NUMBERS[plain]
-        self._is_sent_as_number = column.name != "DateTime" and (
-            column.name != "DateTime64" or column.fractional_digits == MICROSECOND_DIGITS
+        self._is_sent_as_number = column.full_name == "Int64" or (
+            column.full_name.startswith("DateTime64") and column.fractional_digits == MICROSECOND_DIGITS
         )
         """Whether the version's own column is sent as the very numbers that the version column needs."""
 
@@ -83,15 +83,14 @@ class DeclaredVersions:
             for number, sequence in zip(declared, block.sequences, strict=True)
         ]
 
-    def packed(self, block: BlockColumns, checked: Mapping[str, Sequence[Any]]) -> bytes:
+    def packed(self, block: BlockColumns, packed: Mapping[str, bytes]) -> bytes:
         """Return the versions as they are sent; raises `ColumnValueError`."""
         if self._type_name != "UInt128":
             return self._pack(self.numbers(block))
         if self._is_sent_as_number:
-            declared = checked[self._declared]
-        else:
-            declared = self._to_numbers(block.values[self._declared])
-        return pack_versions(block.sequences, self._bounded(declared))
+            return pack_versions(block.sequences, packed[self._declared])
+        declared = self._bounded(self._to_numbers(block.values[self._declared]))
+        return pack_versions(block.sequences, little_endian(declared))
 
     def _bounded(self, numbers: Sequence[int]) -> "array[int]":
         try:
