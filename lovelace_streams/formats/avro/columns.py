@@ -26,6 +26,7 @@ from lovelace_streams.formats.avro.arrow import (
     agreed,
     default_of,
     present,
+    present_of,
     record,
 )
 from lovelace_streams.formats.avro.reading import Wanted
@@ -168,7 +169,7 @@ class Columns:
         import pyarrow as pa
         import pyruhvro
 
-        [written] = pyruhvro.serialize_record_batch(batch, self._text, 1)
+        [written] = pyruhvro.serialize_record_batch_spawn(batch, self._text, 1)
         bad: set[int] = set()
         if not written.equals(pa.array(data, pa.binary())):
             bad = {index for index, (a, b) in enumerate(zip(written.to_pylist(), data, strict=True)) if a != b}
@@ -282,12 +283,10 @@ def _spans(
 
 def _add_outside(rows: "pa.StructArray", path: tuple[str, ...], low: int, high: int, bad: set[int]) -> None:
     """Add the indexes of rows whose instant is out of its bounds."""
-    import pyarrow.compute as pc
-
     array: Any = rows
     for name in path:
         array = array.field(name)
-    ends = pc.min_max(array).as_py()
-    if ends["min"] is not None and not low <= ends["min"] <= ends["max"] <= high:
-        values = enumerate(array.to_pylist())
-        bad.update(index for index, value in values if value is not None and not low <= value <= high)
+    values = array.to_pylist()
+    there = present_of(array, values)
+    if there and not low <= min(there) <= max(there) <= high:
+        bad.update(index for index, value in enumerate(values) if value is not None and not low <= value <= high)
