@@ -109,6 +109,17 @@ class SupportsColumns(Protocol):
         """Make the loop for rows as `normalizer` makes them; it leaves the messages of events that need items."""
 
 
+@runtime_checkable
+class SupportsExpect(Protocol):
+    """A decoder whose loop can read the chunks of a window together."""
+
+    def expect(self, chunks: Sequence[Chunk]) -> None:
+        """Hear of a window's chunks, before the loop is called for one after the other; raises nothing.
+
+        It need not be called for all of them, and no chunk needs to be heard of.
+        """
+
+
 class Ports:
     """A window sorted into three lists. It flows as one item, so that to split it costs per window, not per record."""
 
@@ -170,6 +181,20 @@ def sort_chunks(sort: Callable[[list[Envelope[bytes]]], Ports], window: Sequence
         if sorted_parts.broke_off is not None:
             break
     return ports
+
+
+def expecting(
+    decoder: Decoder, sort: Callable[[Sequence[Envelope[bytes] | Chunk]], Ports]
+) -> Callable[[Sequence[Envelope[bytes] | Chunk]], Ports]:
+    """Return a function that tells the decoder of a window's chunks, if it wants to hear of them, and sorts it."""
+    if not isinstance(decoder, SupportsExpect):
+        return sort
+
+    def sort_expected(window: Sequence[Envelope[bytes] | Chunk]) -> Ports:
+        decoder.expect([part for part in window if isinstance(part, Chunk)])
+        return sort(window)
+
+    return sort_expected
 
 
 def _chunk_or_none(part: Envelope[bytes] | Chunk) -> Chunk | None:

@@ -10,7 +10,7 @@ import structlog
 from bytewax.dataflow import Stream, operator
 
 from lovelace_streams.errors import DeploymentFault, DestinationFault
-from lovelace_streams.formats.decoder import Decoder, SupportsPathCheck, sort, sort_chunks
+from lovelace_streams.formats.decoder import Decoder, SupportsPathCheck, expecting, sort, sort_chunks
 from lovelace_streams.formats.waiting import WaitingDecoder
 from lovelace_streams.observability import metrics
 from lovelace_streams.observability.outages import OutageLog
@@ -58,7 +58,7 @@ def decode(step_id: str, up: Stream[Envelope[bytes]], decoder: Decoder, source: 
         decoder.check_paths()
     skips = getattr(decoder, "skips", ())
     if not decoder.waits:
-        by_decoder = partial(sort_chunks, partial(sort, decoder))
+        by_decoder = expecting(decoder, partial(sort_chunks, partial(sort, decoder)))
         return split(op.flat_map_batch("sort", up, by_list("decode", by_decoder, skips)))
     if source is None:
         raise DeploymentFault(
@@ -69,7 +69,7 @@ def decode(step_id: str, up: Stream[Envelope[bytes]], decoder: Decoder, source: 
     waiting = WaitingDecoder(
         decoder, source, partial(_on_wait, source, OutageLog(log, "waiting for the schema registry")), grace=grace
     )
-    by_decoder = partial(sort_chunks, waiting.sort)
+    by_decoder = expecting(decoder, partial(sort_chunks, waiting.sort))
     return split(op.flat_map_batch("sort", up, by_list("decode", by_decoder, skips)))
 
 

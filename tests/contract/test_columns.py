@@ -12,7 +12,7 @@ import pytest
 from lovelace_streams.avro import AvroDecoder, JsonOrAvro, SingleObject
 from lovelace_streams.columns import Chunk, Slice
 from lovelace_streams.formats.avro import Schema, parse
-from lovelace_streams.formats.decoder import Ports, SupportsColumns, sort, sort_chunks
+from lovelace_streams.formats.decoder import Ports, SupportsColumns, expecting, sort, sort_chunks
 from lovelace_streams.formats.events import Events, Items
 from lovelace_streams.formats.json import JsonDecoder
 from lovelace_streams.kafka.headers import chunk_of, records_of
@@ -228,6 +228,28 @@ def test_a_large_message_among_small_ones(case: Any) -> None:
 
     assert len(rows) == COUNT
     assert not case.good_alone or rows_in(chunk) == COUNT
+
+
+@pytest.mark.parametrize("where", WHERE)
+def test_the_chunks_of_a_window_end_as_their_messages_do(case: Any, where: str) -> None:
+    """Also where the decoder hears of them before its loop is called."""
+    for bad in case.bad:
+        decoder = case.decoder(Order)
+        messages = stored(
+            [bad if WHERE[where](at) else case.value(id=at, name=f"n{at}") for at in range(COUNT)], [[]] * COUNT
+        )
+        assignment = InFlight().assign("orders", "id", 0, 0)
+        chunks = []
+        for start, stop in [(0, 1), (1, COUNT // 2), (COUNT // 2, COUNT)]:
+            chunks.append(chunk_of(messages[start:stop], assignment))
+            chunks[-1].loop = decoder.column_loop(normalizer(Order))  # type: ignore[union-attr]
+            assignment.next = messages[stop - 1].offset() + 1
+        sort_window = expecting(decoder, partial(sort_chunks, partial(sort, decoder)))
+        found = ends(decoder, Order, sort_window(chunks))  # type: ignore[arg-type]
+
+        records = records_of(messages, InFlight().assign("orders", "id", 0, 0))
+        expected = [Envelope(record, 0, record.value or b"") for record in records]
+        assert found == ends(decoder, Order, sort(decoder, expected))
 
 
 def test_null_and_odd_texts(case: Any) -> None:

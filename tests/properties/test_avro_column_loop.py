@@ -196,12 +196,31 @@ def by_items(decoder: Any, mapper: Any, messages: Sequence[Any], declared: int |
     return ended(ports, mapper, records.__getitem__, len(records))
 
 
-def by_columns(decoder: Any, mapper: Any, messages: Sequence[Any], declared: int | None) -> list[Any]:
-    count = len(messages)
-    chunk = Chunk("t", 0, 0, range(count), [b"k"] * count, messages, [NOW] * count, runs_of(messages, declared))
-    chunk.loop = decoder.column_loop(mapper)
-    ports = formats.sort_chunks(partial(formats.sort, decoder), [chunk])
-    return ended(ports, mapper, chunk.record_at, count)
+def by_columns(
+    decoder: Any, mapper: Any, messages: Sequence[Any], declared: int | None, cuts: Sequence[int] = ()
+) -> list[Any]:
+    """As chunks of one window, cut at some places."""
+    loop = decoder.column_loop(mapper)
+    runs = runs_of(messages, declared)
+    chunks = []
+    for start, stop in zip([0, *cuts], [*cuts, len(messages)], strict=True):
+        count = stop - start
+        own = [
+            msgspec.structs.replace(run, start=max(run.start, start) - start, stop=min(run.stop, stop) - start)
+            for run in runs
+            if run.start < stop and start < run.stop
+        ]
+        own = [msgspec.structs.replace(run, offset=start + run.start, after=start + run.start) for run in own]
+        offsets, keys, stamps = range(start, stop), [b"k"] * count, [NOW] * count
+        chunks.append(Chunk("t", 0, 0, offsets, keys, messages[start:stop], stamps, own))
+        chunks[-1].loop = loop
+    ports = formats.expecting(decoder, partial(formats.sort_chunks, partial(formats.sort, decoder)))(chunks)
+
+    def record_at(place: int) -> Record:
+        [chunk] = [chunk for chunk in chunks if place in chunk.offsets]
+        return chunk.record_at(place - chunk.offsets[0])
+
+    return ended(ports, mapper, record_at, len(messages))
 
 
 @given(data=st.data(), names=st.lists(st.sampled_from(sorted(COLUMNS)), unique=True, max_size=4))
@@ -220,5 +239,6 @@ def test_columns_end_as_items_do(data: st.DataObject, names: list[str]) -> None:
         what = Events("t", {"A": what, "B": Items("d", Plain)}, Skip("unknown_event"))
     mapper = normalizer(row, Plain)
     declared = data.draw(st.sampled_from([None, 1, 2]))
-    columns = by_columns(AvroDecoder(framing, what, reader=reader), mapper, messages, declared)
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(messages) - 1), max_size=3)))
+    columns = by_columns(AvroDecoder(framing, what, reader=reader), mapper, messages, declared, cuts)
     assert columns == by_items(AvroDecoder(framing, what, reader=reader), mapper, messages, declared)

@@ -4,77 +4,56 @@ It asks no server. Messages of a schema that was not asked for yet are left, and
 or are no row: the items' way waits for the schema, or says what is wrong.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from operator import lt
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lovelace_streams.columns import Chunk, Columns, Mapped
-from lovelace_streams.formats.avro.columns import Columns as ArrowColumns
-from lovelace_streams.formats.column_loops import declared_by, in_order, note_items
+from lovelace_streams.formats.avro.chunk_reader import ChunkReader, Proved
+from lovelace_streams.formats.column_loops import in_order, note_items
 from lovelace_streams.rows.loops import RowLoop
 from lovelace_streams.rows.targets import Target
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-Together = Callable[[Sequence[bytes | None]], Iterable[tuple[ArrowColumns, int, Sequence[int]]]]
-"""Finds values that can be read at once: what reads them, where their data begin, and their ascending indexes."""
 
 
 class AvroLoop:
     """Makes columns of the messages of a chunk. `targets` are by event, `loops` map Structs, by the `id` of a target.
 
-    Messages of a target without a loop are left. `together` finds what can be read at once; `in_vain(values)` hears
-    what was read so and is left nevertheless.
+    Messages of a target without a loop are left. `in_vain(values)` hears what was read in vain.
     """
 
     def __init__(
         self,
-        together: Together,
+        reader: ChunkReader,
         targets: Mapping[Any, Target],
         loops: Mapping[int, RowLoop],
         in_vain: Callable[[Sequence[bytes | None]], None],
     ) -> None:
-        self._together = together
+        self._reader = reader
         self._targets = {event: target for event, target in targets.items() if id(target) in loops}
         self._loops = loops
         self._in_vain = in_vain
 
     def __call__(self, chunk: Chunk, latest: datetime) -> Mapped:
         """Make slices of rows, and say which messages are left."""
-        values, declared = chunk.values, declared_by(chunk)
         rows = {id(target): _Rows(target) for target in self._targets.values()}
-        tried: set[int] = set()
+        proved, tried = self._reader.read(chunk)
         items: set[int] = set()
-        for arrow, start, places in self._together(values):
-            if declared is not None:
-                places = [place for place in places if declared[place] in (None, 1)]  # noqa: PLW2901
-            tried.update(places)
-            for event, indexes, records in arrow.proved(_data(values, start, places)):
-                chosen = _chosen(places, indexes)
-                if (target := self._targets.get(event)) is None:
-                    items.update(chosen)
-                else:
-                    self._add_rows(rows[id(target)], arrow, event, records, chunk, chosen, latest)
+        for part in proved:
+            if (target := self._targets.get(part.event)) is None:
+                items.update(part.places)
+            else:
+                self._add_rows(rows[id(target)], part, chunk, latest)
         made = [each.columns(chunk) for each in rows.values() if each.places]
-        left = _others(len(chunk), made)
-        in_vain = [place for place in left if place in tried]
-        self._in_vain([values[place] for place in in_vain if place not in items])
         note_items(chunk, made)
+        left = _others(len(chunk), made)
+        in_vain = sorted({*left} & {*tried}) if left else []
+        self._in_vain([chunk.values[place] for place in in_vain if place not in items])
         return Mapped(in_order(made), left, untried=len(left) - len(in_vain))
 
-    def _add_rows(
-        self,
-        rows: "_Rows",
-        arrow: ArrowColumns,
-        event: Any,
-        records: "pa.StructArray",
-        chunk: Chunk,
-        places: Sequence[int],
-        latest: datetime,
-    ) -> None:
-        """Add the rows of an event's records, which are at these places."""
+    def _add_rows(self, rows: "_Rows", part: Proved, chunk: Chunk, latest: datetime) -> None:
+        """Add the rows of some messages of an event."""
+        arrow, event, places, records = part
         if event in arrow.rows:
             values, left = arrow.rows[event].values(records, chunk, places, latest)
             rows.add(*_without(left, places, values))
@@ -91,44 +70,29 @@ class _Rows:
 
     def __init__(self, target: Target) -> None:
         self.target = target
-        self.places: list[int] = []
-        self._values: list[list[Any]] = []
+        self.places: Sequence[int] = ()
+        self._values: list[Sequence[Any]] = []
 
     def add(self, places: Sequence[int], values: Sequence[Sequence[Any]]) -> None:
         """Add rows at ascending places."""
-        self.places += places
-        if not self._values:
-            self._values = list(map(list, values))
+        if not self.places:
+            self.places, self._values = places, list(values)
             return
-        for column, more in zip(self._values, values, strict=True):
-            column.extend(more)
+        self.places = [*self.places, *places]
+        self._values = [[*column, *more] for column, more in zip(self._values, values, strict=True)]
 
     def columns(self, chunk: Chunk) -> Columns:
         """Return the rows as columns, in the order of the places."""
         places: Sequence[int] = self.places
-        if len(places) == len(chunk):
-            places = range(len(chunk))
-        if not all(map(lt, self.places, self.places[1:])):  # of several schemas, in turn
-            order = sorted(range(len(self.places)), key=self.places.__getitem__)
+        if not isinstance(places, range) and not all(map(lt, places, places[1:])):  # of several schemas, in turn
+            order = sorted(range(len(places)), key=places.__getitem__)
             self._values = [[column[row] for row in order] for column in self._values]
             places = sorted(places)
+        if len(places) == len(chunk):
+            places = range(len(chunk))
         assert self.target.row is not None
         names = [field.column.attribute for field in self.target.fields]
         return Columns(chunk, self.target.row, dict(zip(names, self._values, strict=True)), places)
-
-
-def _data(values: Sequence[Any], start: int, places: Sequence[int]) -> list[bytes]:
-    """Return what comes behind the frame in the values at some places."""
-    if len(places) == len(values):
-        return [value[start:] for value in values] if start else list(values)
-    return [values[place][start:] for place in places]
-
-
-def _chosen(places: Sequence[int], indexes: Sequence[int]) -> Sequence[int]:
-    """Return the places that have these indexes."""
-    if isinstance(indexes, range):
-        return places[indexes.start : indexes.stop]
-    return [places[index] for index in indexes]
 
 
 def _without(
@@ -143,5 +107,7 @@ def _without(
 
 def _others(count: int, made: Sequence[Columns]) -> list[int]:
     """Return the places of messages that are in no columns."""
+    if sum(len(columns.places) for columns in made) == count:
+        return []
     taken = set().union(*(columns.places for columns in made))
-    return [] if len(taken) == count else [place for place in range(count) if place not in taken]
+    return [place for place in range(count) if place not in taken]

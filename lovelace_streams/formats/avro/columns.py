@@ -38,14 +38,15 @@ from lovelace_streams.rows.targets import Target
 if TYPE_CHECKING:
     import pyarrow as pa
 
-CHUNK = 512
-"""Messages that are read at once. One that is no Avro makes pyruhvro refuse its whole chunk, which is then halved."""
+MANY, SOME = 2048, 256
+"""Messages that are read at once. One that is no Avro makes pyruhvro refuse all of them: fewer are read then, and these
+are halved if they are refused, too."""
 HALF_MIN = 4
 """A refused part with no more messages than this is not halved again: they are left to `reading`."""
 TRIES_MAX = 128
-"""The parts of a chunk that are tried. That finds some nine bad messages."""
-IDLE_CHUNKS = 8
-"""The chunks that are left to `reading` after one with more bad messages."""
+"""The parts of some messages that are tried. That finds some nine bad ones."""
+IDLE_TIMES = 8
+"""How often some messages are left to `reading` after so many had more bad ones among them."""
 
 
 def columns_are_known() -> bool:
@@ -118,10 +119,18 @@ class Columns:
 
         It gives data whose bytes come out the same when the columns are written again, and leaves out all others.
         """
-        for start in range(0, len(data), CHUNK):
-            yield from self._read_chunk(data[start : start + CHUNK], start)
+        for start in range(0, len(data), MANY):
+            yield from self._read_many(data[start : start + MANY], start)
 
-    def _read_chunk(self, data: Sequence[bytes], start: int) -> Iterable[tuple[Any, Sequence[int], "pa.StructArray"]]:
+    def _read_many(self, data: Sequence[bytes], start: int) -> Iterable[tuple[Any, Sequence[int], "pa.StructArray"]]:
+        """Read data at once; some after some, if one of all is bad, or many of the last were."""
+        if len(data) > SOME and not self._idle_left and (batch := self._batch(data)) is not None:
+            yield from self._proved(data, range(start, start + len(data)), batch)
+            return
+        for first in range(0, len(data), SOME):
+            yield from self._read_some(data[first : first + SOME], start + first)
+
+    def _read_some(self, data: Sequence[bytes], start: int) -> Iterable[tuple[Any, Sequence[int], "pa.StructArray"]]:
         if self._idle_left:
             self._idle_left -= 1
             return ()
@@ -131,7 +140,7 @@ class Columns:
         self._tries_left = TRIES_MAX
         good = [*self._good(data, 0, len(data) // 2), *self._good(data, len(data) // 2, len(data))]
         if not self._tries_left:
-            self._idle_left = IDLE_CHUNKS
+            self._idle_left = IDLE_TIMES
         good_data = [data[index] for index in good]
         if good and (batch := self._batch(good_data)) is not None:
             return self._proved(good_data, [start + index for index in good], batch)

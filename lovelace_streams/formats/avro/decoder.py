@@ -17,6 +17,7 @@ import msgspec
 from lovelace_streams.columns import Chunk, ColumnLoop, Mapped
 from lovelace_streams.errors import DestinationFault, RecordFault
 from lovelace_streams.formats.avro.arrow import UnsupportedSchema
+from lovelace_streams.formats.avro.chunk_reader import ChunkReader
 from lovelace_streams.formats.avro.column_loop import AvroLoop
 from lovelace_streams.formats.avro.columns import Columns, columns_are_known
 from lovelace_streams.formats.avro.framing import Framing, SchemaSource, framing_of
@@ -87,6 +88,7 @@ class AvroDecoder:
         self.grace = GRACE_SECONDS
         self._failing: dict[Any, float] = {}
         """Key that the registry does not answer for → since when, as long as it answers for others."""
+        self._reader = ChunkReader(self._known_together)
         self._in_vain: set[int] = set()
         """Ids of values of this chunk that were read at once in vain: they are read one by one."""
         self._ahead: dict[int, ColumnItem] = {}
@@ -252,7 +254,11 @@ class AvroDecoder:
 
     def column_loop(self, normalizer: Normalizer) -> ColumnLoop:
         """Make what decodes and maps a chunk's messages at once."""
-        return AvroLoop(self._known_together, self.targets, loops_of(self._events, normalizer), self._read_in_vain)
+        return AvroLoop(self._reader, self.targets, loops_of(self._events, normalizer), self._read_in_vain)
+
+    def expect(self, chunks: Sequence[Chunk]) -> None:
+        """Hear of the chunks that the loop is called for next."""
+        self._reader.expect(chunks)
 
     def _one_by_one(self) -> str:
         """Say why all messages are read one by one; "" if some may be read at once."""
@@ -489,6 +495,10 @@ class JsonOrAvro:
             return Mapped([], list(range(len(chunk)))) if loop is None else loop(chunk, latest)
 
         return columns
+
+    def expect(self, chunks: Sequence[Chunk]) -> None:
+        """Tell the Avro decoder of its chunks."""
+        self.avro.expect([chunk for chunk in chunks if _begins_avro(chunk.values[0])])
 
     def decode(
         self,

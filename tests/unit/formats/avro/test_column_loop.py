@@ -13,10 +13,12 @@ import pytest
 from lovelace_streams.avro import AvroDecoder, Confluent, JsonOrAvro, Schema, SingleObject, parse
 from lovelace_streams.columns import AdaptiveLoop, Chunk, Run, Slice
 from lovelace_streams.errors import DestinationFault
-from lovelace_streams.formats.decoder import Ports, sort, sort_chunks
+from lovelace_streams.formats.avro import chunk_reader
+from lovelace_streams.formats.avro import columns as avro_columns
+from lovelace_streams.formats.decoder import Ports, expecting, sort, sort_chunks
 from lovelace_streams.formats.events import Events, Items
 from lovelace_streams.formats.json import JsonDecoder
-from lovelace_streams.records import envelopes_of
+from lovelace_streams.records import Envelope, envelopes_of
 from lovelace_streams.rows import From, FromKafka, Row, Skip, rule
 from lovelace_streams.rows.interpreter import latest
 from lovelace_streams.rows.normalizer import normalizer
@@ -89,6 +91,108 @@ def test_a_schema_that_changes_in_turn_makes_one_slice() -> None:
     assert framing.asked == [1, 2]
 
 
+def windows(
+    decoder: Any, values: list[list[bytes | None]], row: type[Row] = Order
+) -> tuple[list[list[int]], list[Chunk]]:
+    """The ids of the rows of each chunk of a window, and the chunks."""
+    loop = decoder.column_loop(normalizer(row))
+    chunks = [chunk_of(some) for some in values]
+    decoder.expect(chunks)
+    found = [[each for rows in loop(chunk, NOW).slices for each in rows.columns.values["id"]] for chunk in chunks]
+    return found, chunks
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many messages each call of the library got."""
+    found: list[int] = []
+    batch = avro_columns.Columns._batch
+    monkeypatch.setattr(
+        avro_columns.Columns, "_batch", lambda self, data: (found.append(len(data)), batch(self, data))[1]
+    )
+    return found
+
+
+def numbered(first: int, count: int) -> list[bytes | None]:
+    return [encoded({"id": number, "note": "ab"}, NEWEST) for number in range(first, first + count)]
+
+
+def test_the_chunks_of_a_window_are_read_together(reads: list[int]) -> None:
+    found, chunks = windows(AvroDecoder(NEWEST, Order), [numbered(0, 30), numbered(30, 1), numbered(31, 20)])
+
+    assert reads == [51]
+    assert found == [[*range(30)], [30], [*range(31, 51)]]
+    assert [[*chunk.items] for chunk in chunks] == [[1] * 30, [1], [1] * 20]
+
+
+def test_chunks_of_several_schemas_are_read_together(reads: list[int]) -> None:
+    decoder = AvroDecoder(SingleObject(FIRST, NEWEST), Order, reader=NEWEST)
+    framed = [
+        b"\xc3\x01" + parse(schema).fingerprint() + encoded({"id": number, "note": None}, schema)
+        for number, schema in enumerate([FIRST, NEWEST] * 40)
+    ]
+    found, _ = windows(decoder, [framed[:30], framed[30:31], framed[31:]])
+
+    assert sorted(reads) == [40, 40]
+    assert found == [[*range(30)], [30], [*range(31, 80)]]
+
+
+def test_a_large_window_is_read_in_parts(monkeypatch: pytest.MonkeyPatch, reads: list[int]) -> None:
+    monkeypatch.setattr(chunk_reader, "MESSAGES_MAX", 50)
+    assert windows(AvroDecoder(NEWEST, Order), [numbered(0, 20)] * 5)[0] == [[*range(20)]] * 5
+    monkeypatch.setattr(chunk_reader, "BYTES_MAX", len(b"".join(map(bytes, numbered(0, 20)))) * 3)  # type: ignore[arg-type]
+    monkeypatch.setattr(chunk_reader, "MESSAGES_MAX", 1000)
+    assert windows(AvroDecoder(NEWEST, Order), [numbered(0, 20)] * 5)[0] == [[*range(20)]] * 5
+    assert reads == [40, 40, 20, 60, 40]
+
+
+def test_a_bad_message_costs_the_chunks_beside_it_nothing(reads: list[int]) -> None:
+    values = [numbered(200 * chunk, 200) for chunk in range(3)]
+    values[1][100] = b"\xff"
+    found, chunks = windows(AvroDecoder(NEWEST, Order), values)
+
+    assert found[0] == [*range(200)]
+    assert found[2] == [*range(400, 600)]
+    assert set(found[1]) >= {*range(200, 296), *range(304, 400)}
+    assert 300 not in found[1]
+    assert reads[:2] == [600, 256]
+
+
+def test_what_a_chunk_alone_would_leave_keeps_the_window_apart(reads: list[int]) -> None:
+    with_tombstone = [None, *numbered(1, 19)]
+    assert windows(AvroDecoder(NEWEST, Order), [numbered(0, 20), with_tombstone])[0] == [[*range(20)], [*range(1, 20)]]
+    decoder = AvroDecoder(NEWEST, Order)
+    chunks = [chunk_of(numbered(0, 20)), chunk_of(numbered(20, 20))]
+    chunks[1].runs = [Run(0, 20, 0, 0, [], declared=2)]
+    decoder.expect(chunks)
+    loop = decoder.column_loop(normalizer(Order))
+    assert [loop(chunk, NOW).left for chunk in chunks] == [[], [*range(20)]]
+    assert reads == [20, 19, 20]
+
+
+def test_a_chunk_that_nobody_expected_is_read_alone(reads: list[int]) -> None:
+    decoder = AvroDecoder(NEWEST, Order)
+    loop = decoder.column_loop(normalizer(Order))
+    first, second, third = (chunk_of(numbered(20 * number, 20)) for number in range(3))
+    decoder.expect([first, second])
+    assert [len(loop(chunk, NOW).slices[0]) for chunk in (third, second, third)] == [20, 20, 20]
+    decoder.expect([third])
+    assert [len(loop(chunk, NOW).slices[0]) for chunk in (first, third, third)] == [20, 20, 20]
+    assert reads == [20] * 6
+
+
+def test_a_window_goes_on_when_its_schema_becomes_known() -> None:
+    decoder = AvroDecoder(Asked({1: FIRST}), Order, reader=NEWEST)
+    values: list[bytes | None] = [framed(1, FIRST, {"id": number}) for number in range(20)]
+    chunks = [chunk_of(values) for _ in range(4)]
+    for chunk in chunks:
+        chunk.loop = decoder.column_loop(normalizer(Order))
+    ports = expecting(decoder, partial(sort_chunks, partial(sort, decoder)))(chunks)
+
+    assert [type(part) for part in ports.oks] == [Envelope] * 20 + [Slice] * 3
+    assert [each.payload.id for each in envelopes_of(ports.oks[20:])] == [*range(20)] * 3
+
+
 def test_what_a_registry_does_not_give_is_left_in_its_place() -> None:
     decoder = AvroDecoder(Asked({1: FIRST}), Order, reader=NEWEST)
     known, unknown = framed(1, FIRST, {"id": 1}), framed(9, FIRST, {"id": 1})
@@ -157,6 +261,16 @@ def test_a_topic_of_both_formats_makes_columns_of_either() -> None:
         mapped = loop(chunk_of(values), NOW)
         assert mapped.left == left
         assert [list(rows.columns.values["id"]) for rows in mapped.slices] == [list(range(20))]
+
+
+def test_the_avro_chunks_of_a_topic_of_both_formats_are_read_together(reads: list[int]) -> None:
+    framing = SingleObject(NEWEST)
+    values = [b"\xc3\x01" + framing.schemas[0].fingerprint() + (each or b"") for each in numbered(0, 40)]
+    texts: list[bytes | None] = [b'{"id": %d}' % number for number in range(40, 60)]
+    both = JsonOrAvro(JsonDecoder(Order), AvroDecoder(framing, Order))
+
+    assert windows(both, [values[:20], texts, values[20:]])[0] == [[*range(20)], [*range(40, 60)], [*range(20, 40)]]
+    assert reads == [40]
 
 
 def test_a_topic_of_both_formats_of_which_one_makes_columns() -> None:
