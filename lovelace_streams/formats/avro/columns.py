@@ -9,6 +9,7 @@ a row class (`row_columns`), or Structs (`arrow`).
 """
 
 import json
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
@@ -52,6 +53,12 @@ IDLE_TIMES = 8
 def columns_are_known() -> bool:
     """Whether the extra `avro-columns` is installed."""
     return find_spec("pyruhvro") is not None and find_spec("pyarrow") is not None
+
+
+def load_libraries() -> None:
+    """Import what reads many messages: it takes 0.15 s, for which no message should wait."""
+    import pyarrow as pa  # noqa: F401
+    import pyruhvro  # noqa: F401
 
 
 class Columns:
@@ -175,27 +182,25 @@ class Columns:
         self, data: Sequence[bytes], indexes: Sequence[int], batch: "pa.RecordBatch"
     ) -> Iterable[tuple[Any, Sequence[int], "pa.StructArray"]]:
         """Yield by event what is proved right of a batch; `indexes` are those of its data."""
-        import pyarrow as pa
         import pyruhvro
 
-        [written] = pyruhvro.serialize_record_batch_spawn(batch, self._text, 1)
+        [again] = pyruhvro.serialize_record_batch_spawn(batch, self._text, 1)
+        written = again.to_pylist()
         bad: set[int] = set()
-        if not written.equals(pa.array(data, pa.binary())):
-            bad = {index for index, (a, b) in enumerate(zip(written.to_pylist(), data, strict=True)) if a != b}
+        if written != data:
+            bad = {index for index, (a, b) in enumerate(zip(written, data, strict=True)) if a != b}
         rows = batch.to_struct_array()
         for path, low, high in self._spans:
             _add_outside(rows, path, low, high, bad)
         if bad:
             good = [index for index in range(len(data)) if index not in bad]
-            rows, indexes = rows.take(pa.array(good, pa.int64())), [indexes[index] for index in good]
+            rows, indexes = _taken(rows, good), [indexes[index] for index in good]
         return self._by_event(rows, indexes)
 
     def _by_event(
         self, rows: "pa.StructArray", indexes: Sequence[int]
     ) -> Iterable[tuple[Any, Sequence[int], "pa.StructArray"]]:
         """Yield the messages of each event that is read."""
-        import pyarrow as pa
-
         if not len(rows):
             return
         if self._event is None:
@@ -210,7 +215,15 @@ class Columns:
             if name in by_name:
                 by_name[name].append(index)
         for name, some in by_name.items():
-            yield name, [indexes[index] for index in some], rows.take(pa.array(some, pa.int64()))
+            yield name, [indexes[index] for index in some], _taken(rows, some)
+
+
+def _taken(rows: "pa.StructArray", indexes: Sequence[int]) -> "pa.StructArray":
+    """Return some rows. `pa.array` is not asked for their indexes: it would import pandas, if that is installed."""
+    import pyarrow as pa
+
+    buffer = pa.py_buffer(array("q", indexes))
+    return rows.take(pa.Array.from_buffers(pa.int64(), len(indexes), [None, buffer]))
 
 
 # ---- which schemas ------------------------------------------------------------------------------------------------
@@ -292,10 +305,10 @@ def _spans(
 
 def _add_outside(rows: "pa.StructArray", path: tuple[str, ...], low: int, high: int, bad: set[int]) -> None:
     """Add the indexes of rows whose instant is out of its bounds."""
-    array: Any = rows
+    column: Any = rows
     for name in path:
-        array = array.field(name)
-    values = array.to_pylist()
-    there = present_of(array, values)
+        column = column.field(name)
+    values = column.to_pylist()
+    there = present_of(column, values)
     if there and not low <= min(there) <= max(there) <= high:
         bad.update(index for index, value in enumerate(values) if value is not None and not low <= value <= high)

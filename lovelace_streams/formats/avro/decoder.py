@@ -19,7 +19,7 @@ from lovelace_streams.errors import DestinationFault, RecordFault
 from lovelace_streams.formats.avro.arrow import UnsupportedSchema
 from lovelace_streams.formats.avro.chunk_reader import ChunkReader
 from lovelace_streams.formats.avro.column_loop import AvroLoop
-from lovelace_streams.formats.avro.columns import Columns, columns_are_known
+from lovelace_streams.formats.avro.columns import Columns, columns_are_known, load_libraries
 from lovelace_streams.formats.avro.framing import Framing, SchemaSource, framing_of
 from lovelace_streams.formats.avro.paths import ImpossiblePath, impossible_paths
 from lovelace_streams.formats.avro.reading import Read, Wanted, reading
@@ -254,6 +254,8 @@ class AvroDecoder:
 
     def column_loop(self, normalizer: Normalizer) -> ColumnLoop:
         """Make what decodes and maps a chunk's messages at once."""
+        if self._at_once:
+            load_libraries()
         return AvroLoop(self._reader, self.targets, loops_of(self._events, normalizer), self._read_in_vain)
 
     def expect(self, chunks: Sequence[Chunk]) -> None:
