@@ -57,10 +57,10 @@ def nesting(value: bytes) -> int:
     >>> nesting(b"[" * 500 + b"]" * 500), nesting(b'["' + b"[" * 1000 + b'"]')
     (500, 1)
     """
-    opened = value.count(b"{") + value.count(b"[")
+    steps = all_steps = value.translate(_STEPS, _NO_BRACKETS)  # one pass, and what is left of the text is short
+    opened = steps.count(b"\x01")
     if opened <= DEPTH_MAX:
         return opened
-    steps = all_steps = value.translate(_STEPS, _NO_BRACKETS)
     for level in range(1, _FLAT_LEVELS):
         steps = steps.replace(b"\x01\xff", b"")
         if len(steps) + level <= DEPTH_MAX:
