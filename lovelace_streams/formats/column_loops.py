@@ -9,12 +9,12 @@ from datetime import datetime
 from itertools import groupby
 from operator import itemgetter
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from lovelace_streams.columns import Chunk, Columns, Mapped, Slice
 from lovelace_streams.formats.events import EventTargets
 from lovelace_streams.records import Envelope
-from lovelace_streams.rows.loops import RowLoop
+from lovelace_streams.rows.loops import Lists, RowLoop
 from lovelace_streams.rows.normalizer import Normalizer
 
 
@@ -23,18 +23,13 @@ def loops_of(events: EventTargets, normalizer: Normalizer) -> dict[int, RowLoop]
     return {id(target): RowLoop(target) for target in events.targets if not normalizer.needs_items(target)}
 
 
-class Decoded:
+class Decoded(NamedTuple):
     """The messages of a chunk that were decoded for one loop."""
 
-    __slots__ = ("lists", "messages", "places")
-
-    def __init__(self) -> None:
-        self.places: list[int] = []
-        """Ascending."""
-        self.messages: list[Any] = []
-        """Their Structs."""
-        self.lists: dict[int, list[Any]] = {}
-        """Place → the items of a message, each decoded by itself; None for one that was refused."""
+    places: Sequence[int]
+    """Ascending."""
+    messages: Sequence[Any]
+    """Their Structs."""
 
 
 RawItems = Callable[[int, Sequence[int]], Sequence[Any]]
@@ -45,19 +40,20 @@ def map_decoded(
     chunk: Chunk,
     decoded: Mapping[RowLoop, Decoded],
     left: list[int],
+    lists: Lists,
     latest: datetime,
     raw_items: RawItems,
 ) -> Mapped:
     """Make columns of a chunk's messages; `left` are places of messages that were not decoded.
 
-    `raw_items` gives the items that no loop takes.
+    `lists` has the items of messages of which one was refused. `raw_items` gives the items that no loop takes.
     """
     declared = declared_by(chunk)
     made: list[Columns] = []
     lost: dict[int, tuple[int, list[int]]] = {}
     for loop, found in decoded.items():
         if found.places:
-            rows = loop.columns(found.places, found.messages, declared, chunk, latest, found.lists)
+            rows = loop.columns(found.places, found.messages, declared, chunk, latest, lists)
             left += rows.left
             lost |= rows.lost
             if rows.columns is not None:

@@ -82,10 +82,14 @@ class JsonDecoder:
         loops = loops_of(self._events, normalizer)
         locations: Locations = {}
         decode = self._typed_decode(locations, listed=True)
-        by_kind = {kind: loops[id(target)] for kind, (target, _) in locations.items() if id(target) in loops}
+        by_kind = {
+            kind: loops[id(target)]
+            for kind, (target, _) in (locations | self._locations).items()
+            if id(target) in loops
+        }
         raw_locations: Locations = {}
         raws = RawItems(self._typed_decode(raw_locations, raw=True), raw_locations)
-        return JsonLoop(decode, by_kind, loops, Lists(self._decode_typed, self._locations), raws)
+        return JsonLoop(decode, by_kind, Lists(self._decode_typed, self._locations), raws)
 
     def decode(
         self,

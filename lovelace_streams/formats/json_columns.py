@@ -13,7 +13,7 @@ import msgspec
 
 from lovelace_streams.columns import Chunk, Mapped
 from lovelace_streams.formats.column_loops import Decoded, map_decoded
-from lovelace_streams.formats.limits import check_text, has_nul
+from lovelace_streams.formats.limits import unsound
 from lovelace_streams.rows.loops import RowLoop
 from lovelace_streams.rows.normalizer import Message, RawItem
 from lovelace_streams.rows.targets import Target
@@ -85,22 +85,16 @@ class RawItems:
 
 
 class JsonLoop:
-    """Decodes the messages of a chunk by `decode`; `loops` has for each Struct the loop that maps it, and its target's.
+    """Decodes the messages of a chunk by `decode`; `loops` has for each Struct the loop that maps it.
 
     `lists` reads a message again of which an item was refused, and `raws` one of which an item was not mapped.
     """
 
     def __init__(
-        self,
-        decode: Callable[[bytes], Any],
-        loops: Mapping[type, RowLoop],
-        targets: Mapping[int, RowLoop],
-        lists: Lists,
-        raws: RawItems,
+        self, decode: Callable[[bytes], Any], loops: Mapping[type, RowLoop], lists: Lists, raws: RawItems
     ) -> None:
         self._decode = decode
         self._loops = loops
-        self._targets = targets
         self._lists = lists
         self._raws = raws
         self._has_lists = False
@@ -108,50 +102,62 @@ class JsonLoop:
 
     def __call__(self, chunk: Chunk, latest: datetime) -> Mapped:
         """Make slices of rows, and say what is left."""
-        decode = self._decode
-        decoded = {loop: Decoded() for loop in self._targets.values()}
-        adds = {
-            kind: (decoded[loop].places.append, decoded[loop].messages.append) for kind, loop in self._loops.items()
-        }
-        left: list[int] = []
-        for place, value in enumerate(chunk.values):
-            if value is None:
-                left.append(place)
-                continue
+        lists: dict[int, list[Any]] = {}
+        messages = self._decoded(chunk.values, lists)
+        decoded, left = self._sorted(messages)
+        mapped = map_decoded(chunk, decoded, left, lists, latest, partial(self._raw_items, chunk))
+        self._has_lists = self._has_lists or any(rows.columns.ends is not None for rows in mapped.slices)
+        return mapped
+
+    def _decoded(self, values: Sequence[bytes | None], lists: dict[int, list[Any]]) -> list[Any]:
+        """Return a Struct for each value, None for one that is left; `lists` gets items that were decoded one by one.
+
+        No line of Python is run for a message that decodes.
+        """
+        if out := unsound(values):
+            values = list(values)
+            for place in out:
+                values[place] = None
+        messages: list[Any] = []
+        decoding = map(self._decode, values)  # type: ignore[arg-type] # None raises, and so is left
+        while len(messages) < len(values):
             try:
-                check_text(value)
-                if has_nul(value):
-                    left.append(place)
-                    continue
-                message = decode(value)
-                add_place, add_message = adds[message.__class__]
+                for message in decoding:
+                    messages.append(message)  # noqa: PERF402 - `extend` need not keep what it got before an exception
             except KeyboardInterrupt:
                 raise
             except msgspec.DecodeError:
-                if not (self._has_lists and self._add_list(place, value, decoded)):
-                    left.append(place)
-                continue
+                place = len(messages)
+                messages.append(self._with_list(place, values[place] or b"", lists) if self._has_lists else None)
             except BaseException:  # noqa: BLE001 - another event, bad JSON: the items' way says which
+                messages.append(None)
+        return messages
+
+    def _sorted(self, messages: list[Any]) -> tuple[dict[RowLoop, Decoded], list[int]]:
+        """Sort Structs by the loops that map them; say also which have none."""
+        kinds = set(map(type, messages))
+        if len(kinds) == 1 and (loop := self._loops.get(*kinds)) is not None:
+            return {loop: Decoded(range(len(messages)), messages)}, []
+        decoded: dict[RowLoop, tuple[list[int], list[Any]]] = {loop: ([], []) for loop in self._loops.values()}
+        adds = {kind: tuple(each.append for each in decoded[loop]) for kind, loop in self._loops.items()}
+        left: list[int] = []
+        for place, message in enumerate(messages):
+            if (add := adds.get(message.__class__)) is None:
                 left.append(place)
                 continue
+            add_place, add_message = add
             add_place(place)
             add_message(message)
-        mapped = map_decoded(chunk, decoded, left, latest, partial(self._raw_items, chunk))
-        self._has_lists = self._has_lists or any(rows.columns.ends is not None for rows in mapped.slices)
-        return mapped
+        return {loop: Decoded(*found) for loop, found in decoded.items()}, left
 
     def _raw_items(self, chunk: Chunk, place: int, numbers: Sequence[int]) -> list[RawItem]:
         return self._raws.of(chunk.values[place] or b"", numbers)
 
-    def _add_list(self, place: int, value: bytes, decoded: Mapping[RowLoop, Decoded]) -> bool:
-        """Add a message of which an item may have been refused, with the others; False if it has no list."""
+    def _with_list(self, place: int, value: bytes, lists: dict[int, list[Any]]) -> Any:
+        """Return the Struct of a message of which an item may have been refused, and note its items; None without."""
         try:
             message, target, raws = self._lists.read(value)
-            items = self._lists.decoded(target, raws)
-            into = decoded[self._targets[id(target)]]
+            lists[place] = self._lists.decoded(target, raws)
         except Exception:  # noqa: BLE001 - as above
-            return False
-        into.places.append(place)
-        into.messages.append(message)
-        into.lists[place] = items
-        return True
+            return None
+        return message

@@ -2,6 +2,7 @@
 
 import re
 from array import array
+from collections.abc import Sequence
 from itertools import accumulate
 
 from lovelace_streams.errors import RecordFault
@@ -24,9 +25,20 @@ def check_text(value: bytes) -> None:
     """Raise `RecordFault` for bytes that are not UTF-8, or that are nested too deep. Most texts cost two searches."""
     if not value.isascii():
         check_utf8(value)
-    size = len(value)
-    if size > SHALLOW_BYTES and size + 3 * (value.rfind(b"[") - value.find(b"[")) > DEEP_BYTES_MIN:
-        check_depth(value)
+    if len(value) > SHALLOW_BYTES and is_too_deep(value):
+        raise RecordFault(Reason.TOO_DEEP, f"more than {DEPTH_MAX} levels")
+
+
+def unsound(values: Sequence[bytes | None]) -> list[int]:
+    """Return the places of values that no typed decode may see: `check_text` refuses them, or they have a NUL."""
+    return [
+        place
+        for place, value in enumerate(values)
+        if value is None
+        or not (value.isascii() or is_utf8(value))
+        or (BACKSLASH in value and NUL in value)
+        or (len(value) > SHALLOW_BYTES and is_too_deep(value))
+    ]
 
 
 def has_nul(value: bytes) -> bool:
@@ -42,10 +54,19 @@ def check_utf8(value: bytes) -> None:
         raise RecordFault(Reason.NOT_UTF8, f"at byte {error.start}") from None
 
 
-def check_depth(value: bytes) -> None:
-    """Raise `RecordFault` for a text with more than `DEPTH_MAX` levels."""
-    if nesting(value) > DEPTH_MAX:
-        raise RecordFault(Reason.TOO_DEEP, f"more than {DEPTH_MAX} levels")
+def is_utf8(value: bytes) -> bool:
+    """Whether bytes are UTF-8."""
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def is_too_deep(value: bytes) -> bool:
+    """Whether a text of more than `SHALLOW_BYTES` has more than `DEPTH_MAX` levels."""
+    opened_within = value.rfind(b"[") - value.find(b"[")
+    return len(value) + 3 * opened_within > DEEP_BYTES_MIN and nesting(value) > DEPTH_MAX
 
 
 def nesting(value: bytes) -> int:
