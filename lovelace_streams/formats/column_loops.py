@@ -6,7 +6,7 @@ loop of each target make columns of them (`rows.loops`), and hands everything el
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
-from itertools import groupby
+from itertools import chain, groupby, repeat
 from operator import itemgetter
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -75,7 +75,7 @@ def declared_by(chunk: Chunk) -> list[int | None] | None:
     """Return the numbers of items that the headers declare, by place; None if no header does."""
     if all(run.declared is None for run in chunk.runs):
         return None
-    return [run.declared for run in chunk.runs for _ in range(run.start, run.stop)]
+    return [*chain.from_iterable(repeat(run.declared, run.stop - run.start) for run in chunk.runs)]
 
 
 def note_items(

@@ -100,8 +100,11 @@ _NAMES: dict[str, Any] = {
 # ---- the generator --------------------------------------------------------------------------------------------------
 
 
-OF_RECORD = {name: f"record.{name}" for name in ("timestamp", "topic", "partition", "offset", "key")}
-"""Kafka's value → the expression that reads it from the message's record."""
+OF_RECORD = {
+    **{name: f"record.{name}" for name in ("timestamp", "topic", "partition", "offset", "key")},
+    "instant": "stamp(record.timestamp)",
+}
+"""Kafka's value → the expression that reads it from the message's record; `instant` is the timestamp as one."""
 
 
 class FieldWriter:
@@ -131,23 +134,29 @@ class FieldWriter:
         self._parents: dict[tuple[bool, tuple[str, ...]], str] = {(True, ()): "message", (False, ()): "item"}
         """(below the message, names down to an object) → the variable that holds the object."""
 
-    def add_field(self, field: Field) -> None:
-        """Write the lines that give a field its value."""
+    def add_field(self, field: Field, *, whole: bool = False) -> bool:
+        """Write the lines that give a field its value; `whole`: that read it, and no more if it was decoded by type.
+
+        Returns whether the value is left to be finished.
+        """
         reads = []
         for place in field.places:
             tree = self._message if place.root else self._item
             parent = self._parent(place, tree, place.parts[:-1])
             reads.append((f"{parent}.{attribute(place.parts[-1])}", self.node_of(place).hint is None))
-        self.add_value(field, reads, raw=not reads or any(raw for _, raw in reads))
+        raw = not reads or any(raw for _, raw in reads)
+        self.add_value(field, reads, raw=raw, whole=whole and not raw)
+        return whole and not raw
 
     def node_of(self, place: JsonPath) -> DecodeNode:
         """Return how a place is decoded."""
         return (self._message if place.root else self._item).at(place.parts)
 
-    def add_value(self, field: Field, reads: list[tuple[str, bool]], *, raw: bool) -> None:
+    def add_value(self, field: Field, reads: list[tuple[str, bool]], *, raw: bool, whole: bool = False) -> None:
         """Write the lines that make a field's value of what its places hold.
 
         A read is an expression, and whether it gives raw JSON; `raw`: no value was decoded by the field's type.
+        `whole`: the value is finished with others.
         """
         v = f"v_{field.column.attribute}"
         blank = field.blank
@@ -159,7 +168,8 @@ class FieldWriter:
             self.names[f"json_{field.column.attribute}"] = field.from_json
         self.lines += _read(field, v, reads, self._kafka, stop=self._partial and field.keeps)
         if field.kafka in (None, "key") or field.column.before or field.column.after or field.is_checked:
-            self.lines += _finish(field, v, self.names, raw=raw, blank=blank)
+            convert = [] if whole else _convert(field, v, self.names, raw=raw)
+            self.lines += _finish(field, v, self.names, convert, blank)
 
     def _parent(self, place: JsonPath, tree: DecodeNode, parts: tuple[str, ...]) -> str:
         """Return the variable of the object that holds a value; the lines that fill it are written once."""
@@ -222,7 +232,7 @@ def _read(field: Field, v: str, reads: list[tuple[str, bool]], kafka: Mapping[st
     A read is an expression, and whether it gives raw JSON. With `stop` the first that is absent makes it UNSET.
     """
     if field.kafka is not None:
-        return _read_kafka(field, v, kafka[field.kafka])
+        return _read_kafka(field, v, kafka)
     lines: list[str] = []
     for depth, (expression, raw) in enumerate(reads):
         indent = "    " * depth
@@ -242,13 +252,14 @@ def _read(field: Field, v: str, reads: list[tuple[str, bool]], kafka: Mapping[st
     return lines + [f"{'    ' * depth}if null{depth} and {v} is UNSET: {v} = None" for depth in closing]
 
 
-def _read_kafka(field: Field, v: str, expression: str) -> list[str]:
+def _read_kafka(field: Field, v: str, kafka: Mapping[str, str]) -> list[str]:
+    expression = kafka[field.kafka or ""]
     if field.kafka == "key":
         return [f"{v} = key_{field.column.attribute}({expression})"]
     if field.kafka != "timestamp":
         return [f"{v} = {expression}"]
     if field.column.type is datetime:
-        return [f"{v} = stamp({expression})"]
+        return [f"{v} = {kafka['instant']}"]
     return [f"if {expression} < 0: raise SLOW", f"{v} = {expression}"]
 
 
@@ -264,10 +275,10 @@ _BLANKS = {
 nullable, and its default does not count."""
 
 
-def _finish(field: Field, v: str, names: dict[str, Any], *, raw: bool, blank: Any) -> list[str]:
+def _finish(field: Field, v: str, names: dict[str, Any], convert: list[str], blank: Any) -> list[str]:
     """Write the lines that make the column's value of `v`, which is a value, null, or absent.
 
-    `blank` stands for absent: UNSET, or None if absent has the same effect as null.
+    `convert` are the lines for a value; `blank` stands for absent: UNSET, or None if that has the same effect as null.
     """
     column = field.column
     absent, null = _BLANKS[column.nullable, column.default is not NODEFAULT and not field.required]
@@ -277,7 +288,7 @@ def _finish(field: Field, v: str, names: dict[str, Any], *, raw: bool, blank: An
         absent = f"{v} = copy(default_{column.attribute})" if mutable else f"{v} = default_{column.attribute}"
     if blank is None:
         absent = null
-    return _guarded(_convert(field, v, names, raw=raw), v, absent, null, blank)
+    return _guarded(convert, v, absent, null, blank)
 
 
 def _guarded(convert: list[str], v: str, absent: str, null: str, blank: Any) -> list[str]:

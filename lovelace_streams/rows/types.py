@@ -60,7 +60,7 @@ class ColumnType(msgspec.Struct, frozen=True):
 # ---- types without parameters ---------------------------------------------------------------------------------------
 
 
-_INT_HINT = Annotated[int, msgspec.Meta(ge=INT_MIN, le=INT_MAX)]
+INT_HINT = Annotated[int, msgspec.Meta(ge=INT_MIN, le=INT_MAX)]
 _FLOORS = (0, 0, *(10**digits for digits in range(1, 19)))
 """By length, the least number that needs so many digits. A text of that length that is no smaller has no room for a
 sign, a space or `_`, which int() accepts. This is cheaper than to test for digits. A text that is less plain, or too
@@ -76,9 +76,9 @@ _INTS_LINES = (  # a loop: up to Python 3.11 a comprehension is a call, which is
     "    else: ints.append(integer(e))",
     "{x} = ints",
 )
-_EPOCH_HINT = _INT_HINT | float | str
+_EPOCH_HINT = INT_HINT | float | str
 SIMPLE: dict[Any, ColumnType] = {
-    int: ColumnType("int", to_int, _INT_HINT | str, _INT_LINES, {"FLOORS": _FLOORS}),
+    int: ColumnType("int", to_int, INT_HINT | str, _INT_LINES, {"FLOORS": _FLOORS}),
     str: ColumnType("str", to_str, str),  # a message with an escaped NUL never gets here: the decoder has looked for it
     bool: ColumnType("bool", to_bool, bool),
     float: ColumnType("float", to_float, float | int, ("if {x}.__class__ is int: {x} = float({x})",)),
