@@ -572,12 +572,12 @@ def _by_partition(messages: Sequence[Message]) -> Iterator[list[Message]]:
 
 
 def _are_records_of_one_partition(messages: Sequence[Message]) -> bool:
-    if False in [message.error() is None for message in messages]:  # an error is no record, and equals nothing
-        return False
-    count, (topic, partition) = len(messages), _key_of(messages[0])
-    return [message.partition() for message in messages].count(partition) == count and [
-        message.topic() for message in messages
-    ].count(topic) == count
+    count, first, message = len(messages), messages[0], messages[0].__class__
+    return (
+        list(map(message.error, messages)).count(None) == count  # an error is no record
+        and list(map(message.partition, messages)).count(first.partition()) == count
+        and list(map(message.topic, messages)).count(first.topic()) == count
+    )
 
 
 def _is_worth_a_chunk(messages: Sequence[Message]) -> bool:

@@ -89,8 +89,12 @@ def records_of(messages: Iterable[Message], assignment: Assignment) -> list[Reco
 
 
 def chunk_of(messages: Sequence[Message], assignment: Assignment) -> Chunk | None:
-    """Make a chunk of one partition's messages, without those that its assignment has read; None if none is left."""
-    offsets = [cast("int", message.offset()) for message in messages]
+    """Make a chunk of one partition's messages, without those that its assignment has read; None if none is left.
+
+    Each field is asked for by the method of their class: one of each message would be an object of its own.
+    """
+    message = messages[0].__class__
+    offsets = cast("list[int]", list(map(message.offset, messages)))
     if offsets[0] < assignment.next or any(map(ge, offsets, islice(offsets, 1, None))):
         messages, offsets = _unread(messages, offsets, assignment.next)
         if not messages:
@@ -100,9 +104,9 @@ def chunk_of(messages: Sequence[Message], assignment: Assignment) -> Chunk | Non
         assignment.partition,
         assignment.number,
         offsets,
-        [message.key() for message in messages],
-        [message.value() for message in messages],
-        [message.timestamp()[1] for message in messages],
+        list(map(message.key, messages)),
+        list(map(message.value, messages)),
+        [timestamp for _, timestamp in map(message.timestamp, messages)],
         _header_runs(_headers_of_all(messages), offsets, assignment),
     )
 
@@ -119,7 +123,7 @@ def _unread(messages: Sequence[Message], offsets: list[int], after: int) -> tupl
 
 def _headers_of_all(messages: Sequence[Message]) -> list[Headers | None]:
     try:
-        return [cast("Headers | None", message.headers()) for message in messages]
+        return cast("list[Headers | None]", list(map(messages[0].__class__.headers, messages)))
     except UnicodeDecodeError:
         return [headers_of(message) for message in messages]
 
