@@ -245,14 +245,13 @@ class Columns:
     def size_before(self, row: int) -> int:
         """Return the bytes of the messages' values before a row, divided evenly among a message's items."""
         if self._sizes is None:
-            sizes, values = self.chunk.sizes, self.chunk.values
+            values: Sequence[Any] = self.chunk.values
             if self.ends is None and len(self.places) == len(self.chunk):
-                self._sizes = sizes
-            elif self.ends is None:
-                of_messages = (len(value or b"") for value in map(values.__getitem__, self.places))
-                self._sizes = list(accumulate(of_messages, initial=0))
+                self._sizes = self.chunk.sizes
+            elif self.ends is None:  # a message without a value has no row
+                self._sizes = list(accumulate(map(len, map(values.__getitem__, self.places)), initial=0))
             else:
-                items = self.chunk.items
+                sizes, items = self.chunk.sizes, self.chunk.items
                 shares = ((sizes[place + 1] - sizes[place]) // items[place] for place in self.places)
                 self._sizes = list(accumulate(map(mul, shares, map(sub, self.ends[1:], self.ends)), initial=0))
         message = self.message_of(row)
