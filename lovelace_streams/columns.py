@@ -116,7 +116,9 @@ class Chunk:
     def sizes(self) -> Sequence[int]:
         """Bytes of the values before each place, and of all of them last."""
         if self._sizes is None:
-            self._sizes = list(accumulate((len(value or b"") for value in self.values), initial=0))
+            values = self.values
+            lengths = map(len, values) if None not in values else (len(value or b"") for value in values)  # type: ignore[arg-type]
+            self._sizes = list(accumulate(lengths, initial=0))
         return self._sizes
 
     def record_at(self, place: int) -> Record:
@@ -160,6 +162,20 @@ class Chunk:
             yield start, end, run
             start, index = end, index + 1
 
+    def some(self, places: Sequence[int]) -> "Chunk":
+        """Return a chunk of some of its messages, for a loop that reads them again; nothing of it is in flight."""
+        arrays = (self.offsets, self.keys, self.values, self.timestamps)
+        if len(places) < len(self):
+            arrays = tuple([array[place] for place in places] for array in arrays)  # type: ignore[assignment]
+        runs: list[Run] = []
+        stop = 0
+        for first, end, place in _spans(places):
+            for begin, upto, run in self.runs_between(place, place + end - first):
+                start, stop = stop, stop + upto - begin
+                offset = self.offsets[begin]
+                runs.append(Run(start, stop, offset, offset, run.headers, run.job, run.attempt, run.declared))
+        return Chunk(self.topic, self.partition, self.assignment, *arrays, runs)
+
     def settle(self, start: int, stop: int) -> None:
         """Note that open messages have their outcome."""
         self.states[start:stop] = bytes((SETTLED,)) * (stop - start)
@@ -175,9 +191,16 @@ class Columns:
 
     `values` has a list for each field of the class, in its order; an absent value is `msgspec.UNSET`. `lost` are the
     numbers of items that are no rows here, ascending, by the index of their message in `places`.
+
+    A writer may encode the rows as soon as they are made (`encoded`). Then their values are let go while they are in
+    the CPU's cache, and so is their memory used again: a window that keeps them costs a quarter more. They are made
+    again, of the same messages, if somebody asks for one.
     """
 
-    __slots__ = ("_blank", "_sizes", "_spans", "chunk", "ends", "lost", "places", "row", "values")
+    __slots__ = (
+        "_again", "_blank", "_sizes", "_spans", "_values", "chunk", "encoded", "ends", "fields", "lost", "places",
+        "row",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -190,7 +213,11 @@ class Columns:
     ) -> None:
         self.chunk = chunk
         self.row = row
-        self.values = values
+        self.fields = tuple(values)
+        self._values = values
+        self._again: ValuesAgain | None = None
+        self.encoded: Any = None
+        """The rows as the writer that was asked first encoded them, in a form of its own; None: it did not."""
         self.places = places
         self.ends: Sequence[int] | None = None
         """Where the rows of each message begin, and where the last ones end; None: each message has one row."""
@@ -203,6 +230,27 @@ class Columns:
 
     def __len__(self) -> int:
         return len(self.places) if self.ends is None else self.ends[-1]
+
+    @property
+    def values(self) -> Mapping[str, Sequence[Any]]:
+        """The values of each field."""
+        if len(self._values) < len(self.fields):
+            self._make_again()
+        return self._values
+
+    def column(self, field: str) -> Sequence[Any]:
+        """Return the values of a field."""
+        return self._values[field] if field in self._values else self.values[field]
+
+    def let_go(self, encoded: Any, keep: Sequence[str], again: "ValuesAgain") -> None:
+        """Take what a writer made of the rows, and forget their values but of some fields; `again` makes them."""
+        self.encoded = encoded
+        self._values = {field: self._values[field] for field in keep}
+        self._again = again
+
+    def _make_again(self) -> None:
+        assert self._again is not None
+        self._values = self._again(self)
 
     def message_of(self, row: int) -> int:
         """Return which message a row is of, as an index of `places`."""
@@ -232,8 +280,8 @@ class Columns:
     def make(self, values: Sequence[Any]) -> Any:
         """Make a row of a value for each field."""
         if self._blank is None:
-            self._blank = self.row(**dict.fromkeys(self.values, msgspec.UNSET))
-        return msgspec.structs.replace(self._blank, **dict(zip(self.values, values, strict=True)))
+            self._blank = self.row(**dict.fromkeys(self.fields, msgspec.UNSET))
+        return msgspec.structs.replace(self._blank, **dict(zip(self.fields, values, strict=True)))
 
     def rows(self, start: int, stop: int) -> Iterator[tuple[int, int, Any]]:
         """Yield some rows, each with the place and the number of its item."""
@@ -491,6 +539,9 @@ ColumnLoop = Callable[[Chunk, datetime], Mapped]
 
 It sets `Chunk.items`, and raises nothing."""
 
+ValuesAgain = Callable[[Columns], Mapping[str, Sequence[Any]]]
+"""Makes the values of columns again, of the same messages."""
+
 LEFT_SHARE_MAX = 1 / 3
 """Of which share of a chunk's messages a loop may be tried in vain: from there on it costs more than it saves."""
 PAUSE_CHUNKS = 32
@@ -521,4 +572,26 @@ class AdaptiveLoop:
         mapped = self._loop(chunk, latest)
         if len(mapped.left) - mapped.untried > len(chunk) * LEFT_SHARE_MAX:
             self._pause = PAUSE_CHUNKS
+        return mapped
+
+
+class EncodingLoop:
+    """A loop whose columns are encoded at once, by `encode`: it returns what it made, and which fields to keep.
+
+    It returns None where the values have to stay. `again` makes them again.
+    """
+
+    def __init__(
+        self, loop: ColumnLoop, encode: Callable[[Columns], tuple[Any, Sequence[str]] | None], again: ValuesAgain
+    ) -> None:
+        self._loop = loop
+        self._encode = encode
+        self._again = again
+
+    def __call__(self, chunk: Chunk, latest: datetime) -> Mapped:
+        """Do what the loop does; then the columns are encoded."""
+        mapped = self._loop(chunk, latest)
+        for columns in {id(rows.columns): rows.columns for rows in mapped.slices}.values():
+            if (encoded := self._encode(columns)) is not None:
+                columns.let_go(*encoded, self._again)
         return mapped

@@ -6,7 +6,7 @@ from itertools import groupby, pairwise
 from lovelace_streams.columns import Chunk, Columns, Part, Run, Slice
 from lovelace_streams.records import Envelope, Origin, Record
 from lovelace_streams.writers import ITEM_BITS, Entry, sequence_of
-from lovelace_streams.writers.column_block import ColumnBlock
+from lovelace_streams.writers.column_block import ColumnBlock, SupportsEncodeAtOnce
 
 
 def column_block(entries: Sequence[Entry]) -> ColumnBlock:
@@ -19,6 +19,16 @@ def column_block(entries: Sequence[Entry]) -> ColumnBlock:
         same = list(run)
         parts += map(_item, same) if replayed else _slices(same)
     return ColumnBlock(parts)
+
+
+def encode_at_once(block: ColumnBlock, writer: SupportsEncodeAtOnce) -> ColumnBlock:
+    """Have a writer encode columns of a block as soon as they are made, as after a loop, all but every third."""
+    found = {id(part.columns): part.columns for part in block.parts if isinstance(part, Slice)}
+    for number, columns in enumerate(found.values()):
+        if number % 3 < 2 and (encoded := writer.encode_at_once(columns)) is not None:
+            values = columns.values
+            columns.let_go(*encoded, lambda _, values=values: values)
+    return block
 
 
 def _item(entry: Entry) -> Envelope:

@@ -41,7 +41,7 @@ MAY_IMPORT: Mapping[str, str] = {
     "delivery": "writers! writers.column_block runtime",
     "reporting": "kafka runtime http_client",
     "dead_letters": "kafka runtime reporting",
-    "sources": "kafka runtime formats.decoder rows.normalizer writers! writers.column_block",
+    "sources": "kafka runtime formats.decoder formats.made_again rows.normalizer writers! writers.column_block",
     "operators": "formats rows writers! delivery dead_letters reporting runtime",
     "flows": "sources formats writers! rows",
     "submit": "flows.spec reporting.client",

@@ -17,15 +17,17 @@ from typing import Any
 import msgspec
 from bytewax.dataflow import Dataflow
 
-from lovelace_streams.columns import AdaptiveLoop, ColumnLoop
+from lovelace_streams.columns import AdaptiveLoop, ColumnLoop, EncodingLoop
 from lovelace_streams.errors import DeploymentFault
 from lovelace_streams.formats.decoder import SupportsColumns as FormatSupportsColumns
 from lovelace_streams.formats.decoder import SupportsTargets
+from lovelace_streams.formats.made_again import MakeAgain
 from lovelace_streams.rows.normalizer import Normalizer, normalizer
 from lovelace_streams.sources.ports import ENDS, operator_of
 from lovelace_streams.sources.route import PORTS, ROUTE, Stage, name_of, source_steps, stages
 from lovelace_streams.writers import SupportsWays
 from lovelace_streams.writers.column_block import SupportsColumns as WriterSupportsColumns
+from lovelace_streams.writers.column_block import SupportsEncodeAtOnce
 
 COLUMNS, ITEMS = "columns", "items"
 """The two ways of messages."""
@@ -132,7 +134,11 @@ def _plan(flow: Dataflow, source: Any, *, traced: bool) -> ColumnPlan:
         _events(decoder, of_events),
         could=isinstance(decoder, FormatSupportsColumns) and isinstance(writer, WriterSupportsColumns),
     )
-    return plan if plan.reasons else msgspec.structs.replace(plan, loop=loop)
+    if plan.reasons or loop is None or mapper is None or decoder is None:
+        return plan
+    if isinstance(writer, SupportsEncodeAtOnce):
+        loop = EncodingLoop(loop, writer.encode_at_once, MakeAgain(loop, decoder, mapper))
+    return msgspec.structs.replace(plan, loop=AdaptiveLoop(loop))
 
 
 def _step(flow: Dataflow, step: Any, why: str) -> StepPlan:
@@ -209,7 +215,7 @@ def _loop(decoder: Any, mapper: Normalizer | None) -> tuple[ColumnLoop | None, M
     try:
         reasons = decoder.needs_items(mapper)
         none = bool(reasons) and all(reasons.values())
-        return None if none else AdaptiveLoop(decoder.column_loop(mapper)), reasons, ""
+        return None if none else decoder.column_loop(mapper), reasons, ""
     except (TypeError, ValueError, DeploymentFault) as fault:
         return None, {}, str(fault)
 

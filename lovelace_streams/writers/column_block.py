@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, compress, repeat
 from typing import Any, NamedTuple, Protocol, overload, runtime_checkable
 
-from lovelace_streams.columns import Part, Slice, append, count_of, row_class_of
+from lovelace_streams.columns import Columns, Part, Slice, append, count_of, row_class_of
 from lovelace_streams.rows.row import Row
 from lovelace_streams.writers import ITEM_BITS, Entry, sequence_of
 
@@ -105,11 +105,14 @@ class ColumnBlock(Sequence[Entry]):
     @overload
     def __getitem__(self, index: int) -> Entry: ...
     @overload
-    def __getitem__(self, index: slice) -> list[Entry]: ...
-    def __getitem__(self, index: int | slice) -> Entry | list[Entry]:
-        if self._entries is None and isinstance(index, int):
-            return self._entry_at(index if index >= 0 else index + self._count)
-        return self._made()[index]
+    def __getitem__(self, index: slice) -> Sequence[Entry]: ...
+    def __getitem__(self, index: int | slice) -> Entry | Sequence[Entry]:
+        if self._entries is not None or (isinstance(index, slice) and index.step is not None):
+            return self._made()[index]
+        if isinstance(index, slice):
+            start, stop, _ = index.indices(self._count)
+            return ColumnBlock(list(self._between(start, stop)))
+        return self._entry_at(index if index >= 0 else index + self._count)
 
     def __iter__(self) -> Iterator[Entry]:
         return iter(self._made())
@@ -120,15 +123,20 @@ class ColumnBlock(Sequence[Entry]):
         return self._entries
 
     def _entry_at(self, index: int) -> Entry:
+        for part in self._between(index, index + 1):
+            return next(_entries_of(part))
+        raise IndexError
+
+    def _between(self, start: int, stop: int) -> Iterator[Part]:
+        """Yield the parts of some consecutive rows; no row is made."""
         for part in self.parts:
             count = count_of(part)
-            if index < count:
-                one = (
-                    Slice(part.columns, part.start + index, part.start + index + 1) if isinstance(part, Slice) else part
-                )
-                return next(_entries_of(one))
-            index -= count
-        raise IndexError
+            first, end = max(start, 0), min(stop, count)
+            if first < end:
+                yield Slice(part.columns, part.start + first, part.start + end) if isinstance(part, Slice) else part
+            start, stop = start - count, stop - count
+            if stop <= 0:
+                return
 
 
 class PreparedBlock(Sequence[Entry]):
@@ -163,10 +171,22 @@ class SupportsColumns(Protocol):
         """Return the same entries, with what was computed from the columns; `write` takes either. As `encode`."""
 
 
+@runtime_checkable
+class SupportsEncodeAtOnce(Protocol):
+    """A writer that encodes columns as soon as they are made, so that their values need not be kept."""
+
+    def encode_at_once(self, columns: Columns) -> tuple[Any, Sequence[str]] | None:
+        """Return what the writer wants to find as `columns.encoded`, and the fields whose values it needs beside it.
+
+        None leaves the values where they are. It is called in the engine's thread, while another may be in `write`,
+        and also before `open`. Raises nothing.
+        """
+
+
 def _part_of(part: Part, name: str) -> Sequence[Any]:
     if not isinstance(part, Slice):
         return (getattr(part.payload, name),)
-    values = part.columns.values[name]
+    values = part.columns.column(name)
     return values if len(part) == len(values) else values[part.start : part.stop]
 
 

@@ -10,17 +10,18 @@ from typing import Annotated, Any
 import pytest
 
 from lovelace_streams.avro import AvroDecoder, JsonOrAvro, SingleObject
-from lovelace_streams.columns import Chunk, Slice
+from lovelace_streams.columns import Chunk, ColumnLoop, EncodingLoop, Slice
 from lovelace_streams.formats.avro import Schema, parse
 from lovelace_streams.formats.decoder import Ports, SupportsColumns, expecting, sort, sort_chunks
 from lovelace_streams.formats.events import Events, Items
 from lovelace_streams.formats.json import JsonDecoder
+from lovelace_streams.formats.made_again import MakeAgain
 from lovelace_streams.kafka.headers import chunk_of, records_of
 from lovelace_streams.operators.normalize import sort as map_rows
 from lovelace_streams.records import Envelope
 from lovelace_streams.rows import From, FromKafka, Row, Skip, rule
 from lovelace_streams.rows.normalizer import normalizer
-from lovelace_streams.runtime.in_flight import InFlight
+from lovelace_streams.runtime.in_flight import Assignment, InFlight
 from lovelace_streams.testing import Message, avro
 from lovelace_streams.testing.broker import StoredMessage
 
@@ -166,19 +167,30 @@ def ends(decoder: Any, what: type[Row], ports: Ports) -> list[Any]:
     return [rows, letters, skips]
 
 
+def by_chunk(
+    decoder: Any, what: type[Row], messages: list[Any], loop: ColumnLoop
+) -> tuple[list[Any], Chunk, Assignment]:
+    """How messages end that are read as a chunk; also returns that, and its assignment."""
+    in_flight = InFlight()
+    assignment = in_flight.assign("orders", "id", 0, 0)
+    chunk = chunk_of(messages, assignment)
+    assert chunk is not None
+    chunk.loop = loop
+    in_flight.read_chunk(chunk)
+    return ends(decoder, what, sort_chunks(partial(sort, decoder), [chunk])), chunk, assignment
+
+
 def both(
     decoder: Any, what: type[Row], values: list[bytes | None], headers: list[Any] | None = None
 ) -> tuple[list[Any], Chunk]:
     """Check that a chunk ends as its messages do; returns how, and the chunk."""
     assert isinstance(decoder, SupportsColumns)
     messages = stored(values, headers or [[]] * len(values))
-    in_flight = InFlight()
-    assignment = in_flight.assign("orders", "id", 0, 0)
-    chunk = chunk_of(messages, assignment)
-    assert chunk is not None
-    chunk.loop = decoder.column_loop(normalizer(what))
-    in_flight.read_chunk(chunk)
-    found = ends(decoder, what, sort_chunks(partial(sort, decoder), [chunk]))
+    loop = decoder.column_loop(normalizer(what))
+    found, chunk, assignment = by_chunk(decoder, what, messages, loop)
+    again = MakeAgain(loop, decoder, normalizer(what))
+    forgets = EncodingLoop(loop, lambda columns: ("what a writer made of it", columns.fields[:1]), again)
+    assert by_chunk(decoder, what, messages, forgets)[0] == found, "what is made again is the same"
 
     records = records_of(messages, InFlight().assign("orders", "id", 0, 0))
     expected = ends(decoder, what, sort(decoder, [Envelope(record, 0, record.value or b"") for record in records]))

@@ -24,7 +24,7 @@ from lovelace_streams.writers.column_block import ColumnBlock, SupportsColumns
 from lovelace_streams.writers.memory import MemoryWriter
 from lovelace_streams.writers.postgres import PostgresWriter, parallel
 from lovelace_streams.writers.postgres.ddl import create_table
-from tests.columns import column_block
+from tests.columns import column_block, encode_at_once
 from tests.pages import names_of
 
 W, S = RowOutcome.WRITTEN, RowOutcome.SUPERSEDED
@@ -208,8 +208,8 @@ class ClickHouseCase:
 class ByColumns:
     """A case whose writer is given each block as columns, as far as a block can be: an item's rows are one."""
 
-    def __init__(self, case):
-        self.case = case
+    def __init__(self, case, *, at_once=False):
+        self.case, self.at_once = case, at_once
         self.partial_updates, self.violated, self.table = case.partial_updates, case.violated, case.table
 
     def make(self, *rows, **options):
@@ -218,7 +218,12 @@ class ByColumns:
 
         def write_columns(block):
             may_be = type(block) is list and block and not any(entry.same_item for entry in block)
-            return write(writer.encode_columns(column_block(block)) if may_be else block)
+            if not may_be:
+                return write(block)
+            columns = column_block(block)
+            if self.at_once:
+                columns = encode_at_once(columns, writer)
+            return write(writer.encode_columns(columns))
 
         writer.write = write_columns
         return writer
@@ -226,7 +231,8 @@ class ByColumns:
 
 @pytest.fixture(
     params=[
-        "memory", "page", "postgres", "postgres one by one", "postgres pool", "postgres columns", "clickhouse",
+        "memory", "page", "postgres", "postgres one by one", "postgres pool", "postgres columns", "postgres at once",
+        "clickhouse",
         "clickhouse one by one", "clickhouse columns",
     ]
 )  # fmt: skip
@@ -243,7 +249,7 @@ def case(request, monkeypatch):
         yield PostgresCase(dsn, PostgresSettings(dsn, pool=3, block_rows=2))
     elif kind == "postgres":
         made = PostgresCase(request.getfixturevalue("database"), one_by_one=one_by_one)
-        yield ByColumns(made) if how == "columns" else made
+        yield ByColumns(made, at_once=how == "at once") if how in ("columns", "at once") else made
     else:
         made = ClickHouseCase(request.getfixturevalue("clickhouse"), one_by_one=one_by_one)
         yield ByColumns(made) if how == "columns" else made

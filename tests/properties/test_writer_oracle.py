@@ -17,7 +17,7 @@ from lovelace_streams.settings import PostgresSettings
 from lovelace_streams.writers import Entry, Refusal, RowOutcome, sequence_of
 from lovelace_streams.writers.postgres import PostgresWriter, transaction
 from lovelace_streams.writers.postgres import writer as postgres
-from tests.columns import column_block
+from tests.columns import column_block, encode_at_once
 from tests.examples import examples
 
 COLUMNS = "k, a, b, mail, parent, ref, note, amount, kind, v"
@@ -228,12 +228,18 @@ stored_rows = st.lists(
 
 
 def written(writer: PostgresWriter, block: list[Entry], sizes: list[int]) -> list[object]:
-    """Write a block in parts, by turns as columns, as it is, and encoded before."""
-    ways = (lambda part: writer.encode_columns(column_block(part)), lambda part: part, writer.encode)
+    """Write a block in parts, by turns as columns, as it is, encoded before, and cut of columns encoded at once."""
+    whole = encode_at_once(column_block(block), writer) if not any(entry.same_item for entry in block) else block
+    ways = (
+        lambda start, stop: writer.encode_columns(column_block(block[start:stop])),
+        lambda start, stop: block[start:stop],
+        lambda start, stop: writer.encode(block[start:stop]),
+        lambda start, stop: writer.encode(whole[start:stop]),
+    )
     results: list[object] = []
     for size, way in zip(sizes, cycle(ways), strict=False):
-        if len(results) < len(block):
-            results += writer.write(way(block[len(results) : len(results) + size]))
+        if (done := len(results)) < len(block):
+            results += writer.write(way(done, done + size))
     return results
 
 

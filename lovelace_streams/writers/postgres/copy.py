@@ -31,6 +31,8 @@ class CopyHeuristic:
     def __init__(self) -> None:
         self._pause_blocks = 0
         self._next_pause_blocks = 1
+        self.is_usual = True
+        """Whether the last block was copied: then the next one's rows are encoded as lines, and as nothing else."""
 
     @property
     def is_likely(self) -> bool:
@@ -46,10 +48,12 @@ class CopyHeuristic:
 
     def succeeded(self) -> None:
         """Note that all keys were new."""
+        self.is_usual = True
         self._next_pause_blocks = 1
 
     def failed(self) -> None:
         """Note that a key existed: pause twice as long as the last time."""
+        self.is_usual = False
         self._pause_blocks = self._next_pause_blocks
         self._next_pause_blocks = min(PAUSE_BLOCKS_MAX, 2 * self._next_pause_blocks)
 

@@ -24,7 +24,10 @@ class SomeEntries(Sequence[Entry]):
     def __getitem__(self, index: slice) -> Sequence[Entry]: ...
     def __getitem__(self, index: int | slice) -> Entry | Sequence[Entry]:
         if isinstance(index, slice):
-            return SomeEntries(self._block, self._indexes[index])
+            indexes = self._indexes[index]
+            if len(indexes) == 1:
+                return self._block[indexes[0] : indexes[0] + 1]
+            return SomeEntries(self._block, indexes)
         return self._block[self._indexes[index]]
 
     def __iter__(self) -> Iterator[Entry]:

@@ -25,20 +25,22 @@ policies or rules may look at another table, or a foreign key can't be compared 
               refers to               table
 """
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum
-from functools import cached_property
-from itertools import compress
+from functools import cached_property, partial
+from itertools import chain, compress, groupby
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from uuid import UUID
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from lovelace_streams.columns import Columns, Part, Slice
 from lovelace_streams.errors import DestinationFault
 from lovelace_streams.rows.declaration import Column
 from lovelace_streams.rows.row import Row
@@ -48,7 +50,7 @@ from lovelace_streams.writers.column_block import ColumnBlock, RowKind
 from lovelace_streams.writers.postgres.catalog import ForeignKey, RowOrder, TableSchema
 from lovelace_streams.writers.postgres.sql import EncodeError, Plan
 from lovelace_streams.writers.postgres.stored import comparable_values, identity_of, key_compares_as_is
-from lovelace_streams.writers.postgres.types import EncodedColumn, exact_key, lines, picker
+from lovelace_streams.writers.postgres.types import EncodedColumn, Pick, exact_key, joined, lines, picker, read_lines
 
 KeysAreNew = Callable[[Plan, Sequence[Entry]], list[bool]]
 """Tells of each row whether its key is new to the table."""
@@ -101,6 +103,21 @@ class UniformRows:
         self._key_order: Sequence[int] | None = None
         self._subset_of: tuple[UniformRows, Sequence[int]] | None = None
         """The rows that these are some of, and which."""
+        self._pieces: Sequence[RowsOfPiece] = ()
+        """The rows that these are put together of, if they are."""
+        self._like: dict[str, EncodedColumn] | None = None
+        """The columns without their texts, if the lines are all that was kept of them."""
+
+    @classmethod
+    def joined(
+        cls, pieces: "Sequence[RowsOfPiece]", columns: Mapping[str, Sequence[Any]], indexes: Sequence[int]
+    ) -> "UniformRows":
+        """Put rows of one plan together that were encoded piece by piece; `columns` are the values of all."""
+        first = pieces[0].rows
+        keys = [*chain.from_iterable([piece.rows.keys[piece.start : piece.stop] for piece in pieces])]
+        rows = cls(first.table, first.plan, columns, indexes, keys)
+        rows._pieces = pieces
+        return rows
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -125,6 +142,11 @@ class UniformRows:
                 rows, some = self._subset_of
                 pick = picker(some)
                 self._encoded = {name: column.picked(pick) for name, column in rows.encoded.items()}
+            elif self._pieces:
+                each = [piece.encoded() for piece in self._pieces]
+                self._encoded = {name: joined([columns[name] for columns in each]) for name in self.plan.names}
+            elif self._lines is not None and self._like is not None:
+                self._encoded = dict(zip(self._like, read_lines(self._lines, list(self._like.values())), strict=True))
             else:
                 self._encoded = self.plan.encode_columns(self._columns)
         return self._encoded
@@ -136,9 +158,20 @@ class UniformRows:
             if self._subset_of is not None and self._subset_of[0]._lines is not None:  # noqa: SLF001 - of this class
                 rows, some = self._subset_of
                 self._lines = picker(some)(rows.lines)
+            elif self._pieces:
+                self._lines = [line for piece in self._pieces for line in piece.rows.lines[piece.start : piece.stop]]
             else:
                 self._lines = lines(list(self.encoded.values()))
         return self._lines
+
+    def encode(self, *, as_lines: bool) -> None:
+        """Encode the rows for COPY or for statements, and let go of all values but the keys'. Raises `EncodeError`."""
+        columns = self.encoded
+        if as_lines:
+            _ = self.lines
+            self._like = {name: column.without_texts() for name, column in columns.items()}
+            self._encoded = None
+        self._columns = {name: self._columns[name] for name in self.table.table.key}
 
     def copy_data(self) -> bytes:
         """Return the input of a COPY, in the order of the keys. Raises `EncodeError`."""
@@ -172,12 +205,58 @@ class UniformRows:
             some._key_order = range(len(rows))
         return some
 
+    def key_column(self, name: str) -> Sequence[Any]:
+        """Return the values of one column of the key."""
+        return self._columns[name]
+
     def value(self, name: str, row: int) -> Any:
         """Return the value of a column of one row."""
         if self._subset_of is None:
             return self._columns[name][row]
         rows, some = self._subset_of
         return rows.value(name, some[row])
+
+
+class RowsOfPiece(NamedTuple):
+    """Rows of a block that are a part of those encoded together: from `start` to `stop`."""
+
+    rows: UniformRows
+    start: int
+    stop: int
+
+    def encoded(self) -> dict[str, EncodedColumn]:
+        """Every column as texts. Raises `EncodeError`."""
+        if self.start == 0 and self.stop == len(self.rows):
+            return self.rows.encoded
+        return {name: column.between(self.start, self.stop) for name, column in self.rows.encoded.items()}
+
+
+class EncodedPieces(NamedTuple):
+    """What a table's writer made of columns at once: a group of rows for each set of columns that are absent."""
+
+    table: "TargetTable"
+    schema: TableSchema
+    groups: list[UniformRows]
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the table's schema is still the one that they were encoded for."""
+        return self.schema is self.table.schema
+
+
+class _ColumnsOfBlock(dict[str, Sequence[Any]]):
+    """The columns of some rows of a block, by name: the key's, and any other once it is asked for, by `make`."""
+
+    def __init__(self, key: Sequence[str], pieces: Sequence[RowsOfPiece], make: Callable[[str], Sequence[Any]]) -> None:
+        for name in key:
+            self[name] = [
+                *chain.from_iterable([piece.rows.key_column(name)[piece.start : piece.stop] for piece in pieces])
+            ]
+        self._make = make
+
+    def __missing__(self, name: str) -> Sequence[Any]:
+        column = self[name] = self._make(name)
+        return column
 
 
 class BlockStatements(NamedTuple):
@@ -301,7 +380,7 @@ class TargetTable:
             return [
                 group
                 for kind, (indexes, block) in entries.by_kind.items()
-                for group in self._uniform_columns(kind, indexes, block.columns)
+                for group in self._rows_of_kind(kind, indexes, block)
             ]
         uniform = self._uniform_rows_of(entries)
         return [] if uniform is None else [uniform]
@@ -325,6 +404,55 @@ class TargetTable:
                 columns[name] = column
         plan = self.plan(kind, absent=frozenset(absent))
         return UniformRows(self, plan, columns) if plan.is_one_statement else None
+
+    def encode_at_once(self, columns: Columns, *, as_lines: bool) -> "EncodedPieces | None":
+        """Encode columns that were just made; None if they go another way. Raises `EncodeError` or `TypeError`."""
+        if self.schema.row_order is not RowOrder.ANY or not self._key_compares_as_is:
+            return None
+        kind = RowKind(columns.row, only_new=False)
+        groups = list(self._uniform_columns(kind, range(len(columns)), columns.values))
+        for rows in groups:
+            rows.encode(as_lines=as_lines and rows.plan.is_one_statement)
+        return EncodedPieces(self, self.schema, groups)
+
+    def _rows_of_kind(self, kind: RowKind, indexes: Sequence[int], block: ColumnBlock) -> Iterator[UniformRows]:
+        """Yield rows of one kind, a group for each set of columns that are absent; what is encoded stays so."""
+        if not any(map(self._is_encoded, block.parts)):
+            yield from self._uniform_columns(kind, indexes, block.columns)
+            return
+        by_plan: dict[Plan, tuple[list[RowsOfPiece], list[int]]] = {}
+        at = 0
+        for groups, start, stop in self._encoded_parts(kind, block.parts):
+            for rows in groups:
+                first, end = bisect_left(rows.indexes, start), bisect_left(rows.indexes, stop)
+                if first < end:
+                    pieces, chosen = by_plan.setdefault(rows.plan, ([], []))
+                    pieces.append(RowsOfPiece(rows, first, end))
+                    chosen += [at - start + index for index in rows.indexes[first:end]]
+            at += stop - start
+        for pieces, chosen in by_plan.values():
+            pick = picker(range(len(block)) if len(chosen) == len(block) else chosen)
+            columns = _ColumnsOfBlock(self.table.key, pieces, partial(self._column, kind, block, pick))
+            yield UniformRows.joined(pieces, columns, pick(indexes))
+
+    def _column(self, kind: RowKind, block: ColumnBlock, pick: Pick, name: str) -> Sequence[Any]:
+        attribute, _ = self._fields[kind.row][name]
+        return pick(block.column(attribute))
+
+    def _is_encoded(self, part: Part) -> bool:
+        """Whether this writer has encoded the columns of a slice, for the schema that the table has now."""
+        encoded = part.columns.encoded if isinstance(part, Slice) else None
+        return isinstance(encoded, EncodedPieces) and encoded.table is self and encoded.is_current
+
+    def _encoded_parts(self, kind: RowKind, parts: Sequence[Part]) -> Iterator[tuple[Sequence[UniformRows], int, int]]:
+        """Yield encoded rows for parts, one after the other, and from which of them on to which they are the parts'."""
+        for is_encoded, run in groupby(parts, key=self._is_encoded):
+            if is_encoded:
+                for part in cast("Iterator[Slice]", run):
+                    yield part.columns.encoded.groups, part.start, part.stop
+            else:
+                block = ColumnBlock(list(run))
+                yield list(self._uniform_columns(kind, range(len(block)), block.columns)), 0, len(block)
 
     def _uniform_columns(
         self, kind: RowKind, indexes: Sequence[int], given: Mapping[str, Sequence[Any]]

@@ -328,7 +328,8 @@ class Probe:
     def remember_written_row(self, block: Sequence[Entry], results: Sequence[RowResult]) -> None:
         """Remember a row that was written, of a block whose items are single rows."""
         if RowOutcome.WRITTEN in results:
-            self._remember_written([block[results.index(RowOutcome.WRITTEN)]])
+            index = results.index(RowOutcome.WRITTEN)
+            self._remember_written(block[index : index + 1])  # of a block of columns no row is made before it is tried
 
     def _remember_written(self, item: Item) -> None:
         self._last_written |= dict.fromkeys(self._tables.tables_of(item), item)

@@ -6,6 +6,7 @@ pooler. Both ways are made of the same texts, `EncodedColumn`. Encoding a column
 value that does not fit its declared type raises, and the caller finds its row.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -82,8 +83,25 @@ class EncodedColumn(msgspec.Struct, gc=False):
         """Return the column of some rows, in another order."""
         return EncodedColumn(pick(self.texts), self.has_nulls, self.escape_free)
 
+    def without_texts(self) -> "EncodedColumn":
+        """Return what is known of the column, without its texts."""
+        return EncodedColumn([], self.has_nulls, self.escape_free)
+
+    def between(self, start: int, stop: int) -> "EncodedColumn":
+        """Return the column of consecutive rows."""
+        return EncodedColumn(self.texts[start:stop], self.has_nulls, self.escape_free)
+
     def _with_null(self, null: str) -> list[str]:
         return [null if text is None else text for text in self.texts] if self.has_nulls else self.texts  # type: ignore[return-value]
+
+
+def joined(columns: Sequence[EncodedColumn]) -> EncodedColumn:
+    """Return the same column of one piece after the other."""
+    return EncodedColumn(
+        [*chain.from_iterable([column.texts for column in columns])],
+        has_nulls=any(column.has_nulls for column in columns),
+        escape_free=all(column.escape_free for column in columns),
+    )
 
 
 _ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
@@ -92,6 +110,35 @@ _ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
 def lines(columns: Sequence[EncodedColumn]) -> list[str]:
     """Return the input of a COPY, one line a row."""
     return list(map("\t".join, zip(*[column.fields() for column in columns], strict=True)))
+
+
+def read_lines(lines: Sequence[str], like: Sequence[EncodedColumn]) -> list[EncodedColumn]:
+    r"""Return the columns that the lines of a COPY were made of; `like` are those, their texts forgotten.
+
+    >>> columns = [EncodedColumn(["a\\b", None], True, False), EncodedColumn(["1", "2"], False, True)]
+    >>> read_lines(lines(columns), [column.without_texts() for column in columns]) == columns
+    True
+    """
+    fields = zip(*[line.split("\t") for line in lines], strict=True)
+    return [
+        EncodedColumn(_texts_of(each, column), column.has_nulls, column.escape_free)
+        for each, column in zip(fields, like, strict=True)
+    ]
+
+
+def _texts_of(fields: Sequence[str], like: EncodedColumn) -> Texts:
+    texts: Texts = [None if text == r"\N" else text for text in fields] if like.has_nulls else list(fields)
+    if like.escape_free or not any("\\" in text for text in texts if text is not None):
+        return texts
+    return [None if text is None else _ESCAPED.sub(_unescaped, text) for text in texts]
+
+
+_ESCAPED = re.compile(r"\\(.)")
+_MEANINGS = {"t": "\t", "n": "\n", "r": "\r", "\\": "\\"}
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    return _MEANINGS[found[1]]
 
 
 ColumnEncoder = Callable[[Sequence[Any]], EncodedColumn]

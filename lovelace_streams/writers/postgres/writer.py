@@ -6,7 +6,7 @@ docs/decisions/0004-writers.md says why the statements are what they are, and wh
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 import psycopg
@@ -14,6 +14,7 @@ import structlog
 from psycopg.abc import PQGen
 from psycopg.pq.abc import PGconn
 
+from lovelace_streams.columns import Columns
 from lovelace_streams.errors import DeploymentFault, DestinationFault
 from lovelace_streams.rows.row import Row
 from lovelace_streams.settings import PostgresSettings
@@ -184,6 +185,19 @@ class PostgresWriter:
     def encode_columns(self, block: ColumnBlock) -> Sequence[Entry]:
         """Do the same for a block of columns: no row is made. See `SupportsColumns`."""
         return self.encode(block)
+
+    def encode_at_once(self, columns: Columns) -> tuple[Any, Sequence[str]] | None:
+        """Encode columns that were just made, and keep their keys; see `SupportsEncodeAtOnce`.
+
+        Not where one row may be looked at alone: with several tables, and while the block's rows are checked first.
+        """
+        if self.one_by_one or len(self.tables.declared) > 1 or self._isolation.expects_refusals:
+            return None
+        [table] = self.tables.declared
+        with suppress(*NOT_ENCODED):
+            encoded = table.encode_at_once(columns, as_lines=self._can_copy and self._copy_heuristic.is_usual)
+            return None if encoded is None else (encoded, [table.attributes[name] for name in table.table.key])
+        return None
 
     def write(self, block: Sequence[Entry]) -> list[RowResult]:
         """Write a block durably; see `Writer.write`."""
@@ -400,7 +414,10 @@ class PostgresWriter:
 
     def _try_copy(self, groups: Sequence[UniformRows]) -> PQGen[bool]:
         """Whether COPY took the rows. If not, nothing was written, and nothing is said of them."""
-        if self._transactions.is_dry_run or not self._may_copy(groups) or not self._copy_heuristic.should_try():
+        if self._transactions.is_dry_run:
+            return False
+        if not self._may_copy(groups) or not self._copy_heuristic.should_try():
+            self._copy_heuristic.is_usual = False
             return False
         try:
             yield from self._transactions.copy(groups[0])
