@@ -26,7 +26,7 @@ from prometheus_client import REGISTRY
 import lovelace_streams as ls
 from lovelace_streams import Before, Events, From, FromKafka, Items, JsonDecoder, Row, Skip, rule
 from lovelace_streams import columns as column_module
-from lovelace_streams.columns import Slice
+from lovelace_streams.columns import Columns, Slice
 from lovelace_streams.delivery import block_writer
 from lovelace_streams.kafka import consumer, start_offsets
 from lovelace_streams.records import Settled
@@ -310,8 +310,22 @@ def fine(row: dict[str, Any]) -> bool:
     return len(repr(row)) % 9 > 0
 
 
+class Forgetful(MemoryWriter):
+    """Has values let go as soon as there are columns, so that each row is made again of its message."""
+
+    def encode_at_once(self, columns: Columns) -> tuple[str, Sequence[str]]:
+        """Keep one field."""
+        return "encoded", columns.fields[:1]
+
+
 def end_of(
-    case: Case, *, columnar: bool | None, background: bool = False, check: Any = fine, decoder: Any = JsonDecoder
+    case: Case,
+    *,
+    columnar: bool | None,
+    background: bool = False,
+    check: Any = fine,
+    decoder: Any = JsonDecoder,
+    forgets: bool = False,
 ) -> End:
     """Run a flow, and gather everything that tells how its items ended. `columnar=None`: as tests run by default."""
     options = case.options if columnar is None else {**case.options, "columnar": columnar}
@@ -323,7 +337,7 @@ def end_of(
         decoded = ls.decode("decode", ls.kafka_source("kafka", flow, source), decoder(case.what))
         mapped = ls.normalize("normalize", decoded.oks, case.rows)
         batches = ls.batch("batch", mapped.oks, BatchPolicy(given.batch_size, 4000))
-        writer = MemoryWriter(*case.rows, check=check)
+        writer = (Forgetful if forgets else MemoryWriter)(*case.rows, check=check)
         writer.capabilities = Capabilities(block_rows=case.block_rows)
         written = ls.upsert("upsert", batches, writer, source)
         dead = ls.dead_letter("dead_letter", source, decoded.errs, mapped.errs, written.errs)
@@ -409,9 +423,9 @@ def test_columns_and_items_end_the_same() -> None:
     taken: Counter[str] = Counter()
 
     @settings(max_examples=examples(60), deadline=None, suppress_health_check=list(HealthCheck))
-    @given(worlds(), st.booleans())
-    def check(case: Case, background: bool) -> None:
-        columns = end_of(case, columnar=True, background=background)
+    @given(worlds(), st.booleans(), st.booleans())
+    def check(case: Case, background: bool, forgets: bool) -> None:
+        columns = end_of(case, columnar=True, background=background, forgets=forgets)
         items = end_of(case, columnar=False, background=background)
 
         assert not items.in_columns
