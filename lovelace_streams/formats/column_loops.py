@@ -28,8 +28,8 @@ class Decoded(NamedTuple):
 
     places: Sequence[int]
     """Ascending."""
-    messages: Sequence[Any]
-    """Their Structs."""
+    messages: list[Any]
+    """Their Structs, until they are mapped."""
 
 
 RawItems = Callable[[int, Sequence[int]], Sequence[Any]]

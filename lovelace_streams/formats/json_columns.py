@@ -103,8 +103,7 @@ class JsonLoop:
     def __call__(self, chunk: Chunk, latest: datetime) -> Mapped:
         """Make slices of rows, and say what is left."""
         lists: dict[int, list[Any]] = {}
-        messages = self._decoded(chunk.values, lists)
-        decoded, left = self._sorted(messages)
+        decoded, left = self._sorted(self._decoded(chunk.values, lists))
         mapped = map_decoded(chunk, decoded, left, lists, latest, partial(self._raw_items, chunk))
         self._has_lists = self._has_lists or any(rows.columns.ends is not None for rows in mapped.slices)
         return mapped

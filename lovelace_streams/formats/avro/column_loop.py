@@ -60,7 +60,7 @@ class AvroLoop:
             return
         left = set()
         places, [structs] = _without(left, places, [arrow.structs(event, records, left)])
-        mapped = self._loops[id(rows.target)].columns(places, structs, None, chunk, latest).columns
+        mapped = self._loops[id(rows.target)].columns(places, list(structs), None, chunk, latest).columns
         if mapped is not None:
             rows.add(mapped.places, list(mapped.values.values()))
 
