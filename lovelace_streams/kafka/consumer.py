@@ -572,10 +572,11 @@ def _by_partition(messages: Sequence[Message]) -> Iterator[list[Message]]:
 
 
 def _are_records_of_one_partition(messages: Sequence[Message]) -> bool:
+    if False in [message.error() is None for message in messages]:  # an error is no record, and equals nothing
+        return False
     count, first, message = len(messages), messages[0], messages[0].__class__
     return (
-        not any(map(message.error, messages))  # an error is no record, and can't be compared with None
-        and list(map(message.partition, messages)).count(first.partition()) == count
+        list(map(message.partition, messages)).count(first.partition()) == count
         and list(map(message.topic, messages)).count(first.topic()) == count
     )
 
