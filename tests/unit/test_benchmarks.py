@@ -23,11 +23,11 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_a_line_a_measurement_and_a_summary_last(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks", "avro", "--rows", "100", "--runs", "2", "--save", str(tmp_path)]
+    command = [sys.executable, "-m", "benchmarks", "avro", "--rows", "500", "--runs", "2", "--save", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
     *lines, last = map(json.loads, done.stdout.splitlines())
 
-    assert {(line["benchmark"], line["run"], line["rows"]) for line in lines} == {("avro", 1, 100), ("avro", 2, 100)}
+    assert {(line["benchmark"], line["run"], line["rows"]) for line in lines} == {("avro", 1, 500), ("avro", 2, 500)}
     assert all(line["rows_per_second"] > 0 and line["cpu_us_per_row"] > 0 for line in lines)
     assert last["summary"]
     assert last["rows_per_second"].keys() == by_what(lines).keys()
