@@ -10,8 +10,10 @@ topic is still the one that the assignment began with (`topic_ids`).
 """
 
 import time
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
+from itertools import accumulate
 from typing import cast
 
 import structlog
@@ -45,9 +47,13 @@ that wait for each partition, nearly every buffer was of fresh pages, which the 
 read cost a fifth more CPU (1.19 against 0.96 µs a message of 460 bytes)."""
 QUEUED_KBYTES_MAX = 2048
 """How many kilobytes wait for each partition; by default up to 64 MiB do."""
-CONSUME_MESSAGES_MAX = 200
-"""Messages of one call. They are freed as soon as they are records, while their bytes are still in the CPU's cache:
-making a record costs half as much again in lists of 1,000."""
+CONSUME_MESSAGES_MAX, CONSUME_RECORDS_MAX = 500, 200
+"""Messages of one call that become chunks, or records. They are freed as soon as they are read, while their bytes are
+still in the CPU's cache: making a record costs half as much again in lists of 1,000. A larger chunk takes fewer calls a
+message: the whole job takes 7.7 against 8.1 µs a row."""
+CHUNK_BYTES_MAX = 256 * 1024
+"""Bytes of the messages of a chunk, unless one alone has more: its columns are made and encoded at once, and let go
+while they are in the cache."""
 CHUNK_MESSAGES_MIN, CHUNK_BYTES_MIN = 8, 8192
 """The smallest chunk: fewer messages are read as records, unless they are large and may hold many items."""
 PartitionKey = tuple[str, int]
@@ -134,7 +140,8 @@ class GroupConsumer:
     def _fill(self, window: list[Envelope[bytes] | Chunk], count: int, deadline: float) -> None:
         """Read until the window is full or the deadline is over; messages that have arrived are taken in any case."""
         left = count - _messages_in(window)
-        while (wanted := min(CONSUME_MESSAGES_MAX, left)) > 0:
+        most = CONSUME_RECORDS_MAX if self._context.columnar is None else CONSUME_MESSAGES_MAX
+        while (wanted := min(most, left)) > 0:
             messages = self._consume(wanted, max(0.0, deadline - time.monotonic()))
             found = self._in_flight_of(messages)
             window += found
@@ -201,7 +208,7 @@ class GroupConsumer:
             if run[0].error() is not None:
                 self._in_flight.pass_over(assignment.number, cast("int", run[0].offset()))
             else:
-                found = self._read_run(run, assignment)
+                found = [part for piece in _pieces(run) for part in self._read_run(piece, assignment)]
                 metrics.read(self._group, assignment.topic, assignment.partition, _messages_in(found))
                 parts += found
         return parts
@@ -579,6 +586,17 @@ def _are_records_of_one_partition(messages: Sequence[Message]) -> bool:
         list(map(message.partition, messages)).count(first.partition()) == count
         and list(map(message.topic, messages)).count(first.topic()) == count
     )
+
+
+def _pieces(messages: list[Message]) -> Iterator[list[Message]]:
+    """Cut consecutive messages into pieces of about `CHUNK_BYTES_MAX`, or of one that is larger."""
+    ends = list(accumulate(map(len, messages)))
+    start, count = 0, len(messages)
+    while start < count:
+        before = ends[start - 1] if start else 0
+        stop = max(start + 1, bisect_right(ends, before + CHUNK_BYTES_MAX, start))
+        yield messages[start:stop] if stop - start < count else messages
+        start = stop
 
 
 def _is_worth_a_chunk(messages: Sequence[Message]) -> bool:

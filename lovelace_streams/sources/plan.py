@@ -181,7 +181,8 @@ def _need_of_source(step: Any, *, traced: bool) -> str:
 def _need_of_step(flow: Dataflow, stage: Stage) -> str:
     step, operator, name = stage.step, operator_of(stage.step), name_of(flow, stage.step)
     if operator == "upsert":
-        return "" if isinstance(step.writer, WriterSupportsColumns) else f"{type(step.writer).__name__} takes rows"
+        writer = step.writer
+        return writer.needs_rows if isinstance(writer, WriterSupportsColumns) else f"{type(writer).__name__} takes rows"
     if operator not in PORTS:
         return f"{_operator(step)}({name!r}), a step of the flow's own, takes items"
     if operator == "decode" and not isinstance(step.decoder, FormatSupportsColumns):

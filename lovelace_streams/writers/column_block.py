@@ -167,6 +167,13 @@ class SupportsColumns(Protocol):
     contract suite of writers holds (tests/contract/test_writers.py).
     """
 
+    @property
+    def needs_rows(self) -> str:
+        """Say why it makes a row of each item before it writes; "" if it does not. `lovelace explain` tells it.
+
+        Then messages pass as items: rows that are made of columns cost more than those that are made at once.
+        """
+
     def encode_columns(self, block: ColumnBlock) -> Sequence[Entry]:
         """Return the same entries, with what was computed from the columns; `write` takes either. As `encode`."""
 

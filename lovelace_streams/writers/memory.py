@@ -64,6 +64,11 @@ class MemoryWriter:
         self._wrote = self._wrote or RowOutcome.WRITTEN in results
         return superseded(results, [(type(entry.row).__table__.name, self._key(entry.row)) for entry in block])
 
+    @property
+    def needs_rows(self) -> str:
+        """Return nothing, so that tests of flows go both ways; see `SupportsColumns`."""
+        return ""
+
     def encode_columns(self, block: ColumnBlock) -> Sequence[Entry]:
         """Return the block itself; see `SupportsColumns`. A dict has rows, which are made of the columns here."""
         return block

@@ -53,7 +53,7 @@ class BlockEncoder:
     def __init__(self, schema: TableSchema, *, one_by_one: bool = False) -> None:
         self.schema = schema
         self._one_by_one = one_by_one
-        self._at_once = {} if one_by_one else schema.packers_at_once
+        self._packers = {} if one_by_one else schema.packers_at_once
 
     def encode(self, entries: Sequence[Entry]) -> InsertBody:
         """Check and pack rows; raises `ColumnValueError` with the first column that has a bad value.
@@ -68,9 +68,9 @@ class BlockEncoder:
 
     def _packed(self, name: str, block: BlockColumns) -> bytes:
         """Check and pack a column; raises `ColumnValueError` for the first bad value."""
-        if name in self._at_once and block.rows:
+        if name in self._packers and block.rows:
             try:
-                packed = self._at_once[name](block.values[name])
+                packed = self._packers[name](block.values[name])
             except INCONCLUSIVE:
                 packed = None
             if packed is not None:

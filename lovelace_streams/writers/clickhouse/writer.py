@@ -181,6 +181,11 @@ class ClickHouseWriter:
                 pass
         return encoded
 
+    @property
+    def needs_rows(self) -> str:
+        """Return nothing; see `SupportsColumns`."""
+        return ""
+
     def encode_columns(self, block: ColumnBlock) -> EncodedBlock:
         """Do the same for a block of columns: no row is made. See `SupportsColumns`."""
         return self.encode(block)

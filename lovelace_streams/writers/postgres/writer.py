@@ -182,6 +182,12 @@ class PostgresWriter:
         """Do the part of `write` that needs no connection; another thread may be in `write`. See `SupportsEncode`."""
         return self._partition(block) or self.encode_alone(block)
 
+    @property
+    def needs_rows(self) -> str:
+        """Say so if there are several tables, whose rows are grouped one by one; see `SupportsColumns`."""
+        tables = [table.table.name for table in self.tables.declared]
+        return f"rows of several tables, {' and '.join(tables)}, are grouped one by one" if len(tables) > 1 else ""
+
     def encode_columns(self, block: ColumnBlock) -> Sequence[Entry]:
         """Do the same for a block of columns: no row is made. See `SupportsColumns`."""
         return self.encode(block)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
-from lovelace_streams.kafka.consumer import CONSUME_MESSAGES_MAX, GroupConsumer
+from lovelace_streams.kafka.consumer import CONSUME_RECORDS_MAX, GroupConsumer
 from lovelace_streams.runtime.in_flight import InFlight
 from lovelace_streams.runtime.worker import WorkerContext
 from lovelace_streams.settings import KafkaSettings
@@ -55,7 +55,7 @@ def places(window: list[Any]) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize(
-    "count", [1, CONSUME_MESSAGES_MAX - 1, CONSUME_MESSAGES_MAX, CONSUME_MESSAGES_MAX + 1, 3 * CONSUME_MESSAGES_MAX]
+    "count", [1, CONSUME_RECORDS_MAX - 1, CONSUME_RECORDS_MAX, CONSUME_RECORDS_MAX + 1, 3 * CONSUME_RECORDS_MAX]
 )
 def test_a_window_is_as_large_as_was_asked_for_and_its_lists_are_short(count: int) -> None:
     broker, in_flight = Rebalanced(), InFlight()
@@ -65,7 +65,7 @@ def test_a_window_is_as_large_as_was_asked_for_and_its_lists_are_short(count: in
     window = reader.read(count, 0.0)
 
     assert len(window) == count
-    assert max(broker.calls) <= CONSUME_MESSAGES_MAX
+    assert max(broker.calls) <= CONSUME_RECORDS_MAX
     assert [len(a.in_flight) for a in in_flight.current.values() if a.topic == TOPIC] == [(count + 1) // 2, count // 2]
     assert reader.behind
     assert len(reader.read(count, 0.0)) == min(count, 10)
@@ -74,13 +74,13 @@ def test_a_window_is_as_large_as_was_asked_for_and_its_lists_are_short(count: in
 
 def test_what_is_given_up_between_two_lists_goes_no_further() -> None:
     broker, in_flight = Rebalanced(at=3), InFlight()  # the first call is the one that it is assigned in
-    reader = member(broker, in_flight, messages=2 * CONSUME_MESSAGES_MAX)
+    reader = member(broker, in_flight, messages=2 * CONSUME_RECORDS_MAX)
 
-    window = reader.read(2 * CONSUME_MESSAGES_MAX, 0.0)
+    window = reader.read(2 * CONSUME_RECORDS_MAX, 0.0)
 
-    assert broker.calls == [1, CONSUME_MESSAGES_MAX, CONSUME_MESSAGES_MAX, CONSUME_MESSAGES_MAX // 2]
+    assert broker.calls == [1, CONSUME_RECORDS_MAX, CONSUME_RECORDS_MAX, CONSUME_RECORDS_MAX // 2]
     assert {partition for partition, _ in places(window)} == {1}
-    assert [envelope.record.assignment in in_flight.current for envelope in window] == [True] * CONSUME_MESSAGES_MAX
+    assert [envelope.record.assignment in in_flight.current for envelope in window] == [True] * CONSUME_RECORDS_MAX
 
 
 class NoSuchOffset:

@@ -20,6 +20,7 @@ from lovelace_streams.sources.plan import ColumnPlan, column_plans
 from lovelace_streams.testing import run
 from lovelace_streams.writers import Entry, RowResult
 from lovelace_streams.writers.memory import MemoryWriter
+from lovelace_streams.writers.postgres import PostgresWriter
 from tests.unit.sources import test_worker_source
 
 Between = Callable[[str, Stream[Any]], Stream[Any]]
@@ -339,3 +340,19 @@ def test_a_worker_logs_the_events_whose_messages_are_left() -> None:
     [told] = [entry for entry in logs if entry["event"] == "plan"]
 
     assert (told["way"], told["as_items"]) == ("columns", ["cleaned"])
+
+
+class Bill(ls.Row, table="bills", primary_key="id"):
+    id: int
+
+
+class Tag(ls.Row, table="tags", primary_key="id"):
+    id: int
+
+
+def test_rows_of_several_tables_in_postgres_are_made_one_by_one() -> None:
+    settings = ls.PostgresSettings("postgresql://127.0.0.1/none")
+    assert PostgresWriter(settings, Bill).needs_rows == ""
+    assert PostgresWriter(settings, Bill, Tag).needs_rows == (
+        "rows of several tables, bills and tags, are grouped one by one"
+    )
