@@ -92,7 +92,6 @@ class UniformRows:
         keys: Sequence[Any] | None = None,
     ) -> None:
         self.table = table
-        self.schema = table.schema
         self.plan = plan
         self.keys = table.keys_of(columns) if keys is None else keys
         self.indexes = range(len(self.keys)) if indexes is None else indexes
@@ -125,7 +124,7 @@ class UniformRows:
     @property
     def is_current(self) -> bool:
         """Whether the table's schema is still the one that the rows were encoded for: `open` reads it again."""
-        return self.schema is self.table.schema
+        return self.plan.schema is self.table.schema
 
     @cached_property
     def has_distinct_keys(self) -> bool:
@@ -235,13 +234,12 @@ class EncodedPieces(NamedTuple):
     """What a table's writer made of columns at once: a group of rows for each set of columns that are absent."""
 
     table: "TargetTable"
-    schema: TableSchema
     groups: list[UniformRows]
 
     @property
     def is_current(self) -> bool:
         """Whether the table's schema is still the one that they were encoded for."""
-        return self.schema is self.table.schema
+        return all(rows.is_current for rows in self.groups)
 
 
 class _ColumnsOfBlock(dict[str, Sequence[Any]]):
@@ -413,7 +411,7 @@ class TargetTable:
         groups = list(self._uniform_columns(kind, range(len(columns)), columns.values))
         for rows in groups:
             rows.encode(as_lines=as_lines and rows.plan.is_one_statement)
-        return EncodedPieces(self, self.schema, groups)
+        return EncodedPieces(self, groups)
 
     def _rows_of_kind(self, kind: RowKind, indexes: Sequence[int], block: ColumnBlock) -> Iterator[UniformRows]:
         """Yield rows of one kind, a group for each set of columns that are absent; what is encoded stays so."""
@@ -508,10 +506,10 @@ class TargetTable:
 
     def plan(self, kind: type[Row], only_new: bool = False, *, absent: frozenset[str] = NONE_ABSENT) -> Plan:
         """Return the plan for rows of a class without these columns."""
-        plan = self._plans.get((kind, absent, only_new))
-        if plan is None:
+        schema, plan = self.schema, self._plans.get((kind, absent, only_new))
+        if plan is None or plan.schema is not schema:  # another thread may read the catalogue again meanwhile
             columns = [column for column in kind.__table__.columns if column.name not in absent]
-            plan = self._plans[kind, absent, only_new] = Plan(self.table, self.schema, columns, only_new=only_new)
+            plan = self._plans[kind, absent, only_new] = Plan(self.table, schema, columns, only_new=only_new)
         return plan
 
     def plans_of(self, entries: Sequence[Entry]) -> list[Plan]:

@@ -46,6 +46,7 @@ class Plan:
     """The statements and encoders for rows that have exactly these columns."""
 
     def __init__(self, table: Table, schema: TableSchema, columns: Sequence[Column], *, only_new: bool) -> None:
+        self.schema = schema
         self.columns = tuple(columns)
         self.only_new = only_new
         absent = frozenset(schema.types) - {column.name for column in self.columns}

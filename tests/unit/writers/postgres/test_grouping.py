@@ -3,10 +3,11 @@
 import pytest
 
 from lovelace_streams.rows import UNSET, Row
-from lovelace_streams.writers import Entry
+from lovelace_streams.writers import Entry, sequence_of
 from lovelace_streams.writers.postgres.catalog import ForeignKey, RowOrder, TableSchema
 from lovelace_streams.writers.postgres.grouping import TableRelation, Tables
 from lovelace_streams.writers.postgres.types import TypeInfo
+from tests.columns import column_block
 
 
 class Thing(Row, table="things", primary_key="id"):
@@ -96,3 +97,25 @@ def test_an_absent_reference_may_refer_to_any_key():
     tables = several(foreign_key=True)
 
     assert grouped(tables, Part(id=11, thing=UNSET), Thing(id=2), Part(id=12, thing=2)) == [[11], [2], [12]]
+
+
+def test_columns_that_were_encoded_for_another_schema_are_encoded_again():
+    """Another thread may read the catalogue again between the two: no plan of before is used."""
+    tables = things(RowOrder.ANY)
+    [table] = tables.declared
+    entries = [Entry(Thing(id=n, parent=-n), sequence=sequence_of(n, 0)) for n in range(5)]
+    block = column_block(entries)
+    [slice_] = block.parts
+    values = slice_.columns.values
+    encoded = table.encode_at_once(slice_.columns, as_lines=True)
+    slice_.columns.let_go(encoded, ["id"], lambda _: values)
+    [used] = table.uniform_rows(block)
+    assert used.lines == [f"{n}\t{-n}" for n in range(5)]
+    assert used.is_current
+
+    tables.set_schemas([schema(Thing)])
+    assert not used.is_current
+    [again] = table.uniform_rows(block)
+    assert again.is_current
+    assert again.plan is not used.plan
+    assert again.lines == used.lines
