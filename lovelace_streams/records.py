@@ -190,6 +190,8 @@ class Settled(msgspec.Struct, gc=False):
 
 def envelopes_of(parts: Sequence[Any]) -> list[Envelope[Any]]:
     """Return items, and slices of columns, item by item."""
+    if set(map(type, parts)) <= {Envelope}:
+        return list(parts)
     return [e for part in parts for e in ((part,) if part.__class__ is Envelope else part.envelopes())]
 
 

@@ -12,7 +12,7 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from enum import Enum
 from typing import Any
 
-from lovelace_streams.columns import Part, Slice, assignment_of, assignments_of, count_of, extend
+from lovelace_streams.columns import Part, Slice, assignment_of, assignments_of, count_of, extend, row_class_of
 from lovelace_streams.delivery.background import BackgroundCall
 from lovelace_streams.records import Batch, DeadLetter, Envelope, Outcome, Reason, Settled, SkipReason, envelopes_of
 from lovelace_streams.writers import (
@@ -70,8 +70,9 @@ class Block:
         """Make the entries of the items whose assignment has not ended; does nothing if they are made and current."""
         if self.entries and self.is_current(current):
             return
-        self.parts = self.batch.parts
-        self.assignments = assignments_of(self.parts)
+        if self.parts is not self.batch.parts:  # it was prepared before
+            self.parts = self.batch.parts
+            self.assignments = assignments_of(self.parts)
         if not self.is_current(current):
             self.parts = [part for part in self.batch.parts if assignment_of(part) in current]
             self.assignments = assignments_of(self.parts)
@@ -233,8 +234,10 @@ def outcomes_of_parts(step: str, parts: Sequence[Part], results: Sequence[RowRes
 
 def block_of(parts: Sequence[Part]) -> ColumnBlock | None:
     """Return parts as a block of columns; None if none are columns, or if an item has several rows."""
-    kinds = {Slice if isinstance(part, Slice) else part.payload.__class__ for part in parts}
-    return ColumnBlock(parts) if Slice in kinds and tuple not in kinds else None
+    if Slice not in set(map(type, parts)):
+        return None
+    kinds = {row_class_of(part) for part in parts}
+    return ColumnBlock(parts) if tuple not in kinds else None
 
 
 def _by_item(rows_per_item: Sequence[int], results: Sequence[RowResult]) -> Iterable[RowResult]:

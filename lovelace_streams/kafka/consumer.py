@@ -11,7 +11,7 @@ topic is still the one that the assignment began with (`topic_ids`).
 
 import time
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from itertools import accumulate
 from typing import cast
@@ -128,18 +128,20 @@ class GroupConsumer:
         began = time.monotonic()
         assignments = set(self._in_flight.current)
         window = self._in_flight_of(held_messages)
-        self._fill(window, count, began)
-        self.behind = _messages_in(window) >= count
-        self._fill(window, count, max(began, self._window_ended_at + seconds))
+        left = self._fill(window, count - _messages_in(window), began)
+        self.behind = left <= 0
+        self._fill(window, left, max(began, self._window_ended_at + seconds))
         self._window_ended_at = time.monotonic()
         if not assignments <= self._in_flight.current.keys():  # one was given up meanwhile: drop its messages
             window = [part for part in window if assignment_of(part) in self._in_flight.current]
         self._empty_since = None if window else self._empty_since or began
         return window
 
-    def _fill(self, window: list[Envelope[bytes] | Chunk], count: int, deadline: float) -> None:
-        """Read until the window is full or the deadline is over; messages that have arrived are taken in any case."""
-        left = count - _messages_in(window)
+    def _fill(self, window: list[Envelope[bytes] | Chunk], left: int, deadline: float) -> int:
+        """Read until the window is full or the deadline is over; messages that have arrived are taken in any case.
+
+        Takes and returns for how many messages there is room.
+        """
         most = CONSUME_RECORDS_MAX if self._context.columnar is None else CONSUME_MESSAGES_MAX
         while (wanted := min(most, left)) > 0:
             messages = self._consume(wanted, max(0.0, deadline - time.monotonic()))
@@ -147,7 +149,8 @@ class GroupConsumer:
             window += found
             left -= _messages_in(found)
             if len(messages) < wanted:
-                return
+                break
+        return left
 
     def idle(self, seconds: float) -> None:
         """Poll with all partitions paused, to stay a member; messages that arrive nevertheless are kept for later."""
@@ -537,8 +540,9 @@ class GroupConsumer:
             self._on_refused_commit(error.args[0])
 
 
-def _messages_in(parts: Iterable[Envelope[bytes] | Chunk]) -> int:
-    return sum(len(part) if isinstance(part, Chunk) else 1 for part in parts)
+def _messages_in(parts: Sequence[Envelope[bytes] | Chunk]) -> int:
+    chunks = [part for part in parts if isinstance(part, Chunk)]
+    return len(parts) - len(chunks) + sum(map(len, chunks))
 
 
 def _key_of(message: Message) -> PartitionKey:

@@ -26,6 +26,10 @@ def cut(envelopes: Sequence[Part], policy: BatchPolicy) -> Iterator[Batch[Any]]:
     rows = size = 0
     for envelope in envelopes:
         if isinstance(envelope, Slice):
+            if rows + len(envelope) < most_rows and size + (more := envelope.size) < most_bytes:
+                append(batch, envelope)
+                rows, size = rows + len(envelope), size + more
+                continue
             begin = envelope.start
             while begin < envelope.stop:
                 end = envelope.columns.cut(begin, min(begin + most_rows - rows, envelope.stop), most_bytes - size)
