@@ -3,8 +3,10 @@
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from lovelace_streams.formats.limits import DEPTH_MAX, nesting
+from lovelace_streams.formats.limits import DEPTH_MAX, SHALLOW_BYTES, is_too_deep, nesting
 from tests.unit.formats.messages import DISCORD, Decoded, add
 
 
@@ -28,3 +30,34 @@ def test_what_is_not_counted_is_not_too_deep(begin: bytes, end: bytes, padding: 
             value = json.dumps(add()).encode()[:-1]
             value += b',"a":%s,"b":%s}' % ((beside, inner) if padding % 2 else (inner, beside))
             assert Decoded(DISCORD, value).ends == [(0, 1, "too_deep" if depth + 1 > DEPTH_MAX else 1)]
+
+
+LEVELS = [
+    ("[", "]"), ('{"a":', "}"), ('{"}":', "}"), ('{"]{":', "}"), ('["]",', "]"), ('["[","{",', "]"), ("[{},", "]"),
+    ('{"\\"}":', "}"), ('["\\\\","}",', "]"), ('{"\\\\\\"]":[],"b":', "}"), ('["a","b",', "]"), ('[{"":"}"},', "]"),
+]  # fmt: skip
+"""How one level begins, with what may lie beside the next one, and ends."""
+
+
+def counted(text: str) -> int:
+    """The levels of a JSON text, character by character."""
+    depth = most = 0
+    in_string = escaped = False
+    for character in text:
+        if in_string:
+            in_string, escaped = escaped or character != '"', not escaped and character == "\\"
+        elif character == '"':
+            in_string = True
+        else:
+            depth += (character in "[{") - (character in "]}")
+            most = max(most, depth)
+    return most
+
+
+@given(st.lists(st.sampled_from(LEVELS), min_size=1, max_size=6), st.integers(DEPTH_MAX - 6, DEPTH_MAX + 6))
+def test_brackets_within_strings_are_none(levels: list[tuple[str, str]], depth: int) -> None:
+    """Nor do they hide a level: a text is too deep if its levels are too many, whatever its texts hold."""
+    chosen = [levels[number % len(levels)] for number in range(depth)]
+    text = "".join(begin for begin, _ in chosen) + "1" + "".join(end for _, end in reversed(chosen))
+
+    assert is_too_deep(text.encode() + b" " * SHALLOW_BYTES) == (counted(text) > DEPTH_MAX)
