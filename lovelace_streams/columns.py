@@ -193,8 +193,8 @@ class Columns:
     numbers of items that are no rows here, ascending, by the index of their message in `places`.
 
     A writer may encode the rows as soon as they are made (`encoded`). Then their values are let go while they are in
-    the CPU's cache, and so is their memory used again: a window that keeps them costs a quarter more. They are made
-    again, of the same messages, if somebody asks for one.
+    the CPU's cache, and so is their memory used again. They are made again, of the same messages, if somebody asks for
+    one.
     """
 
     __slots__ = (
@@ -235,7 +235,8 @@ class Columns:
     def values(self) -> Mapping[str, Sequence[Any]]:
         """The values of each field."""
         if len(self._values) < len(self.fields):
-            self._make_again()
+            assert self._again is not None
+            self._values = self._again(self)
         return self._values
 
     def column(self, field: str) -> Sequence[Any]:
@@ -247,10 +248,6 @@ class Columns:
         self.encoded = encoded
         self._values = {field: self._values[field] for field in keep}
         self._again = again
-
-    def _make_again(self) -> None:
-        assert self._again is not None
-        self._values = self._again(self)
 
     def message_of(self, row: int) -> int:
         """Return which message a row is of, as an index of `places`."""

@@ -57,8 +57,8 @@ def check_utf8(value: bytes) -> None:
 def is_utf8(value: bytes) -> bool:
     """Whether bytes are UTF-8."""
     try:
-        value.decode()
-    except UnicodeDecodeError:
+        check_utf8(value)
+    except RecordFault:
         return False
     return True
 

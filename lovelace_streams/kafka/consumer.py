@@ -211,22 +211,25 @@ class GroupConsumer:
             if run[0].error() is not None:
                 self._in_flight.pass_over(assignment.number, cast("int", run[0].offset()))
             else:
-                found = [part for piece in _pieces(run) for part in self._read_run(piece, assignment)]
+                found = self._read_run(run, assignment)
                 metrics.read(self._group, assignment.topic, assignment.partition, _messages_in(found))
                 parts += found
         return parts
 
     def _read_run(self, run: list[Message], assignment: Assignment) -> Sequence[Envelope[bytes] | Chunk]:
-        """Note messages of one partition as in flight, as a chunk if the flow takes them. Replays are single items."""
+        """Note messages of one partition as in flight, as chunks if the flow takes them. Replays are single items."""
         if self._context.columnar is not None and not has_replays(assignment.topic) and _is_worth_a_chunk(run):
-            if (chunk := chunk_of(run, assignment)) is None:
-                return []
-            chunk.loop = self._context.columnar
-            self._in_flight.read_chunk(chunk)
-            return [chunk]
+            return [chunk for piece in _pieces(run) for chunk in self._read_chunk(piece, assignment)]
         if records := records_of(run, assignment):
             self._in_flight.read(*records)
         return [Envelope(record, 0, cast("bytes", record.value)) for record in records]
+
+    def _read_chunk(self, messages: list[Message], assignment: Assignment) -> Iterator[Chunk]:
+        """Note messages as a chunk in flight; yield it, unless all were read before."""
+        if (chunk := chunk_of(messages, assignment)) is not None:
+            chunk.loop = self._context.columnar
+            self._in_flight.read_chunk(chunk)
+            yield chunk
 
     def _consume(self, count: int, seconds: float) -> list[Message]:
         assert self._consumer is not None

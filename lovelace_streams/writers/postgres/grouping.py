@@ -370,9 +370,13 @@ class TargetTable:
             rows = sorted(rows, key=columns[name].__getitem__)
         return rows
 
+    @property
+    def _takes_uniform_rows(self) -> bool:
+        return self.schema.row_order is RowOrder.ANY and self._key_compares_as_is
+
     def uniform_rows(self, entries: Sequence[Entry]) -> list[UniformRows]:
         """Return these rows as uniform ones, a group for each plan; none if rows have to go another way."""
-        if self.schema.row_order is not RowOrder.ANY or not self._key_compares_as_is:
+        if not self._takes_uniform_rows:
             return []
         if isinstance(entries, ColumnBlock):
             return [
@@ -405,7 +409,7 @@ class TargetTable:
 
     def encode_at_once(self, columns: Columns, *, as_lines: bool) -> "EncodedPieces | None":
         """Encode columns that were just made; None if they go another way. Raises `EncodeError` or `TypeError`."""
-        if self.schema.row_order is not RowOrder.ANY or not self._key_compares_as_is:
+        if not self._takes_uniform_rows:
             return None
         kind = RowKind(columns.row, only_new=False)
         groups = list(self._uniform_columns(kind, range(len(columns)), columns.values))
@@ -489,7 +493,7 @@ class TargetTable:
         schema = self.schema
         sees_other_rows = schema.sees_other_tables or not all(real.exact for real in schema.types.values())
         comparable = EXACT_KEY_TYPES.issuperset(self._key_types.values())
-        return schema.row_order is RowOrder.ANY and self._key_compares_as_is and comparable and not sees_other_rows
+        return self._takes_uniform_rows and comparable and not sees_other_rows
 
     def partition_keys(self, entries: Sequence[Entry]) -> list[Hashable] | None:
         """Return the keys of rows of a `key_independent` table; None if one is not of its declared type."""

@@ -197,7 +197,7 @@ class PostgresWriter:
 
         Not where one row may be looked at alone: with several tables, and while the block's rows are checked first.
         """
-        if self.one_by_one or len(self.tables.declared) > 1 or self._isolation.expects_refusals:
+        if self.one_by_one or self.needs_rows or self._isolation.expects_refusals:
             return None
         [table] = self.tables.declared
         with suppress(*NOT_ENCODED):
